@@ -1,0 +1,41 @@
+"""The sfss package, for `pip install .`; a checkout is set up by bootstrap.py instead."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+INIT = Path(__file__).with_name("sfss") / "__init__.py"
+# Read, not imported: sfss may need packages that are not installed while this runs.
+VERSION = re.findall(r'^__version__ = "(.+)"$', INIT.read_text("utf-8"), re.MULTILINE)[0]
+
+setup(
+    name="sfss",
+    version=VERSION,
+    description="A small-file store: HTTP in front, memcached-protocol servers or LMDB behind",
+    author="the sfss authors",
+    license="BSD-3-Clause",
+    python_requires=">=3.11",
+    packages=find_packages(include=["sfss", "sfss.*"]),
+    package_data={"sfss": ["py.typed"]},
+    zip_safe=False,
+    install_requires=[
+        "aiohttp>=3.14",
+        "aiomcache>=0.8.2",
+        "gunicorn>=25",
+        "lmdb>=2",
+        "uhashring>=2.4",
+        "uvloop>=0.22",
+        "xxhash>=3.5",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.150",
+            "mypy>=2",
+            "pytest>=9",
+            "pytest-asyncio>=1.3",
+            "ruff>=0.15",
+        ],
+    },
+    entry_points={"console_scripts": ["sfss = sfss.cli:main"]},
+)
