@@ -1,0 +1,213 @@
+"""Every error this service raises, as one tree.
+
+::
+
+    SfssError
+    ├── SettingError           a setting is wrong: at the start or a reload, never by a request
+    ├── RequestError           the asker has to change something
+    │   ├── BadPath            the path breaks a rule
+    │   ├── BadArgument        an argument of the request is missing or wrong
+    │   ├── BadBody            the body is not what the request said it is
+    │   ├── BodyTimeout        the body did not arrive in time
+    │   ├── UnsupportedCoding  the body is compressed or otherwise coded
+    │   ├── TooLarge           the file is over the service's or a store's limit
+    │   ├── NotFound           no such file: every store that could hold it said so
+    │   └── PreconditionFailed a condition that the request made does not hold
+    └── StoreError             a store could not do its part
+        ├── Unreachable        one store did not answer, or not in words we can trust
+        ├── NoStoreReachable   none of the stores that could hold the path answered
+        ├── StoreFull          the store has no room
+        ├── Corrupt            what the store returned is not what was stored
+        └── CannotList         the store has no way to list what it holds
+
+Absence is not in the tree: a store that says "no such key" returns ``None``. An exception always
+means that we cannot tell or may not do it. ``web.http`` holds the one table from these leaves to
+HTTP statuses.
+"""
+
+from collections.abc import Mapping
+
+
+class SfssError(Exception):
+    """Root of the tree; never raised itself. ``str()`` of any leaf is a sentence for a person."""
+
+
+class SettingError(SfssError):
+    """Raised when a setting is unknown, of the wrong type or out of range."""
+
+    def __init__(self, source: str, key: str, found: str, allowed: str) -> None:
+        super().__init__(source, key, found, allowed)
+        self.source, self.key, self.found, self.allowed = source, key, found, allowed
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.key}: {self.found}; {self.allowed}"
+
+
+class RequestError(SfssError):
+    """Root of what the asker can mend."""
+
+
+class BadPath(RequestError):
+    """Raised when a path breaks one of the rules in ``keys``."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+    def __str__(self) -> str:
+        return f"bad path: {self.rule}"
+
+
+class BadArgument(RequestError):
+    """Raised when an argument of a request is missing or not one of the allowed values."""
+
+    def __init__(self, name: str, found: str, allowed: str) -> None:
+        super().__init__(name, found, allowed)
+        self.name, self.found, self.allowed = name, found, allowed
+
+    def __str__(self) -> str:
+        return f"bad argument: {self.name} is {self.found}; {self.allowed}"
+
+
+class BadBody(RequestError):
+    """Raised when a request body ends early, is malformed, or holds no file."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"bad body: {self.reason}; nothing was stored"
+
+
+class BodyTimeout(RequestError):
+    """Raised when no byte of an announced body arrived for ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"no byte of the body arrived for {self.seconds:g} s; nothing was stored"
+
+
+class UnsupportedCoding(RequestError):
+    """Raised when a body comes coded, as its header ``field`` says: what would be stored is not the
+    file.
+    """
+
+    def __init__(self, coding: str, field: str = "Content-Encoding") -> None:
+        super().__init__(coding, field)
+        self.coding, self.field = coding, field
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.coding!r} is not supported; send the file itself"
+
+
+class TooLarge(RequestError):
+    """Raised when a file is larger than ``limit`` bytes. ``size`` is None when only "more" is
+    known.
+    """
+
+    def __init__(self, size: int | None, limit: int, store: str | None = None) -> None:
+        super().__init__(size, limit, store)
+        self.size, self.limit, self.store = size, limit, store
+
+    def __str__(self) -> str:
+        found = "more than that" if self.size is None else f"{self.size} bytes"
+        whose = f"store {self.store} takes" if self.store else "a file may have"
+        rule = f"{whose} at most {self.limit} bytes"
+        return f"too large: {rule} and this has {found}; nothing was stored"
+
+
+class NotFound(RequestError):
+    """Raised by a face when the cluster knows that there is no file at ``path``."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"no such file: {self.path}"
+
+
+class PreconditionFailed(RequestError):
+    """Raised when the header field ``field`` (If-Match and its kin) does not hold for the file as
+    it is.
+    """
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+    def __str__(self) -> str:
+        return f"the condition {self.field} does not hold; nothing was changed"
+
+
+class StoreError(SfssError):
+    """Root of what a store could not do."""
+
+
+class Unreachable(StoreError):
+    """Raised when one store gave no answer that can be trusted.
+
+    ``applied`` says what is known of a write: False when it certainly was not done, None when it
+    may have been.
+    """
+
+    def __init__(self, store: str, reason: str, applied: bool | None = None) -> None:
+        super().__init__(store, reason, applied)
+        self.store, self.reason, self.applied = store, reason, applied
+
+    def __str__(self) -> str:
+        return f"store {self.store} cannot be reached: {self.reason}"
+
+
+class NoStoreReachable(StoreError):
+    """Raised when every store that could hold the path failed; ``failures`` maps its address to the
+    reason.
+    """
+
+    def __init__(self, failures: Mapping[str, str], indeterminate: bool = False) -> None:
+        super().__init__(failures, indeterminate)
+        self.failures, self.indeterminate = failures, indeterminate
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{store} ({reason})" for store, reason in self.failures.items())
+        tail = "; the change may or may not have been made" if self.indeterminate else ""
+        return f"no store could be reached: {reasons}{tail}"
+
+
+class StoreFull(StoreError):
+    """Raised when a store has no room for the file."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store, self.reason = store, reason
+
+    def __str__(self) -> str:
+        return f"store {self.store} is full: {self.reason}; the file was not stored"
+
+
+class Corrupt(StoreError):
+    """Raised when bytes from a store fail their check; they are never served."""
+
+    def __init__(self, store: str, key: bytes, expected: str, found: str) -> None:
+        super().__init__(store, key, expected, found)
+        self.store, self.key, self.expected, self.found = store, key, expected, found
+
+    def __str__(self) -> str:
+        key = self.key.decode("utf-8", "backslashreplace")
+        damage = f"expected {self.expected}, found {self.found}"
+        return f"store {self.store} holds a damaged {key}: {damage}"
+
+
+class CannotList(StoreError):
+    """Raised when files were to be listed and the protocol of the store has no way to."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store)
+        self.store = store
+
+    def __str__(self) -> str:
+        return f"store {self.store} cannot list its files: its protocol has no command for it"

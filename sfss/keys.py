@@ -1,0 +1,94 @@
+"""Which paths are allowed, and under which key a store is asked for one.
+
+A key that leaves this module can be written into a command of the memcached text protocol as it is:
+printable ASCII without space, at most 250 bytes (protocol.txt, "Keys"), and not beginning with
+``@`` or ``?``, which the Beansdb family reads as commands. The embedded store, which has no
+protocol, takes the path itself (``plain``), so that its byte order is the order of the paths.
+"""
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from string import ascii_letters, digits, punctuation
+from typing import Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from sfss.errors import BadPath
+
+KEY_LIMIT: Final = 250
+"""Most bytes a key may have in the memcached protocol (protocol.txt, "Keys")."""
+
+# "%" is the escape itself; letters, digits and "_.-~" are never escaped by quote_from_bytes.
+_UNESCAPED: Final = "".join(set(ascii_letters + digits + punctuation) - {"%"})
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+
+
+def _percent(path: bytes) -> bytes:
+    key = quote_from_bytes(path, safe=_UNESCAPED)
+    if key[0] in "@?":
+        key = f"%{ord(key[0]):02X}{key[1:]}"
+    return key.encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    encode: Callable[[bytes], bytes]
+    decode: Callable[[bytes], bytes]
+
+
+ENCODINGS: Final = {
+    "percent": _Encoding(_percent, unquote_to_bytes),  # readable; the default
+    "base64": _Encoding(b64encode, b64decode),  # what the sfss of 2014 wrote
+    "plain": _Encoding(bytes, bytes),  # for stores that take any bytes
+}
+
+
+def check_path(path: str) -> bytes:
+    """Return ``path`` in UTF-8, or raise ``BadPath`` with the rule that it breaks."""
+    if not path:
+        raise BadPath("it is empty")
+    if path.startswith("/"):
+        raise BadPath("it starts with '/'")
+    if "\\" in path:
+        raise BadPath("it contains a backslash")
+    if "//" in path:
+        raise BadPath("it contains '//'")
+    if _CONTROL.search(path):
+        raise BadPath("it contains a control character")
+    try:
+        return path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadPath("it is not UTF-8") from None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyScheme:
+    """How the keys of one kind of store are made.
+
+    ``encoding`` is a name in ``ENCODINGS``; ``limit`` the most bytes a key may have.
+    """
+
+    encoding: str = "percent"
+    limit: int = KEY_LIMIT
+
+    def key(self, path: str) -> bytes:
+        """Return the key of ``path``; raise ``BadPath`` where a rule is broken or the key would be
+        too long.
+        """
+        key = ENCODINGS[self.encoding].encode(check_path(path))
+        if len(key) > self.limit:
+            raise BadPath(
+                f"its key ({self.encoding}) has {len(key)} bytes; {self.limit} are allowed"
+            )
+        return key
+
+    def prefix(self, path_prefix: str) -> bytes:
+        """Return what the keys of all paths beginning with ``path_prefix`` begin with (``plain``
+        keys only).
+        """
+        return check_path(path_prefix) if path_prefix else b""
+
+    def path(self, key: bytes) -> str:
+        """Return the path whose key is ``key``, the inverse of ``key``."""
+        return ENCODINGS[self.encoding].decode(key).decode("utf-8")

@@ -1,0 +1,152 @@
+"""A file as bytes in a store: a fixed header, then metadata if any, then the body.
+
+======  ====  ==================================================================================
+offset  size  field (all integers little-endian, unsigned)
+======  ====  ==================================================================================
+0       2     magic, ``SF``
+2       1     format version, 1
+3       1     kind: 1 file, 2 tombstone (a deletion that has to be remembered)
+4       4     size of the metadata in bytes, at most 65 536
+8       8     version: microseconds since 1970 (UTC), the newest wins
+16      8     expiry: microseconds since 1970 (UTC), 0 never
+24      8     size of the body in bytes
+32      16    digest of the body: 128-bit XXH3, canonical (big-endian) form
+48      8     checksum: 64-bit XXH3 of bytes 0 to 47 followed by the metadata
+56      m     metadata: a JSON object of strings in UTF-8, nothing at all where there is none
+56+m    n     body
+======  ====  ==================================================================================
+
+No length is trusted before it is bounded, and nothing is believed before its checksum holds. The
+digest finds damage, not malice: whoever can write to the store can write a valid record.
+``tests/golden`` pins these bytes: another layout is another format version. XXH3:
+https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from struct import Struct
+from typing import Final, TypeAlias
+
+from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_hexdigest
+
+from sfss.errors import Corrupt
+
+RECORD_FLAGS: Final = 0x53460001
+"""Memcached item flags that say "this is a record, format 1"; free of every bit that Beansdb gives
+a meaning to.
+"""
+
+METADATA_LIMIT: Final = 65_536
+
+_MAGIC: Final = b"SF"
+_FORMAT: Final = 1
+_FIELDS: Final = Struct("<2sBBIQQQ16s")
+_CHECKSUM: Final = Struct("<Q")
+HEADER_SIZE: Final = _FIELDS.size + _CHECKSUM.size
+
+Buffer: TypeAlias = bytes | memoryview
+
+
+class Kind(IntEnum):
+    """What a record stands for."""
+
+    FILE = 1
+    TOMBSTONE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """All of a record but its body. ``version`` 0 means unknown: the body was written raw, by
+    another client.
+    """
+
+    version: int
+    size: int
+    digest: bytes
+    kind: Kind = Kind.FILE
+    expiry: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A file, or the memory of its deletion."""
+
+    head: Head
+    body: Buffer
+
+
+def new_record(body: bytes, version: int, metadata: Mapping[str, str] | None = None) -> Record:
+    """Return the record of a file just received; ``version`` in microseconds since 1970."""
+    return Record(Head(version, len(body), xxh3_128_digest(body), metadata=metadata or {}), body)
+
+
+def raw_record(body: bytes) -> Record:
+    """Return the record for a body that some other client stored without a header."""
+    return Record(Head(0, len(body), xxh3_128_digest(body)), body)
+
+
+def encode(record: Record) -> bytes:
+    """Return ``record`` as it is kept in a store; raise ValueError when its metadata is over the
+    limit.
+    """
+    head = record.head
+    metadata = json.dumps(head.metadata, separators=(",", ":")).encode() if head.metadata else b""
+    if len(metadata) > METADATA_LIMIT:
+        raise ValueError(f"metadata has {len(metadata)} bytes; {METADATA_LIMIT} are allowed")
+    fields = _FIELDS.pack(
+        _MAGIC, _FORMAT, head.kind, len(metadata), head.version, head.expiry, head.size, head.digest
+    )
+    checksum = _CHECKSUM.pack(xxh3_64_intdigest(fields + metadata))
+    return b"".join((fields, checksum, metadata, record.body))
+
+
+def decode(value: Buffer, store: str, key: bytes) -> Record:
+    """Return the record in ``value``; raise ``Corrupt`` (naming ``store`` and ``key``) unless all
+    of it checks.
+
+    The body is a view into ``value``, not a copy.
+    """
+    head, body_offset = _decode_head(value, store, key)
+    body = memoryview(value)[body_offset:]
+    if xxh3_128_digest(body) != head.digest:
+        raise Corrupt(store, key, f"digest {head.digest.hex()}", xxh3_128_hexdigest(body))
+    return Record(head, body)
+
+
+def decode_head(value: Buffer, store: str, key: bytes) -> Head:
+    """Return the head of the record in ``value`` without reading its body; raise ``Corrupt`` as
+    ``decode``.
+    """
+    return _decode_head(value, store, key)[0]
+
+
+def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
+    if len(value) < HEADER_SIZE:
+        raise Corrupt(store, key, f"a header of {HEADER_SIZE} bytes", f"{len(value)} bytes")
+    magic, form, kind, metadata_size, version, expiry, size, digest = _FIELDS.unpack_from(value)
+    if magic != _MAGIC or form != _FORMAT:
+        raise Corrupt(store, key, f"a record of format {_FORMAT}", f"{magic!r}, format {form}")
+    body_offset = HEADER_SIZE + min(metadata_size, METADATA_LIMIT + 1)
+    if body_offset > len(value) or metadata_size > METADATA_LIMIT:
+        raise Corrupt(store, key, "metadata within its limits", f"{metadata_size} bytes of it")
+    metadata = bytes(value[HEADER_SIZE:body_offset])
+    (expected,) = _CHECKSUM.unpack_from(value, _FIELDS.size)
+    if xxh3_64_intdigest(bytes(value[: _FIELDS.size]) + metadata) != expected:
+        raise Corrupt(store, key, f"header checksum {expected:016x}", "another")
+    if len(value) - body_offset != size:
+        raise Corrupt(store, key, f"a body of {size} bytes", f"{len(value) - body_offset} bytes")
+    try:
+        names = _names(metadata) if metadata else {}
+        return Head(version, size, digest, Kind(kind), expiry, names), body_offset
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(store, key, "readable metadata and kind", str(error)) from error
+
+
+def _names(metadata: bytes) -> dict[str, str]:
+    names = json.loads(metadata)
+    if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
+        raise ValueError("not an object of strings")
+    return names
