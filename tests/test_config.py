@@ -1,0 +1,124 @@
+"""Settings: what is taken from where, what is refused in which words, that samples are true."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from sfss.config import DECLARATIONS, Settings, as_table, as_toml, load
+from sfss.errors import SettingError
+from tests.servers import CHECKOUT
+
+CONF = CHECKOUT / "conf"
+
+
+def test_defaults() -> None:
+    settings = load()
+    assert settings == Settings()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8255)
+    assert settings.cluster.max_file_size == 2_097_152
+
+
+def test_the_file_the_environment_and_the_command_line_in_rising_order() -> None:
+    text = "[server]\nport = 1\nworkers = 2\nhost = 'a'"
+    environ = {"SFSS_SERVER_PORT": "3", "SFSS_SERVER_WORKERS": "4", "PATH": "/bin"}
+    settings = load(text, "file", environ, {"server.port": 5})
+    assert (settings.server.port, settings.server.workers, settings.server.host) == (5, 4, "a")
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "section", "name", "value"),
+    [
+        ("SFSS_SERVER_PORT", "80", "server", "port", 80),
+        ("SFSS_SERVER_ACCESS_LOG", "true", "server", "access_log", True),
+        ("SFSS_SERVER_KEEPALIVE_TIMEOUT_S", "1.5", "server", "keepalive_timeout_s", 1.5),
+        ("SFSS_EMBEDDED_FOLDER", "/x y", "embedded", "folder", "/x y"),
+        ("SFSS_MEMCACHED_SERVERS", "a:1, [::1]:2", "memcached", "servers", ("a:1", "[::1]:2")),
+    ],
+)
+def test_every_type_from_the_environment(
+    variable: str, text: str, section: str, name: str, value: object
+) -> None:
+    settings = load(environ={variable: text})
+    assert getattr(getattr(settings, section), name) == value
+
+
+def test_each_setting_has_a_variable_of_its_own() -> None:
+    assert len({declaration.variable for declaration in DECLARATIONS.values()}) == len(DECLARATIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[server]\nprot = 1", ["server.prot", "unknown", "server.port"]),
+        ("[sever]\nport = 1", ["[sever]", "unknown", "server"]),
+        ("port = 1", ["[port]", "unknown"]),
+        ("server = 1", ["server", "is 1", "[server]"]),
+        ("[server]\nport = '80'", ["server.port", "'80'", "a number from 1 to 65535"]),
+        ("[server]\nport = 70000", ["server.port", "70000", "65535"]),
+        ("[server]\nport = true", ["server.port", "True"]),
+        ("[server]\nport = 1.0", ["server.port", "1.0"]),
+        ("[server]\nworkers = 0", ["server.workers", "0"]),
+        ("[server]\nhost = ''", ["server.host", "not empty"]),
+        ("[server]\nlog_level = 'loud'", ["server.log_level", "loud", '"debug"']),
+        ("[server]\nkeepalive_timeout_s = nan", ["server.keepalive_timeout_s", "nan"]),
+        ("[server]\nkeepalive_timeout_s = inf", ["server.keepalive_timeout_s", "inf"]),
+        ("[cluster]\nkind = 'ring'", ["cluster.kind", "ring", '"embedded"']),
+        ("[cluster]\nkind = 'nodes'", ["memcached.servers", "nodes"]),
+        ("[memcached]\nservers = ['a']", ["memcached.servers", '"host:port"']),
+        ("[memcached]\nservers = ['a:0']", ["memcached.servers", '"host:port"']),
+        ("[memcached]\nservers = ['a:1', 'a:1']", ["memcached.servers", "different"]),
+        ("[memcached]\nservers = [1]", ["memcached.servers"]),
+        ("[memcached]\nservers = 'a:1'", ["memcached.servers"]),
+        ("[server", ["syntax", "TOML"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_file_key_value_and_what_is_allowed(
+    text: str, words: list[str]
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        load(text, "some.toml")
+    sentence = str(caught.value)
+    for word in ["some.toml", *words]:
+        assert word in sentence
+
+
+@pytest.mark.parametrize("text", ["eighty", "", "1e3", "80 80"])
+def test_a_wrong_variable_is_refused(text: str) -> None:
+    with pytest.raises(SettingError, match=r"environment: server.port: .*65535"):
+        load(environ={"SFSS_SERVER_PORT": text})
+
+
+def test_an_unknown_variable_with_our_prefix_is_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        SettingError, match="SFSS_SERVER_PRT: unknown; did you mean SFSS_SERVER_PORT"
+    ):
+        load(environ={"SFSS_SERVER_PRT": "1"})
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    assert load(environ={"SFSS_CONFIG": "x"}) == Settings()
+
+
+def test_what_is_printed_is_read_back_to_the_same() -> None:
+    text = "[memcached]\nservers = ['a:1']\n[embedded]\nfolder = 'a \"quoted\\name'"
+    settings = load(text)
+    assert load(as_toml(settings)) == settings
+
+
+def test_the_sample_file_is_generated_from_the_declarations() -> None:
+    assert (CONF / "sfss.toml").read_text() == as_toml(Settings())
+
+
+def test_the_table_in_the_docs_is_generated_from_the_declarations() -> None:
+    assert as_table() in (CHECKOUT / "docs" / "settings.rst").read_text()
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("*.toml")), ids=lambda file: file.name)
+def test_every_page_of_conf_is_accepted(file: Path) -> None:
+    load(file.read_text(), file.name)
+
+
+def test_every_section_has_only_declared_settings() -> None:
+    declared = {section.name for section in fields(Settings)}
+    assert {declaration.section for declaration in DECLARATIONS.values()} == declared
