@@ -1,0 +1,65 @@
+"""The contract of a store: one place that keeps records under keys.
+
+``tests/stores/test_contract.py`` runs on every store. ``None`` and ``False`` mean that the store
+was asked and said no; when it could not be asked, ``Unreachable`` is raised. A write that returns
+has been acknowledged by the store. An operation that is cancelled or times out leaves the store
+usable and harms no other operation.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from sfss.record import Head, Record
+
+Guard: TypeAlias = Callable[[Head | None], None]
+"""Called with the head of what a key holds (None: nothing) just before it is changed; raises to
+forbid the change.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a listing."""
+
+    key: bytes
+    head: Head
+
+
+class Store(Protocol):
+    """One place that keeps records. ``address`` names it in answers, errors and logs."""
+
+    address: str
+
+    async def get(self, key: bytes) -> Record | None:
+        """Return the record under ``key`` with its digest checked, or None if there is none.
+
+        Raises ``Corrupt``, ``Unreachable``.
+        """
+
+    async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Keep ``record`` under ``key``, replacing what was there. When it returns, the record is
+        kept.
+
+        Raises what ``guard`` raises, ``TooLarge``, ``StoreFull``, ``Unreachable``.
+        """
+
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove ``key``; return whether it was there. Raises what ``guard`` raises, ``StoreFull``,
+        ``Unreachable``.
+        """
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
+        ``after``, in byte order.
+
+        Raises ``CannotList``.
+        """
+
+    async def stats(self) -> Mapping[str, str]:
+        """Return the store's statistics under the names of the memcached STATS command; raises
+        ``Unreachable``.
+        """
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of files and connections."""

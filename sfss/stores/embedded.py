@@ -1,0 +1,266 @@
+"""A store on the local disk: LMDB in one folder, shared by all workers and gateways that open it.
+
+Reads happen in the event loop, each in a read transaction of its own that ends before anything is
+awaited: a longer one would pin old pages and let the file grow. Writes that wait at the same time
+share one transaction, committed with fsync by the store's writer thread, and are answered after the
+commit.
+
+A store belongs to the process that opened it and to one event loop: open it after the fork.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Final, TypeAlias, TypeVar
+
+import lmdb
+
+from sfss import __version__
+from sfss.errors import StoreFull, Unreachable
+from sfss.keys import KEY_LIMIT
+from sfss.record import Record, decode, encode
+from sfss.stores.base import Entry, Guard
+from sfss.stores.lmdb_folder import Change, LmdbFolder, Outcome, mendable
+
+INITIAL_MAP_SIZE: Final = 1 << 34
+"""Bytes of address space a store begins with; 16 GiB of it cost nothing. A full map is doubled."""
+
+_BATCH_OPERATIONS: Final = 1000
+_BATCH_BYTES: Final = 16 * 1024 * 1024
+_ATTEMPTS: Final = 32
+
+_log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    """A read that cannot go on before the writer thread has mended what ``error`` says."""
+
+    future: asyncio.Future[bool]
+    error: lmdb.Error
+
+
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """The last thing in the queue; ``future`` is told when all before it is done."""
+
+    future: asyncio.Future[bool]
+
+
+_Waiting: TypeAlias = Change | _Repair | _Stop
+
+
+class EmbeddedStore:
+    """Files in an LMDB environment under ``folder``, which is made if missing.
+
+    ``initial_map_size`` is in bytes. Raises ``SettingError`` when the folder cannot be made or
+    written, is open in this process already, or holds something else.
+    """
+
+    def __init__(self, folder: Path, initial_map_size: int = INITIAL_MAP_SIZE) -> None:
+        self.address = f"embedded:{folder}"
+        self._folder = LmdbFolder(self.address, folder, initial_map_size)
+        self._queue: SimpleQueue[_Waiting] = SimpleQueue()
+        self._stop: _Stop | None = None
+        self._started = time.monotonic()
+        self._hits = self._misses = self._sets = self._deletes = 0
+        writer = _Writer(self.address, self._folder, self._queue)
+        # A daemon never keeps a dying process alive; what it has not committed, nobody was told of.
+        threading.Thread(target=writer.run, name=self.address, daemon=True).start()
+
+    async def get(self, key: bytes) -> Record | None:
+        """Return the record under ``key`` with its digest checked, or None if there is none.
+
+        Raises ``Corrupt``, ``Unreachable``.
+        """
+        try:
+            value = self._folder.get(key)
+        except lmdb.Error:
+            value = await self._read(partial(self._folder.get, key))
+        if value is None:
+            self._misses += 1
+            return None
+        self._hits += 1
+        return decode(value, self.address, key)
+
+    async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Keep ``record`` under ``key``; when this returns, it is on disk.
+
+        ``guard`` is called in the writer thread, inside the write transaction: nobody comes in
+        between. It is called again where the transaction has to be repeated. A damaged record
+        counts as nothing there: it can be replaced. Raises what ``guard`` raises, ``StoreFull``,
+        ``Unreachable``; ValueError for a key that is no key.
+        """
+        await self._change(key, encode(record), guard)
+        self._sets += 1
+
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
+        was_there = await self._change(key, None, guard)
+        self._deletes += 1
+        return was_there
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
+        ``after``, in byte order.
+
+        A damaged record is left out and logged, so that the others can be listed. A long listing
+        is read in several transactions, with other requests served between them.
+        """
+        entries: list[Entry] = []
+        position: bytes | None = after
+        while position is not None and len(entries) < limit:
+            wanted = limit - len(entries)
+            read = partial(self._folder.scan, prefix, position, wanted)
+            found, position = await self._read(read)
+            entries += found
+            await asyncio.sleep(0)
+        return entries
+
+    async def stats(self) -> Mapping[str, str]:
+        """Return the store's statistics; its counts are of this process, since it opened the store.
+
+        Raises ``Unreachable``.
+        """
+        counts = {
+            "pid": os.getpid(),
+            "uptime": int(time.monotonic() - self._started),
+            "total_items": self._sets,
+            "cmd_get": self._hits + self._misses,
+            "cmd_set": self._sets,
+            "cmd_delete": self._deletes,
+            "get_hits": self._hits,
+            "get_misses": self._misses,
+            **await self._read(self._folder.sizes),
+        }
+        return {"version": __version__, **{name: str(count) for name, count in counts.items()}}
+
+    async def close(self) -> None:
+        """Finish the writes that wait, stop the writer thread and close the files."""
+        if self._stop is None:
+            self._stop = _Stop(asyncio.get_running_loop().create_future())
+            self._queue.put(self._stop)
+        await asyncio.shield(self._stop.future)
+
+    async def _change(self, key: bytes, value: bytes | None, guard: Guard | None) -> bool:
+        if not 0 < len(key) <= KEY_LIMIT:
+            raise ValueError(f"a key has 1 to {KEY_LIMIT} bytes, not {len(key)}")
+        return await self._enqueue(partial(Change, key=key, value=value, guard=guard))
+
+    async def _enqueue(self, make: Callable[[asyncio.Future[bool]], _Waiting]) -> bool:
+        if self._stop is not None:
+            raise Unreachable(self.address, "it is closed", applied=False)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._queue.put(make(future))
+        return await future
+
+    async def _read(self, read: Callable[[], Answer]) -> Answer:
+        """Return what ``read`` returns; let the writer thread mend what can be mended."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return read()
+            except lmdb.Error as error:
+                if not mendable(error):
+                    raise _unreachable(self.address, error) from error
+                mend = partial(_Repair, error=error)
+            await self._enqueue(mend)
+        raise Unreachable(self.address, "its map keeps changing")
+
+
+class _Writer:
+    """The thread that makes every change: a batch of those that wait, one transaction."""
+
+    def __init__(self, address: str, folder: LmdbFolder, queue: SimpleQueue[_Waiting]) -> None:
+        self._address, self._folder, self._queue = address, folder, queue
+
+    def run(self) -> None:
+        """Work until a ``_Stop`` comes."""
+        while (stop := self._work(self._take())) is None:
+            pass
+        self._folder.close()
+        _post([(stop.future, True)])
+
+    def _work(self, batch: Sequence[_Waiting]) -> _Stop | None:
+        # What was cancelled by now is not begun.
+        changes = [item for item in batch if isinstance(item, Change) and not item.future.done()]
+        outcomes = self._change(changes) if changes else []
+        answers = list(zip([change.future for change in changes], outcomes, strict=True))
+        repairs = [item for item in batch if isinstance(item, _Repair)]
+        answers += [(repair.future, self._repair(repair.error)) for repair in repairs]
+        _post(answers)
+        return next((item for item in batch if isinstance(item, _Stop)), None)
+
+    def _take(self) -> list[_Waiting]:
+        """Wait for something; return it with all else that waits, within the bounds of a batch."""
+        batch = [self._queue.get()]
+        size = _size(batch[0])
+        with suppress(Empty):
+            while len(batch) < _BATCH_OPERATIONS and size < _BATCH_BYTES:
+                batch.append(self._queue.get_nowait())
+                size += _size(batch[-1])
+        return batch
+
+    def _change(self, changes: Sequence[Change]) -> list[Outcome]:
+        try:
+            return self._settle(changes)
+        except Exception as error:
+            # The thread has to live, and everybody who waits has to hear.
+            _log.exception("store %s: a batch of %d writes failed", self._address, len(changes))
+            return [Unreachable(self._address, repr(error)) for _ in changes]
+
+    def _settle(self, changes: Sequence[Change]) -> list[Outcome]:
+        try:
+            return self._folder.commit(changes)
+        except lmdb.Error as error:
+            reason = self._folder.why_full(error, sum(change.size for change in changes))
+            if len(changes) > 1 and (reason or isinstance(error, lmdb.TxnFullError)):
+                # One by one: a large file that finds no room must not fail the small ones.
+                return [outcome for change in changes for outcome in self._settle([change])]
+            if reason is None:
+                return [_unreachable(self._address, error) for _ in changes]
+        if changes[0].value is None and self._folder.spend_reserve():
+            return self._settle(changes)
+        return [StoreFull(self._address, reason)]
+
+    def _repair(self, error: lmdb.Error) -> Outcome:
+        try:
+            self._folder.mend(error)
+            return True
+        except Exception as failure:
+            return Unreachable(self._address, f"it cannot be opened again: {failure}")
+
+
+def _unreachable(address: str, error: lmdb.Error) -> Unreachable:
+    return Unreachable(address, os.strerror(error.code) if error.code > 0 else str(error))
+
+
+def _size(item: _Waiting) -> int:
+    return item.size if isinstance(item, Change) else 0
+
+
+def _post(answers: Sequence[tuple[asyncio.Future[bool], Outcome]]) -> None:
+    """Give every future its outcome in one call of the event loop."""
+    if answers:
+        # RuntimeError: the loop is closed, and nobody waits any more.
+        with suppress(RuntimeError):
+            answers[0][0].get_loop().call_soon_threadsafe(_resolve, answers)
+
+
+def _resolve(answers: Sequence[tuple[asyncio.Future[bool], Outcome]]) -> None:
+    for future, outcome in answers:
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -1,0 +1,347 @@
+"""LMDB in a folder: opened, read, changed and mended.
+
+Who calls what matters. The event loop reads; everything else is done by one writer thread, for only
+that may wait for LMDB's write lock, which another process may hold. ``lmdb.Error`` leaves this
+module: the store repeats or translates.
+
+LMDB 0.9: http://www.lmdb.tech/doc/, and its Python binding: https://lmdb.readthedocs.io/
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import Final, TypeAlias
+
+import lmdb
+
+from sfss.errors import Corrupt, SettingError, Unreachable
+from sfss.keys import KEY_LIMIT
+from sfss.record import Head, decode_head
+from sfss.stores.base import Entry, Guard
+
+FORMAT: Final = b"sfss 1"
+"""What the value of ``FORMAT_KEY`` says in a store that this module reads."""
+
+FORMAT_KEY: Final = b"\xff" * (KEY_LIMIT + 1)
+"""Longer than, and so never, the key of a file; it is the last of all in byte order."""
+
+_READERS: Final = 1022  # workers, those of a reload, and tools
+_LOCK_FILE_SIZE: Final = 65_536  # a table of that many readers
+_ENGINE: Final = 0  # LMDB 0.9, whatever LMDB_DEFAULT_LIB_VERSION says
+
+_SCAN_ENTRIES: Final = 256
+_SCAN_BYTES: Final = 4 * 1024 * 1024
+_RESERVE_SIZE: Final = 1024 * 1024
+_CHANGE_OVERHEAD: Final = 8192  # pages about a value
+_MAP_STEP: Final = 65_536
+_ATTEMPTS: Final = 32
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_log = logging.getLogger(__name__)
+
+Outcome: TypeAlias = bool | Exception
+"""Of a change: whether the key was there (delete), or why it was not made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A write that waits; ``value`` None deletes."""
+
+    future: asyncio.Future[bool]
+    key: bytes
+    value: bytes | None
+    guard: Guard | None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it may add to the data file."""
+        return _CHANGE_OVERHEAD + len(self.value or b"")
+
+
+class LmdbFolder:
+    """One LMDB environment. ``get``, ``scan`` and ``sizes`` are for the event loop, all else is for
+    the writer thread.
+
+    The methods raise ``lmdb.Error``, and ``Unreachable`` once it is closed.
+    """
+
+    # The lock is held for every read and while the map is replaced or closed: a map must not go
+    # from under a read. Nobody waits for another process while holding it.
+
+    def __init__(self, address: str, folder: Path, map_size: int) -> None:
+        self._address, self._folder, self._map_size = address, folder, map_size
+        self._lock = threading.Lock()
+        self._closed = False
+        self._environment: lmdb.Environment | None = None
+        self._reserve = folder / "reserve"
+        self._reserve_spent = False
+        try:
+            _make_folder(folder)
+            self._open()
+        except (OSError, lmdb.Error) as error:
+            raise _bad_folder(folder, str(error)) from error
+        self._keep_reserve()
+
+    def _open(self) -> None:
+        _make_lock_file(self._folder / "lock.mdb")
+        environment = lmdb.open(
+            str(self._folder),
+            map_size=self._map_size,
+            max_readers=_READERS,
+            max_spare_txns=1,
+            lib_version=_ENGINE,
+        )
+        try:
+            environment.reader_check()
+            _check_format(environment, self._folder)
+        except BaseException:
+            environment.close()
+            raise
+        self._environment = environment
+
+    def _usable(self) -> lmdb.Environment:
+        if self._environment is None:
+            if self._closed:
+                raise Unreachable(self._address, "it is closed", applied=False)
+            raise lmdb.PanicError("not open")  # mended like the failure that closed it
+        return self._environment
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a copy of the value under ``key``."""
+        with self._lock, self._usable().begin() as transaction:
+            return transaction.get(key)
+
+    def scan(self, prefix: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
+        """Return the first of the entries that ``scan`` of the store is to return, and the key to
+        go on after: None at the end.
+        """
+        entries: list[Entry] = []
+        size = seen = 0
+        with (
+            self._lock,
+            self._usable().begin(buffers=True) as transaction,
+            transaction.cursor() as cursor,
+        ):
+            positioned = cursor.set_range(max(prefix, after))
+            while positioned and (key := bytes(cursor.key())).startswith(prefix):
+                if key == FORMAT_KEY:
+                    break
+                if key > after:
+                    value = cursor.value()
+                    entries += self._entry(key, value)
+                    size, seen = size + len(value), seen + 1
+                    if len(entries) == limit or seen == _SCAN_ENTRIES or size > _SCAN_BYTES:
+                        return entries, key
+                positioned = cursor.next()
+        return entries, None
+
+    def _entry(self, key: bytes, value: memoryview) -> list[Entry]:
+        try:
+            return [Entry(key, decode_head(value, self._address, key))]
+        except Corrupt as error:
+            _log.warning("left out of a listing: %s", str(error))
+            return []
+
+    def sizes(self) -> dict[str, int]:
+        """Return what ``stats`` says of the store as a whole."""
+        try:
+            space = os.statvfs(self._folder)
+            size = (self._folder / "data.mdb").stat().st_size
+        except OSError as error:
+            raise Unreachable(self._address, error.strerror or str(error)) from error
+        with self._lock:
+            environment = self._usable()
+            with environment.begin() as transaction:
+                entries = transaction.stat()["entries"]
+            map_size = environment.info()["map_size"]
+        return {
+            "curr_items": entries - 1,  # FORMAT_KEY
+            "bytes": size,
+            "avail_space": space.f_bavail * space.f_frsize,
+            "total_space": space.f_blocks * space.f_frsize,
+            "map_size": map_size,
+        }
+
+    def commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Make all of ``changes`` in one transaction that is on disk when this returns.
+
+        The outcome of one that its guard forbade is what the guard raised.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                with self._usable().begin(write=True, buffers=True) as transaction:
+                    outcomes = [self._apply(transaction, change) for change in changes]
+                if self._reserve_spent:
+                    self._keep_reserve()
+                return outcomes
+            except lmdb.MapFullError:
+                self._grow(sum(change.size for change in changes))
+            except lmdb.Error as error:
+                if not mendable(error):
+                    raise
+                self.mend(error)
+        raise lmdb.MapFullError("the map keeps changing")
+
+    def _apply(self, transaction: "lmdb.Transaction[memoryview]", change: Change) -> Outcome:
+        try:
+            if change.guard is not None:
+                change.guard(self._head(transaction, change.key))
+        except lmdb.Error:
+            raise
+        except Exception as refusal:
+            return refusal
+        if change.value is None:
+            return transaction.delete(change.key)
+        return transaction.put(change.key, change.value)
+
+    def _head(self, transaction: "lmdb.Transaction[memoryview]", key: bytes) -> Head | None:
+        value = transaction.get(key)
+        try:
+            return None if value is None else decode_head(value, self._address, key)
+        except Corrupt as error:
+            _log.warning("taken for absent by a conditional write: %s", str(error))
+            return None
+
+    def _grow(self, needed: int) -> None:
+        size = self._usable().info()["map_size"]
+        self._resize(2 * size + 2 * needed)
+
+    def mend(self, error: lmdb.Error) -> None:
+        """Take over a map that another process has grown, or open anew after a fatal error."""
+        if isinstance(error, lmdb.MapResizedError):
+            self._resize(0)
+        else:
+            self._open_again()
+
+    def _resize(self, size: int) -> None:
+        """Map ``size`` bytes, or as many as the file asks for if 0; no transaction may be open."""
+        try:
+            with self._lock:
+                self._usable().set_mapsize(-(-size // _MAP_STEP) * _MAP_STEP)
+        except lmdb.Error:
+            self._open_again()  # without its map the environment is of no use
+            raise
+
+    def _open_again(self) -> None:
+        with self._lock:
+            if self._environment is not None:
+                self._environment.close()
+                self._environment = None
+            # An empty folder here now would become an empty store, which says "no such file".
+            (self._folder / "data.mdb").stat()
+            self._open()
+
+    def close(self) -> None:
+        """Close the environment; whatever is asked later raises ``Unreachable``."""
+        with self._lock:
+            self._closed = True
+            if self._environment is not None:
+                self._environment.close()
+                self._environment = None
+
+    def why_full(self, error: lmdb.Error, needed: int) -> str | None:
+        """Return the reason if ``error`` means that ``needed`` bytes found no room, else None."""
+        if error.code in _FULL:
+            return os.strerror(error.code)
+        if error.code != errno.EIO:
+            return None
+        # LMDB calls a write that was cut short an I/O error, and that is how a disk fills up. Ask
+        # the disk whether a file could grow as the data file should have.
+        try:
+            with TemporaryFile(dir=self._folder) as probe:
+                end = (self._folder / "data.mdb").stat().st_size
+                os.posix_fallocate(probe.fileno(), end, needed + _RESERVE_SIZE)
+        except OSError as refusal:
+            return refusal.strerror if refusal.errno in _FULL else None
+        return None
+
+    def _keep_reserve(self) -> None:
+        """Set space aside: LMDB needs new pages to delete, which a full disk would refuse."""
+        try:
+            with self._reserve.open("ab") as reserve:
+                os.posix_fallocate(reserve.fileno(), 0, _RESERVE_SIZE)
+            self._reserve_spent = False
+        except OSError:
+            self.spend_reserve()
+
+    def spend_reserve(self) -> bool:
+        """Give the reserve to a delete that found no room; return False if there is none."""
+        self._reserve_spent = True
+        try:
+            if not self._reserve.stat().st_size:
+                return False
+            os.truncate(self._reserve, 0)
+        except OSError:
+            return False
+        return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make ``folder`` and its parents, so that they outlive a power failure."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_lock_file(path: Path) -> None:
+    """Write LMDB's lock file in full: it would leave holes, and a process that first touches one
+    when the disk is full is killed (SIGBUS).
+    """
+    if path.exists():
+        return
+    # Linked under its name when it is whole, or another process could open it half written.
+    with suppress(OSError), NamedTemporaryFile(dir=path.parent) as zeros:
+        zeros.write(bytes(_LOCK_FILE_SIZE))
+        zeros.flush()
+        os.chmod(zeros.name, 0o644)
+        os.link(zeros.name, path)
+
+
+def _check_format(environment: lmdb.Environment, folder: Path) -> None:
+    """Raise ``SettingError`` unless the environment is a store; make a new one a store."""
+    with environment.begin() as transaction:
+        if _is_store(transaction, folder):
+            return
+    # Only now: a write transaction waits for those of other processes.
+    with environment.begin(write=True) as transaction:
+        if not _is_store(transaction, folder):
+            transaction.put(FORMAT_KEY, FORMAT)
+    _sync_folder(folder)
+
+
+def _is_store(transaction: "lmdb.Transaction[bytes]", folder: Path) -> bool:
+    """Return False for an empty environment; raise ``SettingError`` for one that is not ours."""
+    found = transaction.get(FORMAT_KEY)
+    if found is None and not transaction.stat()["entries"]:
+        return False
+    if found != FORMAT:
+        kind = "a database of another program" if found is None else f"the format {found!r}"
+        raise _bad_folder(folder, f"it holds {kind}, and this sfss reads {FORMAT!r}")
+    return True
+
+
+def _bad_folder(folder: Path, reason: str) -> SettingError:
+    allowed = "a folder that can be made and written, or one that holds a store, is expected"
+    return SettingError("settings", "embedded.folder", f"is {str(folder)!r} ({reason})", allowed)
+
+
+def mendable(error: lmdb.Error) -> bool:
+    """Tell whether ``LmdbFolder.mend`` helps against ``error``."""
+    return isinstance(error, lmdb.MapResizedError | lmdb.PanicError)

@@ -1,0 +1,61 @@
+"""The contract of a store in the fewest words: records in a dict, no faults, no waiting."""
+
+from collections.abc import Mapping
+
+from sfss.errors import Corrupt, Unreachable
+from sfss.record import Head, Record, decode, decode_head, encode
+from sfss.stores.base import Entry, Guard
+
+
+class DictStore:
+    """Keeps encoded records in ``values``, which a test may damage."""
+
+    def __init__(self, address: str = "dict") -> None:
+        self.address = address
+        self.values: dict[bytes, bytes] = {}
+        self.closed = False
+
+    async def get(self, key: bytes) -> Record | None:
+        """Return the record under ``key``, or None."""
+        value = self._open().get(key)
+        return None if value is None else decode(value, self.address, key)
+
+    async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Keep ``record`` under ``key`` unless ``guard`` forbids it."""
+        self._ask(guard, key)
+        self._open()[key] = encode(record)
+
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove ``key`` unless ``guard`` forbids it; return whether it was there."""
+        self._ask(guard, key)
+        return self._open().pop(key, None) is not None
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Return entries in byte order, damaged ones left out."""
+        keys = sorted(key for key in self._open() if key.startswith(prefix) and key > after)
+        heads = ((key, self._head(key)) for key in keys)
+        return [Entry(key, head) for key, head in heads if head is not None][:limit]
+
+    async def stats(self) -> Mapping[str, str]:
+        """Return how many records there are."""
+        return {"curr_items": str(len(self._open()))}
+
+    async def close(self) -> None:
+        """Refuse everything from now on."""
+        self.closed = True
+
+    def _open(self) -> dict[bytes, bytes]:
+        if self.closed:
+            raise Unreachable(self.address, "it is closed", applied=False)
+        return self.values
+
+    def _ask(self, guard: Guard | None, key: bytes) -> None:
+        if guard is not None:
+            guard(self._head(key))
+
+    def _head(self, key: bytes) -> Head | None:
+        value = self._open().get(key)
+        try:
+            return None if value is None else decode_head(value, self.address, key)
+        except Corrupt:
+            return None
