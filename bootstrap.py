@@ -41,9 +41,9 @@ BUILDOUT_VERSION = "6.0.1"
 PARTS = {"service": "sfss", "test": "test"}
 PARTS_OF_COMMAND = {None: ("service", "test"), "serve": ("service",), "test": ("service", "test")}
 
-# Debian packages that the tests use, named as their programs are.
-SERVERS = ("memcached", "nutcracker")
-SERVER_FOLDERS = (str(ROOT / "bin"), "/usr/sbin")
+# Programs that the tests use, named as their Debian packages are.
+PROGRAMS = ("curl", "memcached", "nutcracker")
+PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin")
 GOBEANSDB = "github.com/douban/gobeansdb@latest"
 GOBEANSDB_TIMEOUT_S = 120
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with only_one_at_a_time():
             set_up(PARTS_OF_COMMAND[options.command], options.version)
         if options.command == "test":
-            install_servers()
+            install_programs()
             install_gobeansdb()
     except subprocess.CalledProcessError as error:
         command = " ".join(error.cmd)
@@ -174,28 +174,28 @@ def write_scripts(parts: Sequence[str]) -> None:
         run([PYTHON, ROOT / "bin" / "buildout", *config, installed, "install", part])
 
 
-def missing_servers() -> list[str]:
-    """Return the servers that the tests would not find."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SERVER_FOLDERS])
-    return [server for server in SERVERS if shutil.which(server, path=path) is None]
+def missing_programs() -> list[str]:
+    """Return the programs that the tests would not find."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PROGRAM_FOLDERS])
+    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
 
 
-def install_servers() -> None:
-    """Install the servers that are missing where we may; name those that are still missing.
+def install_programs() -> None:
+    """Install the programs that are missing where we may; name those that are still missing.
 
     In CI a missing one ends the run; elsewhere its tests are skipped.
     """
-    missing = missing_servers()
+    missing = missing_programs()
     if missing and os.geteuid() == 0 and Path("/etc/debian_version").exists():
         say(f"installing {' and '.join(missing)}")
         if not apt_get("install", *missing):
             apt_get("update")
             apt_get("install", *missing)
-        missing = missing_servers()
+        missing = missing_programs()
     if missing and os.environ.get("CI") == "true":
-        sys.exit(f"bootstrap.py: CI=true, and these servers are missing: {', '.join(missing)}")
-    for server in missing:
-        say(f"{server} is missing (apt-get install {server}): its tests are skipped")
+        sys.exit(f"bootstrap.py: CI=true, and these programs are missing: {', '.join(missing)}")
+    for program in missing:
+        say(f"{program} is missing (apt-get install {program}): its tests are skipped")
 
 
 def apt_get(*arguments: str) -> bool:

@@ -20,7 +20,8 @@ setup(
     package_data={"sfss": ["py.typed"]},
     zip_safe=False,
     install_requires=[
-        "aiohttp>=3.14",
+        # web/protocol.py reaches into its connections; minor releases change them.
+        "aiohttp>=3.14,<3.15",
         "aiomcache>=0.8.2",
         "gunicorn>=25",
         "lmdb>=2",

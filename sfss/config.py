@@ -73,7 +73,7 @@ class ServerSettings:
     port: int = setting(8255, "port to listen on", between(1, 65_535))
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
     keepalive_timeout_s: float = setting(
-        75.0, "seconds an idle connection is kept open", at_least(0)
+        75.0, "seconds an idle connection is kept open", at_least(1)
     )
     body_timeout_s: float = setting(
         30.0, "seconds without a byte of an announced body until 408", at_least(0.1)

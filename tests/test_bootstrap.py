@@ -277,28 +277,28 @@ def test_old_python_is_told_in_one_line() -> None:
 
 
 @pytest.fixture
-def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine without the servers, where we are not root."""
-    monkeypatch.setattr(bootstrap, "SERVER_FOLDERS", ())
+def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without the programs, where we are not root."""
+    monkeypatch.setattr(bootstrap, "PROGRAM_FOLDERS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
-@pytest.mark.usefixtures("no_servers")
-def test_missing_servers_are_named(
+@pytest.mark.usefixtures("no_programs")
+def test_missing_programs_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("CI", raising=False)
-    bootstrap.install_servers()
+    bootstrap.install_programs()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["memcached", "nutcracker"]
+    assert [line.split()[1] for line in lines] == ["curl", "memcached", "nutcracker"]
 
 
-@pytest.mark.usefixtures("no_servers")
-def test_missing_servers_fail_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_programs")
+def test_missing_programs_fail_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(SystemExit, match=r"missing: memcached, nutcracker$"):
-        bootstrap.install_servers()
+    with pytest.raises(SystemExit, match=r"missing: curl, memcached, nutcracker$"):
+        bootstrap.install_programs()
 
 
 def test_gobeansdb_is_tried_once(

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,8 +71,6 @@ class EmbeddedStore:
         self._folder = LmdbFolder(self.address, folder, initial_map_size)
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
         self._stop: _Stop | None = None
-        self._started = time.monotonic()
-        self._hits = self._misses = self._sets = self._deletes = 0
         writer = _Writer(self.address, self._folder, self._queue)
         # A daemon never keeps a dying process alive; what it has not committed, nobody was told of.
         threading.Thread(target=writer.run, name=self.address, daemon=True).start()
@@ -87,11 +84,7 @@ class EmbeddedStore:
             value = self._folder.get(key)
         except lmdb.Error:
             value = await self._read(partial(self._folder.get, key))
-        if value is None:
-            self._misses += 1
-            return None
-        self._hits += 1
-        return decode(value, self.address, key)
+        return None if value is None else decode(value, self.address, key)
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Keep ``record`` under ``key``; when this returns, it is on disk.
@@ -102,13 +95,10 @@ class EmbeddedStore:
         ``Unreachable``; ValueError for a key that is no key.
         """
         await self._change(key, encode(record), guard)
-        self._sets += 1
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
-        was_there = await self._change(key, None, guard)
-        self._deletes += 1
-        return was_there
+        return await self._change(key, None, guard)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
@@ -128,22 +118,12 @@ class EmbeddedStore:
         return entries
 
     async def stats(self) -> Mapping[str, str]:
-        """Return the store's statistics; its counts are of this process, since it opened the store.
+        """Return what the store holds and has room for, in bytes but for ``curr_items``.
 
-        Raises ``Unreachable``.
+        Nothing in it depends on which of several workers is asked. Raises ``Unreachable``.
         """
-        counts = {
-            "pid": os.getpid(),
-            "uptime": int(time.monotonic() - self._started),
-            "total_items": self._sets,
-            "cmd_get": self._hits + self._misses,
-            "cmd_set": self._sets,
-            "cmd_delete": self._deletes,
-            "get_hits": self._hits,
-            "get_misses": self._misses,
-            **await self._read(self._folder.sizes),
-        }
-        return {"version": __version__, **{name: str(count) for name, count in counts.items()}}
+        sizes = await self._read(self._folder.sizes)
+        return {"version": __version__, **{name: str(size) for name, size in sizes.items()}}
 
     async def close(self) -> None:
         """Finish the writes that wait, stop the writer thread and close the files."""

@@ -310,7 +310,7 @@ def _make_lock_file(path: Path) -> None:
     with suppress(OSError), NamedTemporaryFile(dir=path.parent) as zeros:
         zeros.write(bytes(_LOCK_FILE_SIZE))
         zeros.flush()
-        os.chmod(zeros.name, 0o644)
+        Path(zeros.name).chmod(0o644)
         os.link(zeros.name, path)
 
 
