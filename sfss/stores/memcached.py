@@ -1,0 +1,240 @@
+"""A store on a server that speaks the memcached protocol.
+
+Works alike on memcached, twemproxy, Beansdb, gobeansdb and Beanseye, because it sends only what all
+of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``. A key and a
+size are checked before a byte is sent: over its limits, memcached drops the old value and the
+Beansdb family runs the body as commands.
+
+An item is a record (flags ``RECORD_FLAGS``) or, with any other flags, the plain body that some
+other client stored.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from sfss import record as records
+from sfss.config import MemcachedSettings
+from sfss.errors import CannotList, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.memtext import (
+    VERSION_COMMAND,
+    BadReply,
+    Status,
+    Value,
+    delete_command,
+    get_command,
+    set_command,
+    stats_command,
+)
+from sfss.record import RECORD_FLAGS, Head, Record
+from sfss.stores.base import Entry, Guard
+from sfss.stores.memcached_pool import (
+    DELETE,
+    GET,
+    MIB,
+    SET,
+    STATS,
+    VERSION,
+    Client,
+    Closed,
+    Exchange,
+)
+
+ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
+"""Bytes of memcached's item_size_max that key and value cannot use: item header, cas number, flags,
+the NUL after the key, CRLF after the value. Flags take 4 in memcached 1.6; before 1.5 they and the
+size were kept as text of up to 24.
+"""
+
+BEANSDB_ITEM_LIMIT: Final = 50 * MIB
+"""gobeansdb's and Beanseye's limit; Beansdb itself takes 100 MiB. None of them can be asked."""
+
+PROXY_ITEM_LIMIT: Final = 1 * MIB
+"""The limit of a stock memcached, which is what twemproxy, which cannot be asked either, hides."""
+
+
+@dataclass(frozen=True, slots=True)
+class _AskedLimit:
+    item_limit: int
+    deaths: int
+
+
+class MemcachedStore:
+    """Records on the server at ``address`` ("host:port"); the Store contract.
+
+    Of ``settings`` it reads ``timeout_s`` (every operation ends within it), ``connections``,
+    ``item_limit`` (0: the server is asked before the first set) and ``raw`` (write plain bodies
+    with flags 0, without digest and version).
+    """
+
+    def __init__(self, address: str, settings: MemcachedSettings) -> None:
+        host, _, port = address.rpartition(":")
+        self.address = address
+        self._settings = settings
+        self._client = Client(host.strip("[]"), int(port), settings.connections)
+        self._asked_limit: _AskedLimit | None = None
+        self._asking_limit = asyncio.Lock()
+
+    async def get(self, key: bytes) -> Record | None:
+        """Return the record under ``key``, or None; see ``Store.get``."""
+        exchange = Exchange(get_command(key), GET, (key,))
+        async with self._border(exchange):
+            value = await self._fetch(exchange)
+        return None if value is None else self._record(key, value)
+
+    async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Keep ``record`` under ``key``; see ``Store.set``.
+
+        The protocol has no lock: another writer can come in between ``guard`` and the change. When
+        memcached is out of memory (``StoreFull``), it has dropped what the key held before.
+        """
+        flags, value = self._item(record)
+        exchange = Exchange(set_command(key, flags, value), SET)
+        async with self._border(exchange):
+            await self._check_size(key, record, len(value))
+            if guard is not None:
+                guard(await self._head(key))
+            status = (await self._client.run(exchange)).status
+        if status.word != "STORED":
+            raise self._set_error(status, record, exchange)
+
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove ``key``; return whether it was there; see ``Store.delete``, and ``set`` for
+        ``guard``.
+        """
+        exchange = Exchange(delete_command(key), DELETE)
+        async with self._border(exchange):
+            if guard is not None:
+                guard(await self._head(key))
+            status = (await self._client.run(exchange)).status
+        if status.word not in DELETE.ends:
+            raise self._refused(status, exchange)
+        # Sent twice, the first may have removed what the second did not find.
+        return status.word == "DELETED" or exchange.times_sent > 1
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Raise ``CannotList``: no command lists keys on all servers of the family."""
+        raise CannotList(self.address)
+
+    async def stats(self) -> Mapping[str, str]:
+        """Return the server's statistics; of a proxy without any (twemproxy), only the
+        ``version``.
+        """
+        async with self._border(Exchange(stats_command(), STATS)):
+            stats = await self._stats()
+            return {"version": await self._version()} if stats is None else stats
+
+    async def close(self) -> None:
+        """Wait for what is being asked, and close every connection."""
+        await self._client.close()
+
+    @asynccontextmanager
+    async def _border(self, exchange: Exchange) -> AsyncIterator[None]:
+        """Bound the block by the timeout, and turn what went wrong in it into ``Unreachable``."""
+        clock = asyncio.timeout(self._settings.timeout_s)
+        try:
+            async with clock:
+                yield
+        except (OSError, Closed, BadReply) as error:
+            reason = str(error) or type(error).__name__
+            if clock.expired():
+                reason = f"no answer within {self._settings.timeout_s:g} s"
+            raise Unreachable(self.address, reason, exchange.applied) from error
+
+    async def _fetch(self, exchange: Exchange) -> Value | None:
+        answer = await self._client.run(exchange)
+        if answer.status.word != "END":
+            raise self._refused(answer.status, exchange)
+        return answer.values[0] if answer.values else None
+
+    async def _head(self, key: bytes) -> Head | None:
+        value = await self._fetch(Exchange(get_command(key), GET, (key,)))
+        if value is None:
+            return None
+        if value.flags == RECORD_FLAGS:
+            # The body is not checked: a damaged file must not forbid its own replacement.
+            return records.decode_head(value.body, self.address, key)
+        return records.raw_record(value.body).head
+
+    def _record(self, key: bytes, value: Value) -> Record:
+        if value.flags != RECORD_FLAGS:
+            return records.raw_record(value.body)
+        return records.decode(value.body, self.address, key)
+
+    def _item(self, record: Record) -> tuple[int, bytes]:
+        if self._settings.raw:
+            return 0, bytes(record.body)
+        return RECORD_FLAGS, records.encode(record)
+
+    def _refused(self, status: Status, exchange: Exchange) -> Unreachable:
+        reason = f"it answered {status.word} {status.text[:200]}".rstrip()
+        return Unreachable(self.address, reason, exchange.applied)
+
+    def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
+        if status.word == "NOT_STORED":
+            return StoreFull(self.address, "it answered NOT_STORED: no room, or over its limit")
+        if status.word == "SERVER_ERROR" and status.text.startswith("object too large for cache"):
+            # The limit that we went by is wrong, and the right one is not in the answer.
+            self._asked_limit = None
+            size = len(record.body)
+            return TooLarge(size, size - 1, self.address)
+        if status.word == "SERVER_ERROR" and status.text.startswith("out of memory"):
+            return StoreFull(self.address, status.text[:200])
+        return self._refused(status, exchange)
+
+    async def _check_size(self, key: bytes, record: Record, value_size: int) -> None:
+        value_limit = await self._item_limit() - ITEM_OVERHEAD - len(key)
+        if value_size > value_limit:
+            header_size = value_size - len(record.body)
+            limit = max(0, value_limit - header_size)
+            raise TooLarge(len(record.body), limit, self.address)
+
+    async def _item_limit(self) -> int:
+        """Return the most bytes an item may have, asked once by whoever comes first.
+
+        Asked again after connections were found closed: the server may have been restarted with
+        another limit.
+        """
+        if self._settings.item_limit:
+            return self._settings.item_limit
+        async with self._asking_limit:
+            deaths = self._client.deaths
+            if self._asked_limit is None or self._asked_limit.deaths != deaths:
+                self._asked_limit = _AskedLimit(await self._ask_item_limit(), deaths)
+            return self._asked_limit.item_limit
+
+    async def _ask_item_limit(self) -> int:
+        settings = await self._stats("settings") or {}
+        if "item_size_max" in settings:
+            return _number(settings["item_size_max"])
+        if await self._stats():
+            return BEANSDB_ITEM_LIMIT
+        # A server that has just died closes connections too; one that gives its version has not.
+        await self._version()
+        return PROXY_ITEM_LIMIT
+
+    async def _stats(self, group: str = "") -> dict[str, str] | None:
+        """Return statistics, or None from a server that knows no such command."""
+        exchange = Exchange(stats_command(group), STATS)
+        try:
+            answer = await self._client.run(exchange)
+        except Closed:
+            return None
+        if answer.status.word == "SERVER_ERROR":
+            raise self._refused(answer.status, exchange)
+        return answer.stats if answer.status.word == "END" else None
+
+    async def _version(self) -> str:
+        exchange = Exchange(VERSION_COMMAND, VERSION)
+        status = (await self._client.run(exchange)).status
+        if status.word != "VERSION":
+            raise self._refused(status, exchange)
+        return status.text
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise BadReply(f"an item_size_max of {text[:80]!r}")
+    return int(text)

@@ -1,0 +1,377 @@
+"""The contract of ``sfss.stores.base``, run on every store, against real servers."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from sfss.config import MemcachedSettings
+from sfss.errors import CannotList, Corrupt, PreconditionFailed, Unreachable
+from sfss.keys import KeyScheme
+from sfss.record import RECORD_FLAGS, Head, Record, decode, encode, new_record
+from sfss.stores.base import Store
+from sfss.stores.embedded import EmbeddedStore
+from sfss.stores.memcached import MemcachedStore
+from tests.servers import Server, gobeansdb, memcached, nutcracker, running
+from tests.stores.dict_store import DictStore
+
+MIB = 1024 * 1024
+CANCEL_STEPS = 40
+
+
+@dataclass
+class Subject:
+    """A store under test, its key encoding, and a way to write a value behind its back."""
+
+    store: Store
+    encoding: str
+    plant: Callable[[bytes, bytes], None]
+
+    def key(self, path: str) -> bytes:
+        """Return the key of ``path`` in this store."""
+        return KeyScheme(self.encoding).key(path)
+
+
+def plant_by_socket(port: int, key: bytes, value: bytes) -> None:
+    """Set an item on a server of the memcached protocol, without any of our code."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        header = b"set %b %d 0 %d\r\n" % (key, RECORD_FLAGS, len(value))
+        connection.sendall(header + value + b"\r\n")
+        assert connection.makefile("rb").readline() == b"STORED\r\n"
+
+
+def plant_in_lmdb(store: EmbeddedStore, key: bytes, value: bytes) -> None:
+    """Set a value through the environment that this process has open: a second is not allowed."""
+    environment = store._folder._environment
+    assert isinstance(environment, lmdb.Environment)
+    with environment.begin(write=True) as transaction:
+        transaction.put(key, value)
+
+
+def open_embedded(folder: Path) -> Subject:
+    """A store on the disk."""
+    store = EmbeddedStore(folder / "store")
+    return Subject(store, "plain", lambda key, value: plant_in_lmdb(store, key, value))
+
+
+def open_remote(server: Server) -> Subject:
+    """A store on a server."""
+    store = MemcachedStore(server.address, MemcachedSettings(item_limit=4 * MIB))
+    return Subject(store, "percent", lambda key, value: plant_by_socket(server.port, key, value))
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """Start a server when it is first asked for; it lives as long as this module's tests."""
+    folder = tmp_path_factory.mktemp("servers")
+    started: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def start(make: str) -> Server:
+            if make not in started:
+                started[make] = stack.enter_context(running(MAKERS[make](folder, start)))
+            return started[make]
+
+        yield start
+
+
+MAKERS: dict[str, Callable[[Path, Callable[[str], Server]], Server]] = {
+    "memcached": lambda folder, _: memcached(folder, "-I", "4m"),
+    "memcached-2": lambda folder, _: memcached(folder, "-I", "4m"),
+    "twemproxy": lambda folder, start: nutcracker(
+        folder, [start("memcached").address, start("memcached-2").address]
+    ),
+    "gobeansdb": lambda folder, _: gobeansdb(folder),
+}
+
+
+@pytest.fixture(params=["dict", "embedded", "memcached", "twemproxy", "gobeansdb"])
+async def subject(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
+) -> AsyncIterator[Subject]:
+    """Each store in turn."""
+    if request.param == "dict":
+        plain = DictStore()
+        opened = Subject(plain, "plain", plain.values.__setitem__)
+    elif request.param == "embedded":
+        opened = open_embedded(tmp_path)
+    else:
+        opened = open_remote(servers(request.param))
+    yield opened
+    await opened.store.close()
+
+
+@pytest.fixture(name="path")
+def own_path(request: pytest.FixtureRequest) -> str:
+    """A path that no other test uses: servers are shared."""
+    return f"{request.node.name}/file"
+
+
+def body_of(record: Record | None) -> bytes | None:
+    """Return the body as bytes, None for no record."""
+    return None if record is None else bytes(record.body)
+
+
+async def test_nothing_is_none(subject: Subject, path: str) -> None:
+    assert await subject.store.get(subject.key(path)) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"x", b"\r\nEND\r\n", bytes(range(256)) * 8192],
+    ids=["empty", "1 byte", "protocol", "2 MiB"],
+)
+async def test_what_was_set_is_got(subject: Subject, path: str, body: bytes) -> None:
+    written = new_record(body, 1_700_000_000_000_000)
+    await subject.store.set(subject.key(path), written)
+    read = await subject.store.get(subject.key(path))
+    assert read is not None
+    assert (read.head, bytes(read.body)) == (written.head, body)
+
+
+async def test_metadata_is_kept(subject: Subject, path: str) -> None:
+    names = {"Content-Type": "text/plain; charset=utf-8", "X-Größe": "\x00\n\u2028"}
+    await subject.store.set(subject.key(path), new_record(b"body", 7, names))
+    read = await subject.store.get(subject.key(path))
+    assert read is not None
+    assert read.head.metadata == names
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a",
+        "@command",
+        "?command",
+        "a b",
+        "a%20b",
+        "€" * 27,
+        "x" * 250,
+        "get x",
+        "\u2028 ",
+        "..",
+        "-",
+    ],
+)
+async def test_odd_keys(subject: Subject, path: str) -> None:
+    key = subject.key(path)
+    await subject.store.set(key, new_record(path.encode(), 1))
+    assert body_of(await subject.store.get(key)) == path.encode()
+    assert await subject.store.delete(key)
+    assert await subject.store.get(key) is None
+
+
+async def test_set_replaces(subject: Subject, path: str) -> None:
+    for body in (b"a longer first body", b"second", b""):
+        await subject.store.set(subject.key(path), new_record(body, 1))
+        assert body_of(await subject.store.get(subject.key(path))) == body
+
+
+async def test_delete_tells_whether_it_was_there(subject: Subject, path: str) -> None:
+    key = subject.key(path)
+    await subject.store.set(key, new_record(b"body", 1))
+    assert await subject.store.delete(key) is True
+    assert await subject.store.get(key) is None
+    assert await subject.store.delete(key) is False
+
+
+async def test_a_guard_sees_the_present_head(subject: Subject, path: str) -> None:
+    seen: list[Head | None] = []
+    key, first, second = subject.key(path), new_record(b"1", 1), new_record(b"22", 2, {"a": "b"})
+    await subject.store.set(key, first, seen.append)
+    await subject.store.set(key, second, seen.append)
+    await subject.store.delete(key, seen.append)
+    await subject.store.delete(key, seen.append)
+    assert seen == [None, first.head, second.head, None]
+
+
+async def test_a_guard_that_raises_forbids(subject: Subject, path: str) -> None:
+    def forbid(_: Head | None) -> None:
+        raise PreconditionFailed("If-Match")
+
+    key = subject.key(path)
+    with pytest.raises(PreconditionFailed):
+        await subject.store.set(key, new_record(b"new", 2), forbid)
+    assert await subject.store.get(key) is None
+    await subject.store.set(key, new_record(b"old", 1))
+    with pytest.raises(PreconditionFailed):
+        await subject.store.set(key, new_record(b"new", 2), forbid)
+    with pytest.raises(PreconditionFailed):
+        await subject.store.delete(key, forbid)
+    assert body_of(await subject.store.get(key)) == b"old"
+
+
+async def test_a_guard_that_raises_fails_only_its_own(subject: Subject, path: str) -> None:
+    def forbid(_: Head | None) -> None:
+        raise PreconditionFailed("If-Match")
+
+    keys = [subject.key(f"{path}-{number}") for number in range(20)]
+    outcomes = await asyncio.gather(
+        *(
+            subject.store.set(key, new_record(key, 1), forbid if number % 2 else None)
+            for number, key in enumerate(keys)
+        ),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, PreconditionFailed) for outcome in outcomes] == [False, True] * 10
+    found = [body_of(await subject.store.get(key)) for key in keys]
+    assert found == [None if number % 2 else key for number, key in enumerate(keys)]
+
+
+async def test_concurrent_sets_of_one_key_leave_one_of_them(subject: Subject, path: str) -> None:
+    key = subject.key(path)
+    bodies = [bytes([number]) * 50_000 for number in range(30)]
+    await asyncio.gather(
+        *(subject.store.set(key, new_record(body, 1)) for body in bodies),
+        *(subject.store.get(key) for _ in bodies),
+    )
+    assert body_of(await subject.store.get(key)) in bodies
+
+
+async def test_many_at_the_same_time(subject: Subject, path: str) -> None:
+    keys = [subject.key(f"{path}-{number}") for number in range(300)]
+
+    async def round_trip(key: bytes) -> None:
+        await subject.store.set(key, new_record(key * 20, 1))
+        assert body_of(await subject.store.get(key)) == key * 20
+
+    await asyncio.gather(*map(round_trip, keys))
+    records = await asyncio.gather(*map(subject.store.get, keys))
+    assert list(map(body_of, records)) == [key * 20 for key in keys]
+
+
+async def cancel_after(steps: int, operation: "asyncio.Task[object]") -> None:
+    """Let ``operation`` run for so many turns of the loop, cancel it and wait for its end."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    operation.cancel()
+    await asyncio.gather(operation, return_exceptions=True)
+
+
+async def test_cancel_a_set_at_every_step(subject: Subject, path: str) -> None:
+    key, old = subject.key(path), b"old" * 10_000
+    for steps in range(CANCEL_STEPS):
+        await subject.store.set(key, new_record(old, 1))
+        new = b"%d" % steps * 10_000
+        await cancel_after(steps, asyncio.ensure_future(subject.store.set(key, new_record(new, 2))))
+        assert body_of(await subject.store.get(key)) in (old, new)
+        await subject.store.set(subject.key("another"), new_record(b"another", 1))
+
+
+async def test_cancel_a_get_at_every_step(subject: Subject, path: str) -> None:
+    keys = [subject.key(f"{path}-{number}") for number in range(3)]
+    for key in keys:
+        await subject.store.set(key, new_record(key * 1000, 1))
+    for steps in range(CANCEL_STEPS):
+        others = [asyncio.ensure_future(subject.store.get(key)) for key in keys[1:]]
+        await cancel_after(steps, asyncio.ensure_future(subject.store.get(keys[0])))
+        found = [body_of(await other) for other in others]
+        found.insert(0, body_of(await subject.store.get(keys[0])))
+        assert found == [key * 1000 for key in keys]
+
+
+async def test_cancel_a_delete_at_every_step(subject: Subject, path: str) -> None:
+    key = subject.key(path)
+    for steps in range(CANCEL_STEPS):
+        await subject.store.set(key, new_record(b"body", 1))
+        await cancel_after(steps, asyncio.ensure_future(subject.store.delete(key)))
+        assert body_of(await subject.store.get(key)) in (None, b"body")
+
+
+def damages(value: bytes) -> dict[str, bytes]:
+    """Return ``value`` damaged in different places."""
+    flipped = bytes([value[-1] ^ 1])
+    return {
+        "body": value[:-1] + flipped,
+        "header": value[:9] + b"\xff" + value[10:],
+        "cut": value[:-1],
+        "longer": value + b"x",
+        "foreign": b"not a record at all",
+        "nothing": b"",
+    }
+
+
+@pytest.mark.parametrize("damage", list(damages(b"0" * 100)))
+async def test_what_is_damaged_is_never_served(subject: Subject, path: str, damage: str) -> None:
+    key = subject.key(path)
+    value = damages(encode(new_record(b"the body", 1)))[damage]
+    subject.plant(key, value)
+    with pytest.raises(Corrupt) as caught:
+        await subject.store.get(key)
+    assert (caught.value.store, caught.value.key) == (subject.store.address, key)
+    await subject.store.set(key, new_record(b"new", 2))
+    assert body_of(await subject.store.get(key)) == b"new"
+
+
+async def test_what_is_damaged_can_be_deleted(subject: Subject, path: str) -> None:
+    subject.plant(subject.key(path), b"damaged")
+    assert await subject.store.delete(subject.key(path)) is True
+    assert await subject.store.get(subject.key(path)) is None
+
+
+async def test_planted_values_are_what_the_store_writes(subject: Subject, path: str) -> None:
+    planted = encode(new_record(b"planted", 5))
+    subject.plant(subject.key(path), planted)
+    read = await subject.store.get(subject.key(path))
+    assert read == decode(planted, "", b"")
+
+
+async def test_scan_in_byte_order_or_cannot_list(subject: Subject) -> None:
+    paths = ["scan/b", "scan/a", "scan/ä", "scan/a/b", "scan/Z", "other", "scan"]
+    for path in paths:
+        await subject.store.set(subject.key(path), new_record(path.encode(), 3))
+    try:
+        found = await subject.store.scan(b"scan/", b"", 1000)
+    except CannotList as error:
+        assert error.store == subject.store.address
+        return
+    expected = sorted(path.encode() for path in paths if path.startswith("scan/"))
+    assert [entry.key for entry in found] == expected
+    assert [entry.head for entry in found] == [new_record(key, 3).head for key in expected]
+    assert await subject.store.scan(b"scan/", b"", 2) == found[:2]
+    assert await subject.store.scan(b"scan/", found[1].key, 2) == found[2:4]
+    assert await subject.store.scan(b"scan/", b"scan/b0", 9) == found[-1:]
+    assert await subject.store.scan(b"scan/", b"x" * 2000, 9) == []
+    assert await subject.store.scan(b"scan/", b"scan/" + b"a" * 2000, 9) == found[3:]
+    assert await subject.store.scan(b"nothing", b"", 9) == []
+    assert await subject.store.scan(b"", b"", 0) == []
+    assert len(await subject.store.scan(b"", b"", 100)) == len(paths)
+
+
+async def test_scan_leaves_damaged_records_out(subject: Subject) -> None:
+    good = new_record(b"body", 1)
+    for number in range(10):
+        key = subject.key(f"file-{number}")
+        subject.plant(key, b"damaged" if number % 2 else encode(good))
+    try:
+        found = await subject.store.scan(b"file-", b"", 4)
+    except CannotList:
+        return
+    assert [entry.key for entry in found] == [b"file-%d" % number for number in (0, 2, 4, 6)]
+
+
+async def test_stats_are_text(subject: Subject) -> None:
+    stats = await subject.store.stats()
+    assert stats
+    assert all(type(name) is str and type(value) is str for name, value in stats.items())
+
+
+async def test_after_close_everything_is_unreachable(subject: Subject, path: str) -> None:
+    store, key = subject.store, subject.key(path)
+    await store.close()
+    await store.close()
+    for operation in (
+        store.get(key),
+        store.set(key, new_record(b"", 1)),
+        store.delete(key),
+        store.stats(),
+    ):
+        with pytest.raises(Unreachable):
+            await operation
+    with pytest.raises((Unreachable, CannotList)):
+        await store.scan(b"", b"", 1)
