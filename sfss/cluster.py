@@ -1,0 +1,188 @@
+"""Many stores as one: which store is asked for a path, and what to do when it does not answer.
+
+Absent is not unreachable: ``None`` means that a store that reaches the newest copy said no; when
+every store that could hold the path failed, ``NoStoreReachable`` is raised.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from sfss.errors import CannotList, NoStoreReachable, Unreachable
+from sfss.keys import KeyScheme
+from sfss.record import Head, Kind, Record, new_record
+from sfss.stores.base import Guard, Store
+
+Answer = TypeVar("Answer")
+
+
+class Clock:
+    """Versions: microseconds since 1970, each above the last, also when the clock is set back."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def version(self) -> int:
+        """Return a version above every one returned before."""
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        return self._last
+
+
+class Placement(Protocol):
+    """Says which stores may be asked for a key, the best first."""
+
+    def candidates(self, key: bytes) -> Sequence[Store]:
+        """Return one store or more, in the order in which to ask."""
+
+    def failed(self, store: Store) -> None:
+        """Take note that ``store`` did not answer."""
+
+
+class Owner:
+    """Each store holds only its share: nobody stands in for the owner of a key."""
+
+    def __init__(self, stores: Mapping[str, Store], owner: Callable[[bytes], str]) -> None:
+        self._stores, self._owner = stores, owner
+
+    def candidates(self, key: bytes) -> Sequence[Store]:
+        """Return the owner alone."""
+        return (self._stores[self._owner(key)],)
+
+    def failed(self, store: Store) -> None:
+        """Change nothing: another store would answer from what it does not have."""
+
+
+class Proxies:
+    """Any store reaches all data: the ring says which to prefer, those that failed come last."""
+
+    def __init__(
+        self,
+        stores: Mapping[str, Store],
+        order: Callable[[bytes], Sequence[str]],
+        tries: int,
+        retry_after_s: float,
+    ) -> None:
+        self._stores, self._order = stores, order
+        self._tries, self._retry_after_s = tries, retry_after_s
+        self._parked_until: dict[str, float] = {}
+
+    def candidates(self, key: bytes) -> Sequence[Store]:
+        """Return up to ``tries`` stores; parked ones only behind all others."""
+        now = time.monotonic()
+        order = self._order(key)
+        parked = {name for name in order if self._parked_until.get(name, 0.0) > now}
+        preferred = sorted(order, key=parked.__contains__)
+        return [self._stores[name] for name in preferred[: self._tries]]
+
+    def failed(self, store: Store) -> None:
+        """Park ``store``."""
+        self._parked_until[store.address] = time.monotonic() + self._retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One file of a listing."""
+
+    path: str
+    head: Head
+
+
+class Cluster:
+    """The stores behind one gateway, as one.
+
+    Every method raises ``BadPath`` for a path that breaks a rule, and ``NoStoreReachable`` when no
+    store that could hold it answered. ``max_file_size`` is in bytes.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        placement: Placement,
+        scheme: KeyScheme,
+        max_file_size: int,
+    ) -> None:
+        self._stores, self._placement, self._scheme = stores, placement, scheme
+        self._clock = Clock()
+        self.max_file_size = max_file_size
+
+    def check(self, path: str) -> None:
+        """Raise ``BadPath`` unless ``path`` can be stored."""
+        self._scheme.key(path)
+
+    async def get(self, path: str) -> Record | None:
+        """Return the file at ``path``, or None where there is none. Raises ``Corrupt``."""
+        key = self._scheme.key(path)
+        record = await self._ask(key, lambda store, _: store.get(key))
+        return None if record is None or record.head.kind is Kind.TOMBSTONE else record
+
+    async def put(self, path: str, body: bytes, guard: Guard | None = None) -> Head:
+        """Keep ``body`` at ``path`` and return its head; when this returns, the store has it.
+
+        ``guard`` is called with the head of the file that is about to be replaced (None: there is
+        none) and forbids it by raising. On the embedded store nobody can come in between; a store
+        behind the memcached protocol is asked first and written then. Raises ``TooLarge``,
+        ``StoreFull``.
+        """
+        key = self._scheme.key(path)
+        record = new_record(body, self._clock.version())
+        await self._ask(key, lambda store, _: store.set(key, record, guard))
+        return record.head
+
+    async def delete(self, path: str, guard: Guard | None = None) -> bool:
+        """Remove the file at ``path``; return whether there was one. ``guard`` as in ``put``."""
+        key = self._scheme.key(path)
+
+        async def remove(store: Store, repeated: bool) -> bool:
+            # A failed attempt may have deleted the file; "no such key" is then its success.
+            return await store.delete(key, None if repeated else guard) or repeated
+
+        return await self._ask(key, remove)
+
+    async def _ask(self, key: bytes, ask: Callable[[Store, bool], Awaitable[Answer]]) -> Answer:
+        """Return the first answer; ``ask`` is told whether an earlier try may have been done."""
+        failures: dict[str, str] = {}
+        indeterminate = False
+        for store in self._placement.candidates(key):
+            try:
+                return await ask(store, indeterminate)
+            except Unreachable as error:
+                self._placement.failed(store)
+                failures[error.store] = error.reason
+                indeterminate |= error.applied is None
+        raise NoStoreReachable(failures, indeterminate)
+
+    async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:
+        """Return up to ``limit`` files whose paths begin with ``prefix`` and come after ``after``.
+
+        In byte order of the path. Raises ``CannotList`` where the stores have no listing.
+        """
+        if len(self._stores) != 1:
+            raise CannotList(self._stores[0].address)
+        prefix_key, after_key = map(self._scheme.prefix, (prefix, after))
+        entries = await self._stores[0].scan(prefix_key, after_key, limit)
+        return [Listed(self._scheme.path(entry.key), entry.head) for entry in entries]
+
+    async def stats(self) -> dict[str, dict[str, str]]:
+        """Return the statistics of every store that answers, by address."""
+        answers = await asyncio.gather(
+            *(store.stats() for store in self._stores), return_exceptions=True
+        )
+        found: dict[str, dict[str, str]] = {}
+        failures: dict[str, str] = {}
+        for store, answer in zip(self._stores, answers, strict=True):
+            if isinstance(answer, Unreachable):
+                failures[store.address] = answer.reason
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found[store.address] = dict(answer)
+        if not found:
+            raise NoStoreReachable(failures)
+        return found
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of every store."""
+        for store in self._stores:
+            await store.close()
