@@ -1,0 +1,87 @@
+"""The whole public API on one screen."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from sfss.cluster import Cluster
+from sfss.errors import SfssError
+from sfss.metrics import Board
+from sfss.web import http, native, status
+
+Handler = Callable[[web.Request], Awaitable[http.Answer]]
+
+
+class Route(NamedTuple):
+    """One line of the API."""
+
+    method: str
+    address: str
+    handler: Handler
+    summary: str
+
+
+ROUTES: Final = (
+    Route("POST", "/files", native.create, "?path=P  create or replace a file: 201"),
+    Route("GET", "/files", native.page, "?prefix=&after=&limit=  list files, a page at a time"),
+    Route("PUT", "/file", native.put, "?path=P  create or replace a file: 200"),
+    Route("GET", "/file", native.read, "?path=P  the file; ranges and conditions are honoured"),
+    Route("DELETE", "/file", native.remove, "?path=P  remove a file: 204"),
+    Route(
+        "GET", "/status", status.show, "statistics of the stores; ?detail=full of this server too"
+    ),
+)
+"""Wherever GET is allowed, so is HEAD: the same without a body."""
+
+_log = logging.getLogger(__name__)
+
+
+def _by_address() -> Mapping[str, Mapping[str, Handler]]:
+    found: dict[str, dict[str, Handler]] = {}
+    for route in ROUTES:
+        methods = found.setdefault(route.address, {})
+        methods[route.method] = route.handler
+        if route.method == "GET":
+            methods["HEAD"] = route.handler
+    return found
+
+
+_HANDLERS: Final = _by_address()
+
+
+def make_app(cluster: Cluster, board: Board, body_timeout_s: float) -> web.Application:
+    """Return the application that serves ``cluster``; to close the cluster is the caller's part."""
+    app = web.Application()
+    app[http.CLUSTER] = cluster
+    app[http.BOARD] = board
+    app[http.BODY_TIMEOUT_S] = body_timeout_s
+    app.router.add_route("*", "/{address:.*}", dispatch, expect_handler=_promise_nothing)
+    return app
+
+
+async def _promise_nothing(_: web.Request) -> None:
+    # aiohttp would send "100 Continue" here, before the request has been looked at.
+    return None
+
+
+async def dispatch(request: web.Request) -> http.Answer:
+    """Answer any request: by its handler, or with the refusal that an error stands for."""
+    if unclear := http.refuse_framing(request):
+        return unclear
+    methods = _HANDLERS.get(request.path)
+    if methods is None:
+        return http.refuse(request, 404, "no such address; known are " + ", ".join(_HANDLERS))
+    handler = methods.get(request.method)
+    if handler is None:
+        allowed = ", ".join(methods)
+        sentence = f"{request.method} is not allowed here; allowed are {allowed}"
+        return http.refuse(request, 405, sentence, {"Allow": allowed})
+    try:
+        return await handler(request)
+    except SfssError as error:
+        return http.refuse_error(request, error)
+    except Exception:
+        _log.exception("error on %s %s", request.method, http.printable(request.raw_path))
+        return http.refuse(request, 500, "internal error")

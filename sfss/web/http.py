@@ -1,0 +1,175 @@
+"""What all faces share: errors as statuses and sentences, arguments of the query, responses."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+
+from sfss import errors
+from sfss.cluster import Cluster
+from sfss.metrics import Board
+from sfss.record import Buffer
+
+CLUSTER: Final = web.AppKey("cluster", Cluster)
+BOARD: Final = web.AppKey("board", Board)
+BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+
+STATUS: Final[Mapping[type[errors.SfssError], int]] = {
+    errors.BadPath: 400,
+    errors.BadArgument: 400,
+    errors.BadBody: 400,
+    errors.NotFound: 404,
+    errors.BodyTimeout: 408,
+    errors.PreconditionFailed: 412,
+    errors.TooLarge: 413,
+    errors.UnsupportedCoding: 415,
+    errors.SettingError: 500,
+    errors.Corrupt: 500,
+    errors.CannotList: 501,
+    errors.Unreachable: 504,
+    errors.NoStoreReachable: 504,
+    errors.StoreFull: 507,
+}
+"""The status of every leaf of the tree in ``errors``."""
+
+SENTENCE_LIMIT: Final = 1000
+"""Characters that a refusal quotes at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Answer(web.StreamResponse):
+    """A response with its whole body, which may be a view and is not copied on the way."""
+
+    _send_headers_immediately = False  # one write for head and body
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: Buffer = b"") -> None:
+        super().__init__(status=status, headers=headers)
+        self.content_length = len(body)
+        self._content = body
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the body, or none where the method or the status has none."""
+        await super().write_eof(b"" if self._must_be_empty_body else self._content)  # type: ignore[arg-type]
+
+    @property
+    def sent_bytes(self) -> int:
+        """Size of the body as it was sent."""
+        return 0 if self._must_be_empty_body else len(self._content)
+
+
+_VERSIONS: Final = (HttpVersion10, HttpVersion11)
+
+
+def refuse_framing(request: web.BaseRequest) -> Answer | None:
+    """Return a refusal that closes the connection when it is not certain where ``request`` ends.
+
+    A server before us may see another end, and what we take for the next request in its body
+    (RFC 9112, 11.2).
+    """
+    coding = request.headers.get("Transfer-Encoding")
+    if request.version not in _VERSIONS:
+        answer = refuse(request, 505, "HTTP/1.1 and HTTP/1.0 are understood")
+    elif coding is not None and (coding.lower() != "chunked" or request.version < HttpVersion11):
+        sentence = "no Transfer-Encoding is understood but chunked, in HTTP/1.1"
+        answer = refuse(request, 400, f"malformed request: {sentence}")
+    else:
+        return None
+    answer.force_close()
+    return answer
+
+
+def json_answer(document: object) -> Answer:
+    """Return a 200 with ``document`` as JSON."""
+    body = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    return Answer(200, {"Content-Type": "application/json"}, body)
+
+
+def refuse(
+    request: web.BaseRequest,
+    status: int,
+    sentence: str,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Return an error: one line for people, ``{"error": sentence}`` for programs."""
+    sentence = printable(sentence)
+    if _wants_text(request):
+        content_type, text = "text/plain; charset=utf-8", f"{sentence}\n"
+    else:
+        content_type, text = "application/json", json.dumps({"error": sentence})
+    fields = {
+        "Content-Type": content_type,
+        "Vary": "Accept, User-Agent",
+        "X-Content-Type-Options": "nosniff",
+    }
+    answer = Answer(status, {**fields, **(headers or {})}, text.encode("utf-8"))
+    if not request.content.is_eof():
+        # Without it the client could not tell whether the rest of its body is still wanted.
+        answer.force_close()
+    return answer
+
+
+def refuse_error(request: web.BaseRequest, error: errors.SfssError) -> Answer:
+    """Return the refusal that ``error`` stands for."""
+    if isinstance(error, errors.Corrupt):
+        _log.error("%s", error)
+    return refuse(request, STATUS[type(error)], str(error))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` cut to the limit, with what does not print (line ends, too) escaped."""
+    if len(text) > SENTENCE_LIMIT:
+        text = text[:SENTENCE_LIMIT] + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _wants_text(request: web.BaseRequest) -> bool:
+    accept = request.headers.get("Accept", "").lower()
+    if "application/json" in accept:
+        return False
+    agent = request.headers.get("User-Agent", "")
+    return agent.lower().startswith("curl/") or accept.lstrip().startswith("text/")
+
+
+def argument(request: web.BaseRequest, name: str) -> str | None:
+    """Return the argument ``name`` of the query, or None where it is missing.
+
+    It is decoded once, as forms are (WHATWG URL, application/x-www-form-urlencoded): "+" is a
+    space and %XX a byte, and the bytes are UTF-8. Raises ``BadArgument`` when it is given twice,
+    ``BadPath`` when it is not UTF-8.
+    """
+    # Not request.query: that replaces what is not UTF-8, and would store under another path.
+    target = request.raw_path.encode("utf-8", "surrogateescape").partition(b"#")[0]
+    found: list[bytes] = []
+    for pair in target.partition(b"?")[2].split(b"&"):
+        key, _, value = pair.partition(b"=")
+        if _decoded(key) == name.encode():
+            found.append(_decoded(value))
+    if len(found) > 1:
+        raise errors.BadArgument(name, f"given {len(found)} times", "once is allowed")
+    try:
+        return found[0].decode("utf-8") if found else None
+    except UnicodeDecodeError:
+        raise errors.BadPath(
+            "it is not UTF-8" if name == "path" else f"{name} is not UTF-8"
+        ) from None
+
+
+def _decoded(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))
+
+
+def path_argument(request: web.BaseRequest) -> str:
+    """Return the path that the request names; raise ``BadArgument`` when it names none."""
+    path = argument(request, "path")
+    if path is None:
+        raise errors.BadArgument("path", "missing", "one is needed: ?path=folder/file.txt")
+    return path

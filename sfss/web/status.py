@@ -1,0 +1,53 @@
+"""``GET /status``: what the stores say of themselves, and with ``detail=full`` this server, too."""
+
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from sfss import __version__
+from sfss.errors import BadArgument
+from sfss.metrics import Board
+from sfss.web import http
+
+_STARTED_S: Final = time.monotonic()
+"""When this module was imported: by the master of the workers, before it forked any."""
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+async def show(request: web.Request) -> http.Answer:
+    """Answer with the STATS of every store that answers, by address, under ``storages`` if full.
+
+    Raises ``NoStoreReachable`` when none does.
+    """
+    detail = http.argument(request, "detail")
+    if detail not in (None, "full"):
+        raise BadArgument("detail", repr(detail), "full is the only one")
+    storages = await request.app[http.CLUSTER].stats()
+    if detail is None:
+        return http.json_answer(storages)
+    return http.json_answer({"storages": storages, "webserver": webserver(request.app[http.BOARD])})
+
+
+def webserver(board: Board) -> dict[str, object]:
+    """Return the figures of this gateway, all its workers together; ``uptime`` in seconds."""
+    memory = [found for pid in board.pids() if (found := _memory_bytes(pid))]
+    return {
+        "version": __version__,
+        "uptime": round(time.monotonic() - _STARTED_S, 3),
+        "workers": len(memory),
+        "requests": board.statuses(),
+        **board.totals(),
+        "memory_bytes": sum(memory),
+    }
+
+
+def _memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process, 0 when it has died (proc(5), statm)."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0

@@ -1,0 +1,141 @@
+"""Holds the floors: a module imports only from lower ones, and siblings only where listed."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.servers import CHECKOUT
+
+PACKAGE = CHECKOUT / "sfss"
+
+FLOORS = {
+    "errors": 0,
+    "metrics": 0,
+    "config": 1,
+    "keys": 1,
+    "record": 1,
+    "memtext": 1,
+    "placement": 1,
+    "stores": 2,
+    "cluster": 3,
+    "web": 4,
+    "service": 5,
+    "worker": 5,
+    "cli": 5,
+}
+SIBLINGS = {
+    ("config", "keys"): "the longest key is a limit of the settings too",
+    ("memtext", "keys"): "the longest key is a rule of the protocol",
+    ("worker", "service"): "a worker starts the service",
+    ("cli", "service"): "the command line reads the settings",
+    ("cli", "worker"): "sfss serve is the gunicorn application",
+}
+REASONS = {
+    ("web", "stores"): "faces reach stores through cluster",
+    ("stores", "web"): "stores know nothing of HTTP",
+}
+PURE = {
+    "config",
+    "keys",
+    "record",
+    "memtext",
+    "placement",
+    "web.conditional",
+    "web.form",
+    "web.mediatypes",
+}
+WORLD = {"asyncio", "socket", "time", "os", "pathlib", "threading", "aiohttp", "aiomcache", "lmdb"}
+FOREIGN = {"aiomcache": "stores", "lmdb": "stores", "gunicorn": "worker", "uvloop": "worker"}
+
+
+def modules() -> dict[str, Path]:
+    """Map dotted names without the leading ``sfss.`` to files."""
+    return {
+        ".".join(file.relative_to(PACKAGE).with_suffix("").parts): file
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+
+
+def imports(file: Path) -> set[str]:
+    """Return the dotted names that ``file`` imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file.name}: imports are absolute"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def own(names: set[str]) -> set[str]:
+    """Return the modules of sfss among ``names``."""
+    known = modules()
+    cut = {name.removeprefix("sfss.") for name in names if name.startswith("sfss.")}
+    return {
+        candidate
+        for name in cut
+        for candidate in (name, name.rpartition(".")[0])
+        if candidate in known
+    }
+
+
+def floor(module: str) -> int:
+    """Return the floor of ``module``; a package stands on one floor as a whole."""
+    return FLOORS[module.partition(".")[0]]
+
+
+def complaint(module: str, imported: str) -> str | None:
+    """Return what is wrong with ``module`` importing ``imported``, if anything."""
+    home, other = module.partition(".")[0], imported.partition(".")[0]
+    if floor(imported) < floor(module) and (home, other) not in REASONS:
+        return None
+    if floor(imported) == floor(module) and (home == other or (home, other) in SIBLINGS):
+        return None
+    reason = REASONS.get((home, other), f"{other} is not on a lower floor than {home}")
+    path = module.replace(".", "/")
+    return f"{path}.py may not import {imported}: {reason}"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_only_from_lower_floors(module: str) -> None:
+    found = [complaint(module, imported) for imported in sorted(own(imports(modules()[module])))]
+    assert not [sentence for sentence in found if sentence]
+
+
+@pytest.mark.parametrize("module", sorted(PURE & set(modules())))
+def test_a_pure_module_knows_nothing_of_the_world(module: str) -> None:
+    tops = {name.partition(".")[0] for name in imports(modules()[module])}
+    assert not tops & WORLD, f"{module} is pure and may not import {tops & WORLD}"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_foreign_packages_stay_behind_their_border(module: str) -> None:
+    tops = {name.partition(".")[0] for name in imports(modules()[module])}
+    for package, home in FOREIGN.items():
+        assert package not in tops or module.partition(".")[0] == home, (
+            f"{module} may not import {package}: that is for {home}"
+        )
+
+
+def test_the_complaint_names_the_law() -> None:
+    assert complaint("web.native", "stores.embedded") == (
+        "web/native.py may not import stores.embedded: faces reach stores through cluster"
+    )
+    assert complaint("record", "stores.base")
+    assert complaint("service", "stores.base") is None
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {module.partition(".")[0] for module in modules()} == set(FLOORS)
+
+
+def test_no_own_import_hides_in_a_function() -> None:
+    for module, file in modules().items():
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = {node for node in ast.walk(function) if isinstance(node, ast.ImportFrom)}
+                hidden = [node.module for node in inner if (node.module or "").startswith("sfss")]
+                assert not hidden, f"{module}.{function.name} imports {hidden}"
