@@ -1,0 +1,97 @@
+"""From settings to running parts: the one module that knows all of them.
+
+``sfss serve`` and plain ``gunicorn -k sfss.worker.Worker sfss.service:application`` start here.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from sfss.cluster import Cluster, Owner, Placement, Proxies
+from sfss.config import Setting, Settings, load
+from sfss.errors import SettingError
+from sfss.keys import KeyScheme
+from sfss.metrics import Board, Counters
+from sfss.placement import KetamaRing
+from sfss.stores.embedded import EmbeddedStore
+from sfss.stores.memcached import MemcachedStore
+from sfss.web.app import make_app
+from sfss.web.protocol import Runner
+
+CONFIG_VARIABLE: Final = "SFSS_CONFIG"
+
+
+def read_settings(
+    file: str | None = None, options: Mapping[str, Setting] | None = None
+) -> Settings:
+    """Return the settings in ``file``, overridden by the environment and then by ``options``.
+
+    Without ``file`` the one that SFSS_CONFIG names is read, if any. Raises ``SettingError``, also
+    when a file cannot be read.
+    """
+    file = file or os.environ.get(CONFIG_VARIABLE)
+    try:
+        text = Path(file).read_text(encoding="utf-8") if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(str(file), "file", str(error), "a TOML file is expected") from None
+    return load(text, file or "settings", os.environ, options)
+
+
+def _embedded(settings: Settings) -> Cluster:
+    store = EmbeddedStore(Path(settings.embedded.folder))
+    alone = Owner({store.address: store}, lambda key: store.address)
+    return Cluster([store], alone, KeyScheme("plain"), settings.cluster.max_file_size)
+
+
+def _nodes(settings: Settings) -> Cluster:
+    return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
+
+
+def _proxies(settings: Settings) -> Cluster:
+    tries, retry_after_s = settings.memcached.tries, settings.memcached.retry_after_s
+    return _over_memcached(
+        settings, lambda stores, ring: Proxies(stores, ring.order, tries, retry_after_s)
+    )
+
+
+def _over_memcached(
+    settings: Settings, place: Callable[[Mapping[str, MemcachedStore], KetamaRing], Placement]
+) -> Cluster:
+    options = settings.memcached
+    stores = {address: MemcachedStore(address, options) for address in options.servers}
+    placement = place(stores, KetamaRing(options.servers))
+    scheme = KeyScheme(options.key_encoding, options.key_limit)
+    return Cluster(list(stores.values()), placement, scheme, settings.cluster.max_file_size)
+
+
+_KINDS: Final = {"embedded": _embedded, "nodes": _nodes, "proxies": _proxies}
+
+
+def make_cluster(settings: Settings) -> Cluster:
+    """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``."""
+    return _KINDS[settings.cluster.kind](settings)
+
+
+async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
+    """Return a runner that serves the cluster of ``settings``; it still has to be given sockets.
+
+    The cluster is closed with the runner.
+    """
+    cluster = make_cluster(settings)
+
+    async def close(_: web.Application) -> None:
+        await cluster.close()
+
+    app = make_app(cluster, board, settings.server.body_timeout_s)
+    app.on_cleanup.append(close)
+    runner = Runner(app, settings.server, counters)
+    await runner.setup()
+    return runner
+
+
+async def application(counters: Counters, board: Board) -> Runner:
+    """Do as ``start`` with the settings of SFSS_CONFIG and the environment, for plain gunicorn."""
+    return await start(read_settings(), counters, board)

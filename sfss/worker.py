@@ -1,0 +1,243 @@
+"""The processes of a gateway: gunicorn forks, watches and replaces workers; in each serves uvloop.
+
+A stop (SIGTERM to a worker, also a part of every reload) drops no request: the worker closes its
+listening sockets, which the master and the new workers keep open, answers what is in flight and
+what still comes over open connections, tells those clients to close, and ends when they have.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import uvloop
+from aiohttp import web
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers import base
+
+from sfss import __version__, service
+from sfss.config import ServerSettings, Setting, Settings
+from sfss.errors import SettingError, SfssError
+from sfss.metrics import ROWS, Board
+from sfss.web.protocol import Runner
+
+IDLE_GRACE_S: Final = 3.0
+"""Seconds that a stopping worker waits for a last request on an idle connection.
+
+A connection closed at the moment of a client's next request would drop it (RFC 9112, 9.3.1).
+"""
+
+HEARTBEAT_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Worker(base.Worker):  # type: ignore[misc]
+    """gunicorn worker class: ``gunicorn -k sfss.worker.Worker sfss.service:application``."""
+
+    # Made when the master imports this module, so before any fork: that is what makes it shared.
+    board: ClassVar = Board()
+    _holders: ClassVar[dict[int, "Worker"]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.counters = self.board.row(self._take_row())
+
+    def _take_row(self) -> int:
+        """Return a row of the board that no living worker writes; runs in the master."""
+        for row in range(ROWS):
+            holder = self._holders.get(row)
+            if holder is None or holder._gone():
+                self._holders[row] = self
+                return row
+        raise RuntimeError(f"more than {ROWS} workers at once")
+
+    def _gone(self) -> bool:
+        try:
+            os.kill(int(self.pid), 0)
+        except ProcessLookupError:
+            return True
+        except ValueError:  # "[booting]": not forked yet
+            pass
+        return False
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        self.booted = False
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        for number in (signal.SIGQUIT, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_now, stopping)
+        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        heartbeat = asyncio.create_task(self._heartbeat(stopping))
+        runner = await self._start()
+        self.booted = True
+        if self.alive:
+            await stopping.wait()
+        for site in runner.sites:
+            await site.stop()
+        await runner.drain(IDLE_GRACE_S if self.alive else 0.0)
+        await runner.cleanup()
+        heartbeat.cancel()
+
+    def _stop_now(self, stopping: asyncio.Event) -> None:
+        self.alive = False
+        stopping.set()
+
+    async def _start(self) -> Runner:
+        self.counters.start(os.getpid())
+        try:
+            runner: Runner = await self.wsgi(self.counters, self.board)
+        except SfssError as error:
+            self.log.error("cannot start: %s", error)
+            raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+        for listener in self.sockets:
+            await web.SockSite(runner, listener.sock, backlog=self.cfg.backlog).start()
+        return runner
+
+    async def _heartbeat(self, stopping: asyncio.Event) -> None:
+        """Tell the master that the loop runs; stop when the master is gone."""
+        while True:
+            self.notify()
+            if self.ppid != os.getppid():
+                self.log.warning("the master is gone: stopping")
+                stopping.set()
+            await asyncio.sleep(HEARTBEAT_S)
+
+
+class Gateway(BaseApplication):  # type: ignore[misc]
+    """``sfss serve``: gunicorn with our settings. ``file`` and ``options`` as ``read_settings``."""
+
+    def __init__(self, file: str | None, options: dict[str, Setting]) -> None:
+        self._file, self._options = file, options
+        self.settings = service.read_settings(file, options)
+        check_usable(self.settings)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Translate our settings into gunicorn's."""
+        for name, value in gunicorn_settings(self.settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Return what a worker calls to start."""
+        return partial(service.start, self.settings)
+
+    def reload(self) -> None:
+        """Read the settings again; on a mistake say so and go on with the last good ones."""
+        try:
+            settings = service.read_settings(self._file, self._options)
+            check_usable(settings)
+            if bind_address(settings.server) != bind_address(self.settings.server):
+                check_bindable(settings.server)
+        except SfssError as error:
+            _log.error("not reloaded, the former settings stay in force: %s", error)
+            return
+        self.settings = settings
+        super().reload()
+
+
+def gunicorn_settings(settings: Settings) -> dict[str, Any]:
+    """Return what gunicorn is told, by gunicorn's names."""
+    server = settings.server
+    return {
+        "bind": [bind_address(server)],
+        "workers": server.workers,
+        "worker_class": Worker,
+        # The worker ends by itself within the time it gives to requests and idle connections.
+        "graceful_timeout": int(server.graceful_timeout_s + IDLE_GRACE_S) + 2,
+        "proc_name": "sfss",
+        "logconfig_dict": logging_settings(server.log_level),
+        "control_socket_disable": True,
+        "worker_tmp_dir": _heartbeat_folder(),
+        "when_ready": lambda arbiter: arbiter.log.info("%s", describe(settings)),
+    }
+
+
+def _heartbeat_folder() -> str | None:
+    # A heartbeat file on a slow disk would make the master kill a worker that is well.
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def bind_address(server: ServerSettings) -> str:
+    """Return the address to listen on in gunicorn's form."""
+    return (
+        f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
+    )
+
+
+def describe(settings: Settings) -> str:
+    """Return the line that says at the start what is served, where."""
+    kind = settings.cluster.kind
+    stores = ", ".join(settings.memcached.servers)
+    if kind == "embedded":
+        stores = str(Path(settings.embedded.folder).resolve())
+    return f"sfss {__version__} serves http://{bind_address(settings.server)} ({kind}: {stores})"
+
+
+def check_usable(settings: Settings) -> None:
+    """Raise ``SettingError`` for what would keep the workers from starting."""
+    if settings.cluster.kind != "embedded":
+        return
+    folder = Path(settings.embedded.folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+    except OSError as error:
+        raise SettingError(
+            "settings", "embedded.folder", str(error), "a folder is needed"
+        ) from None
+    if not usable:
+        raise SettingError("settings", "embedded.folder", f"{folder} is not writable", "it must be")
+
+
+def check_bindable(server: ServerSettings) -> None:
+    """Raise ``SettingError`` when nobody can listen on the address of ``server``."""
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    try:
+        with socket.create_server((server.host, server.port), family=family):
+            pass
+    except OSError as error:
+        address = bind_address(server)
+        raise SettingError(
+            "settings", "server.host", f"{address}: {error}", "it must be free"
+        ) from None
+
+
+def logging_settings(level: str) -> dict[str, Any]:
+    """Return the one logging configuration (``logging.config.dictConfig``): all to standard error,
+    the access log to standard output.
+    """
+    to_root = {"handlers": [], "propagate": True}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "line": {"format": "%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s"},
+            "bare": {"format": "%(message)s"},
+        },
+        "handlers": {
+            "errors": {"class": "logging.StreamHandler", "formatter": "line"},
+            "access": {
+                "class": "logging.StreamHandler",
+                "formatter": "bare",
+                "stream": "ext://sys.stdout",
+            },
+        },
+        "root": {"level": level.upper(), "handlers": ["errors"]},
+        "loggers": {
+            "gunicorn.error": to_root,
+            "gunicorn.access": to_root,
+            "sfss.access": {"level": "INFO", "handlers": ["access"], "propagate": False},
+        },
+    }

@@ -1,0 +1,23 @@
+"""Fixtures: real servers, one for each test that asks, unless the name says otherwise."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Gateway, Server, gateway, memcached, running
+
+
+@pytest.fixture(name="memcached")
+def memcached_server(tmp_path: Path) -> Iterator[Server]:
+    """A stock memcached: its items are limited to 1 MiB."""
+    with running(memcached(tmp_path)) as server:
+        yield server
+
+
+@pytest.fixture(name="gateway", scope="session")
+def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway over an embedded store, shared by the whole run: use paths of your own."""
+    server = gateway(tmp_path_factory.mktemp("gateway"), "--store", "store")
+    with running(server):
+        yield server

@@ -1,0 +1,392 @@
+"""The processes of a gateway: several workers as one, reloads, stops, deaths, and how it starts."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import (
+    DEADLINE_S,
+    PYTHON_ENVIRON,
+    SFSS,
+    Answer,
+    Gateway,
+    ask,
+    free_port,
+    gateway,
+    running,
+    wait_until,
+)
+
+EMBEDDED = "[embedded]\nfolder = 'store'\n"
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway with two workers."""
+    with running(gateway(tmp_path, "--workers", "2", settings=EMBEDDED)) as server:
+        wait_until(lambda: len(server.workers()) == 2, "two workers run")
+        yield server
+
+
+class Load:
+    """Threads that put and get, each its own files on its own connection, until stopped.
+
+    ``kept`` maps each path to the last body that was acknowledged; ``unsure`` to the one whose
+    answer never came; ``failures`` lists what was not 2xx or right.
+    """
+
+    def __init__(self, server: Gateway, threads: int = 8, reconnect: bool = False) -> None:
+        self._server, self._reconnect = server, reconnect
+        self._stop = threading.Event()
+        self.kept: dict[str, bytes] = {}
+        self.unsure: dict[str, bytes] = {}
+        self.failures: list[str] = []
+        self.done = 0
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+
+    def more(self, count: int) -> None:
+        """Wait until ``count`` more requests were answered."""
+        target = self.done + count
+        wait_until(lambda: self.done >= target, f"{count} more requests are answered")
+
+    def _run(self, thread: int) -> None:
+        connection = self._server.connect()
+        turn = 0
+        while not self._stop.is_set():
+            turn += 1
+            path = f"load/{thread}/{turn % 50}"
+            body = os.urandom(8) * (turn % 1000)
+            try:
+                self._put_and_get(connection, path, body)
+            except (OSError, HTTPException) as error:
+                self.unsure[path] = body
+                if not self._reconnect:
+                    self.failures.append(f"{path}: {error!r}")
+                connection.close()
+        connection.close()
+
+    def _put_and_get(self, connection: HTTPConnection, path: str, body: bytes) -> None:
+        stored = ask(connection, "PUT", f"/file?path={path}", body)
+        if stored.status == 200:
+            self.kept[path] = body
+            self.unsure.pop(path, None)
+        got = ask(connection, "GET", f"/file?path={path}")
+        if stored.status != 200 or got.status != 200 or got.body != body:
+            self.failures.append(f"{path}: {stored.status} {got.status} {len(got.body)}")
+        self.done += 2
+
+
+def verify(server: Gateway, load: Load) -> None:
+    """Assert that every acknowledged file is there and right."""
+    assert load.kept
+    for path, body in load.kept.items():
+        got = server.get(path)
+        allowed = {body, load.unsure.get(path, body)}
+        assert got.status == 200 and got.body in allowed, path
+
+
+def test_a_put_through_one_worker_is_read_through_the_other_at_once(pair: Gateway) -> None:
+    one, other = pair.workers()
+    for turn in range(20):
+        for writer, reader in ((one, other), (other, one)):
+            body = f"{turn} {writer}".encode()
+            assert only(pair, reader, "PUT", "/file?path=a", body).status == 200
+            got = only(pair, writer, "GET", "/file?path=a")
+            assert (got.status, got.body) == (200, body), got.body
+
+
+def only(
+    server: Gateway, paused: int, method: str, target: str, body: bytes | None = None
+) -> Answer:
+    """Ask while the worker ``paused`` is stopped, so that the other one answers."""
+    os.kill(paused, signal.SIGSTOP)
+    try:
+        return server.request(method, target, body)
+    finally:
+        os.kill(paused, signal.SIGCONT)
+
+
+def test_concurrent_puts_of_one_path_leave_one_of_them_whole(pair: Gateway) -> None:
+    bodies = [bytes([65 + n]) * (100_000 + n) for n in range(8)]
+    for _ in range(5):
+        threads = [threading.Thread(target=pair.put, args=("same", body)) for body in bodies]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert pair.get("same").body in bodies
+
+
+def test_only_one_of_many_creators_wins(pair: Gateway) -> None:
+    statuses: list[int] = []
+
+    def create(path: str) -> None:
+        target = f"/files?path={path}"
+        statuses.append(pair.request("POST", target, b"x", {"If-None-Match": "*"}).status)
+
+    for turn in range(5):
+        threads = [threading.Thread(target=create, args=(f"new{turn}",)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert statuses.count(201) == 5
+    assert statuses.count(412) == 35
+
+
+def test_a_worker_killed_during_puts_loses_nothing_acknowledged(pair: Gateway) -> None:
+    with Load(pair, reconnect=True) as load:
+        for _ in range(4):
+            load.more(100)
+            victim = pair.workers()[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(
+                lambda victim=victim: len(set(pair.workers()) - {victim}) == 2,
+                "the dead worker is replaced",
+            )
+    assert not load.failures
+    verify(pair, load)
+
+
+def test_the_whole_gateway_killed_during_puts_loses_nothing_acknowledged(pair: Gateway) -> None:
+    with Load(pair, reconnect=True) as load:
+        load.more(500)
+        pair.kill()
+    assert not load.failures
+    pair.start()
+    verify(pair, load)
+
+
+def test_a_reload_takes_new_settings_and_drops_no_request(tmp_path: Path) -> None:
+    server = gateway(tmp_path, "--workers", "2", settings=EMBEDDED)
+    config = tmp_path / f"sfss-{server.port}.toml"
+    with running(server), Load(server) as load:
+        for size in (1_000_000, 1_000_001, 1_000_002):
+            load.more(200)
+            before = set(server.workers())
+            config.write_text(EMBEDDED + f"[cluster]\nmax_file_size = {size}\n")
+            server.send(signal.SIGHUP)
+            wait_until(lambda b=before: not b & set(server.workers()), "old workers have ended")
+            assert server.put("exact", bytes(size)).status == 200
+            assert server.put("larger", bytes(size + 1)).status == 413
+    assert not load.failures
+    assert load.done
+
+
+def test_a_reload_with_a_mistake_keeps_the_former_settings(tmp_path: Path) -> None:
+    server = gateway(tmp_path, settings=EMBEDDED)
+    config = tmp_path / f"sfss-{server.port}.toml"
+    with running(server):
+        before = server.put("a", b"x")
+        for mistake in (
+            "[server]\nworkers = 'many'\n",
+            "[embedded]\nfolder = '/proc/nowhere'\n",
+            "[server\n",
+        ):
+            config.write_text(mistake)
+            known = server.output().count("not reloaded")
+            server.send(signal.SIGHUP)
+            wait_until(
+                lambda known=known: server.output().count("not reloaded") > known,
+                "the mistake is logged",
+            )
+            assert (before.status, server.get("a").body) == (200, b"x")
+        assert "server.workers: is 'many'" in server.output()
+
+
+def test_a_reload_can_move_to_another_port_but_not_to_a_taken_one(
+    tmp_path: Path, gateway: Gateway
+) -> None:
+    config = tmp_path / "moving.toml"
+    first, second = free_port(), free_port()
+    config.write_text(f"{EMBEDDED}[server]\nport = {first}\n")
+    server = Gateway(
+        [*SFSS, "serve", "--config", str(config)],
+        first,
+        tmp_path,
+        PYTHON_ENVIRON,
+    )
+    with running(server):
+        server.put("a", b"x")
+        config.write_text(f"{EMBEDDED}[server]\nport = {gateway.port}\n")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: "not reloaded" in server.output(), "the taken port is logged")
+        assert server.get("a").body == b"x"
+        config.write_text(f"{EMBEDDED}[server]\nport = {second}\n")
+        server.send(signal.SIGHUP)
+        server.port = second
+        wait_until(server._ready, "the new port listens")
+        assert server.get("a").body == b"x"
+
+
+def test_a_stop_finishes_requests_in_flight(tmp_path: Path) -> None:
+    server = gateway(tmp_path, settings=EMBEDDED)
+    with running(server):
+        with closing(server.connect()) as connection:
+            connection.putrequest("PUT", "/file?path=slow")
+            connection.putheader("Content-Length", "4")
+            connection.endheaders(b"12")
+            wait_until(lambda: connections(server) == 2, "the worker has the request")
+            (worker,) = server.workers()
+            server.send(signal.SIGTERM)
+            wait_until(lambda: not accepts(server), "no new connection is taken")
+            connection.send(b"34")
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.getheader("Connection") == "close"
+        assert server.stop() == 0
+        assert not Path(f"/proc/{worker}").exists()
+        server.start()
+        assert server.get("slow").body == b"1234"
+
+
+def connections(server: Gateway) -> int:
+    """Return how many connections are open, the one that asks included."""
+    full = server.request("GET", "/status?detail=full").json()
+    return int(full["webserver"]["connections"])
+
+
+def accepts(server: Gateway) -> bool:
+    """Tell whether a new connection is answered."""
+    try:
+        return server.request("GET", "/status").status > 0
+    except (OSError, HTTPException):
+        return False
+
+
+def test_workers_end_when_their_master_is_gone(pair: Gateway) -> None:
+    workers = pair.workers()
+    os.kill(pair.pid, signal.SIGKILL)
+    wait_until(
+        lambda: not any(Path(f"/proc/{worker}/exe").exists() for worker in workers),
+        "orphaned workers end",
+    )
+
+
+def test_status_counts_over_all_workers_also_dead_ones(pair: Gateway) -> None:
+    def webserver() -> Any:
+        return pair.request("GET", "/status?detail=full").json()["webserver"]
+
+    for _ in range(20):
+        pair.put("a", b"12345")
+    # A request is counted just after its answer was sent.
+    wait_until(lambda: webserver()["received_bytes"] == 100, "all are counted")
+    for worker in pair.workers():
+        os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: pair.get("a").status == 200, "new workers serve")
+    assert webserver()["requests"]["200"] >= 20
+    assert webserver()["received_bytes"] == 100
+
+
+def test_plain_gunicorn_with_the_worker_class(tmp_path: Path) -> None:
+    config = tmp_path / "sfss.toml"
+    config.write_text(EMBEDDED)
+    port = free_port()
+    server = Gateway(
+        [
+            *(sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker", "-w", "2"),
+            *("-b", f"127.0.0.1:{port}", "sfss.service:application"),
+        ],
+        port,
+        tmp_path,
+        {**PYTHON_ENVIRON, "SFSS_CONFIG": str(config)},
+    )
+    with running(server):
+        assert server.put("a", b"x").status == 200
+        assert server.get("a").body == b"x"
+        assert server.stop() == 0
+
+
+def sfss(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [*SFSS, *arguments],
+        cwd=folder,
+        env={**os.environ, **PYTHON_ENVIRON, **environ},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "words"),
+    [
+        (["serve", "--config", "none.toml"], {}, "none.toml: file: "),
+        (["serve", "--port", "0"], {}, "command line: server.port: is 0; a number from 1"),
+        (["--port", "99999"], {}, "command line: server.port: is 99999"),
+        (["serve", "--port", "x"], {}, "invalid int value: 'x'"),
+        (["serve", "--prot", "1"], {}, "unrecognized arguments: --prot"),
+        (["serve"], {"SFSS_SERVER_PORT": "x"}, "environment: server.port: is 'x'"),
+        (["serve", "--store", "file"], {}, "embedded.folder"),
+    ],
+)
+def test_a_wrong_start_is_refused_in_words(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], words: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ended = sfss(*arguments, folder=tmp_path, **environ)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_command_of_2014_has_no_subcommand(tmp_path: Path) -> None:
+    port = free_port()
+    server = Gateway(
+        [*SFSS, "--host", "127.0.0.1", "--port", str(port)],
+        port,
+        tmp_path,
+        PYTHON_ENVIRON,
+    )
+    with running(server):
+        assert server.put("a", b"x").status == 200
+        assert (tmp_path / "var" / "store").is_dir()
+        assert f"http://127.0.0.1:{port}" in server.output()
+
+
+def test_config_prints_the_settings_in_force(tmp_path: Path) -> None:
+    printed = sfss("config", "--port", "81", folder=tmp_path, SFSS_SERVER_WORKERS="3").stdout
+    assert "port = 81\n" in printed
+    assert "workers = 3\n" in printed
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    assert sfss("--version", folder=tmp_path).stdout.startswith("sfss 2.")
+    assert "--workers" in sfss("serve", "--help", folder=tmp_path).stdout
+    assert "serve" in sfss(folder=tmp_path).stdout
+
+
+def test_the_access_log_is_off_by_default_and_in_combined_format(tmp_path: Path) -> None:
+    server = gateway(tmp_path, settings=EMBEDDED)
+    with running(server):
+        server.put("quiet", b"x")
+        assert "quiet" not in server.output()
+    server = gateway(tmp_path, settings=EMBEDDED + "[server]\naccess_log = true\n")
+    with running(server):
+        server.request("GET", "/file?path=n%22o", headers={"User-Agent": 'a"b\\', "Referer": "r"})
+        wait_until(lambda: "GET /file" in server.output(), "the request is logged")
+        (line,) = [line for line in server.output().splitlines() if "GET /file" in line]
+        assert line.startswith("127.0.0.1 - - [")
+        assert '"GET /file?path=n%22o HTTP/1.1" 404 ' in line
+        assert line.endswith(r'"r" "a\x22b\x5C"')
