@@ -106,18 +106,30 @@ class UnsupportedCoding(RequestError):
 
 class TooLarge(RequestError):
     """Raised when a file is larger than ``limit`` bytes. ``size`` is None when only "more" is
-    known.
+    known; ``former_lost`` as in ``StoreFull``.
     """
 
-    def __init__(self, size: int | None, limit: int, store: str | None = None) -> None:
-        super().__init__(size, limit, store)
+    def __init__(
+        self,
+        size: int | None,
+        limit: int,
+        store: str | None = None,
+        former_lost: bool = False,
+    ) -> None:
+        super().__init__(size, limit, store, former_lost)
         self.size, self.limit, self.store = size, limit, store
+        self.former_lost = former_lost
 
     def __str__(self) -> str:
         found = "more than that" if self.size is None else f"{self.size} bytes"
         whose = f"store {self.store} takes" if self.store else "a file may have"
         rule = f"{whose} at most {self.limit} bytes"
-        return f"too large: {rule} and this has {found}; nothing was stored"
+        return f"too large: {rule} and this has {found}; {_not_stored(self.former_lost)}"
+
+
+def _not_stored(former_lost: bool) -> str:
+    lost = ", and the store has dropped what was there before" if former_lost else ""
+    return f"nothing was stored{lost}"
 
 
 class NotFound(RequestError):
@@ -179,14 +191,17 @@ class NoStoreReachable(StoreError):
 
 
 class StoreFull(StoreError):
-    """Raised when a store has no room for the file."""
+    """Raised when a store has no room for the file.
 
-    def __init__(self, store: str, reason: str) -> None:
-        super().__init__(store, reason)
-        self.store, self.reason = store, reason
+    ``former_lost``: by refusing the file, the store dropped the one that it would have replaced.
+    """
+
+    def __init__(self, store: str, reason: str, former_lost: bool = False) -> None:
+        super().__init__(store, reason, former_lost)
+        self.store, self.reason, self.former_lost = store, reason, former_lost
 
     def __str__(self) -> str:
-        return f"store {self.store} is full: {self.reason}; the file was not stored"
+        return f"store {self.store} is full: {self.reason}; {_not_stored(self.former_lost)}"
 
 
 class Corrupt(StoreError):

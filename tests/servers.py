@@ -116,8 +116,14 @@ class Server:
         os.kill(self.pid, number)
 
     def pause(self) -> None:
-        """Stop the process without closing its connections."""
+        """Stop the process without closing its connections; return when all its threads have."""
         self.send(signal.SIGSTOP)
+        wait_until(self._stopped, f"every thread of {self.command[0]} has stopped")
+
+    def _stopped(self) -> bool:
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        states = [(thread / "stat").read_text().rpartition(")")[2] for thread in threads]
+        return all(state.split()[0] == "T" for state in states)
 
     def resume(self) -> None:
         """Let a paused process go on."""
@@ -136,8 +142,9 @@ class Server:
             return 0
         if self.process.poll() is None:
             with suppress(ProcessLookupError):
-                os.kill(self.process.pid, signal.SIGCONT)
                 os.kill(self.process.pid, number)
+                # Only after the signal: a paused server must not answer before it is killed.
+                os.kill(self.process.pid, signal.SIGCONT)
             try:
                 self.process.wait(DEADLINE_S)
             except subprocess.TimeoutExpired:

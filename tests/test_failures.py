@@ -273,6 +273,7 @@ def test_a_full_server_is_507_with_its_reason(tmp_path: Path) -> None:
         assert {answer.status for answer in answers} == {200, 507}
         refused = next(answer for answer in answers if answer.status == 507)
         assert "memory" in refused.json()["error"]
+        assert "the store has dropped what was there before" in refused.json()["error"]
         for turn, answer in enumerate(answers):
             if answer.status == 200:
                 assert server.get(f"file{turn}").body == bytes(500_000)

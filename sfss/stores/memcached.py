@@ -10,6 +10,7 @@ other client stored.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Final
 
 from sfss import record as records
 from sfss.config import MemcachedSettings
-from sfss.errors import CannotList, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.memtext import (
     VERSION_COMMAND,
     BadReply,
@@ -53,6 +54,9 @@ BEANSDB_ITEM_LIMIT: Final = 50 * MIB
 
 PROXY_ITEM_LIMIT: Final = 1 * MIB
 """The limit of a stock memcached, which is what twemproxy, which cannot be asked either, hides."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +158,16 @@ class MemcachedStore:
         if value is None:
             return None
         if value.flags == RECORD_FLAGS:
-            # The body is not checked: a damaged file must not forbid its own replacement.
-            return records.decode_head(value.body, self.address, key)
+            return self._record_head(key, value)
         return records.raw_record(value.body).head
+
+    def _record_head(self, key: bytes, value: Value) -> Head | None:
+        try:
+            return records.decode_head(value.body, self.address, key)
+        except Corrupt as error:
+            # A damaged file must not forbid its own replacement.
+            _log.warning("taken for absent by a conditional write: %s", error)
+            return None
 
     def _record(self, key: bytes, value: Value) -> Record:
         if value.flags != RECORD_FLAGS:
@@ -179,9 +190,9 @@ class MemcachedStore:
             # The limit that we went by is wrong, and the right one is not in the answer.
             self._asked_limit = None
             size = len(record.body)
-            return TooLarge(size, size - 1, self.address)
+            return TooLarge(size, size - 1, self.address, former_lost=True)
         if status.word == "SERVER_ERROR" and status.text.startswith("out of memory"):
-            return StoreFull(self.address, status.text[:200])
+            return StoreFull(self.address, status.text[:200], former_lost=True)
         return self._refused(status, exchange)
 
     async def _check_size(self, key: bytes, record: Record, value_size: int) -> None:

@@ -4,10 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Self, TypeAlias
-
-from tests.servers import Server, wait_until
 
 CLOSE = None
 """In a script: close the connection instead of answering."""
@@ -83,17 +80,3 @@ async def until(holds: Callable[[], object], what: str, deadline_s: float = 30.0
     while not holds():
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
         await asyncio.sleep(0.005)
-
-
-def pause(server: Server) -> None:
-    """Stop the server, and return when the last of its threads has stopped: till then one may still
-    answer.
-    """
-    server.pause()
-    threads = Path(f"/proc/{server.pid}/task")
-
-    def all_stopped() -> bool:
-        states = [(thread / "stat").read_text().rpartition(")")[2] for thread in threads.iterdir()]
-        return all(state.split()[0] == "T" for state in states)
-
-    wait_until(all_stopped, "every thread of the server has stopped")

@@ -17,7 +17,7 @@ import pytest
 from sfss.memtext import BadKey, Value
 from sfss.stores.memcached_pool import Client
 from tests.servers import CHECKOUT, Server
-from tests.stores.scripted import CLOSE, ScriptedServer, pause
+from tests.stores.scripted import CLOSE, ScriptedServer
 
 DEADLINE_S = 30.0
 
@@ -93,7 +93,7 @@ async def cancelled_get(client: aiomcache.FlagClient[Value], memcached: Server) 
     for key in (b"first", b"second"):
         await aiomcache_set(memcached, key)
     await client.get(b"first")
-    pause(memcached)
+    memcached.pause()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(client.get(b"first"), 0.2)
     memcached.resume()
@@ -189,14 +189,14 @@ async def test_inherited_commands_work_and_keep_the_connection(memcached: Server
         assert await ours.multi_get() == ()
 
 
-@pytest.mark.parametrize("command", ["stats", "incr", "flush_all"])
+@pytest.mark.parametrize("command", ["stats", "incr", "version"])
 async def test_an_inherited_command_that_is_cancelled_leaves_no_reply(
     memcached: Server, command: str
 ) -> None:
     async with our_client(memcached.port) as ours:
         await ours.set(b"k", b"1")
-        pause(memcached)
-        arguments = (b"k",) if command == "incr" else ()
+        memcached.pause()
+        arguments = (b"counter",) if command == "incr" else ()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(getattr(ours, command)(*arguments), 0.2)
         memcached.resume()

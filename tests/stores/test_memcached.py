@@ -228,6 +228,16 @@ async def test_a_damaged_body_does_not_forbid_its_replacement(memcached: Server)
     assert seen == [RECORD.head]
 
 
+async def test_a_damaged_header_is_nothing_to_a_guard(memcached: Server) -> None:
+    seen: list[Head | None] = []
+    async with store_on(memcached.address) as store:
+        await plain_set(memcached, b"k", RECORD_FLAGS, b"no record")
+        await store.set(b"k", new_record(b"new", 1), seen.append)
+        await plain_set(memcached, b"k", RECORD_FLAGS, b"no record")
+        assert await store.delete(b"k", seen.append)
+    assert seen == [None, None]
+
+
 # -- sizes
 
 

@@ -18,7 +18,7 @@ from sfss.stores.memcached import MemcachedStore
 from sfss.stores.memcached_pool import VALUE_LIMIT
 from tests.servers import Server, free_port, running
 from tests.servers import memcached as memcached_with
-from tests.stores.scripted import CLOSE, Script, ScriptedServer, pause, until
+from tests.stores.scripted import CLOSE, Script, ScriptedServer, until
 from tests.stores.test_memcached import (
     KNOWN_LIMIT,
     PATIENT,
@@ -105,7 +105,7 @@ async def test_a_host_without_an_address() -> None:
 async def test_a_server_killed_while_it_is_asked(memcached: Server, name: str) -> None:
     async with store_on(memcached.address, KNOWN_LIMIT) as store:
         await store.set(b"k", RECORD)
-        pause(memcached)
+        memcached.pause()
         asked = [asyncio.ensure_future(OPERATIONS[name](store)) for _ in range(20)]
         await until(lambda: not idle_connections(store), "the pooled connection is in use")
         os.kill(memcached.pid, signal.SIGKILL)  # and not kill(), which lets it go on first
@@ -222,7 +222,7 @@ async def test_a_stopped_server(memcached: Server, tmp_path: Path) -> None:
             for key in keys:
                 await store.set(key, of_key(key))
                 await other.set(key, of_key(key))
-            pause(memcached)
+            memcached.pause()
             stopped = [asyncio.ensure_future(unreachable(store.get(key))) for key in keys]
             for key in keys:
                 assert await body(other, key) == of_key(key).body
@@ -241,7 +241,7 @@ async def test_a_set_that_was_given_up_is_not_sent_on_later(tmp_path: Path) -> N
         settings = replace(BRISK, item_limit=64 * MIB)
         async with store_on(server.address, settings) as store:
             await store.set(b"k", RECORD)
-            pause(server)
+            server.pause()
             assert (await unreachable(store.set(b"k", large))).applied is None
             server.resume()
             assert await connections_of(server, store) == 0
@@ -301,7 +301,7 @@ async def test_waiters_are_woken_when_connections_die() -> None:
 async def test_waiters_are_woken_when_those_before_them_give_up(memcached: Server) -> None:
     async with store_on(memcached.address, ONE) as store:
         await store.set(b"k", RECORD)
-        pause(memcached)
+        memcached.pause()
         asked = [asyncio.ensure_future(store.get(b"k")) for _ in range(10)]
         await until(lambda: not idle_connections(store), "the connection is in use")
         for waiting in (*asked[:3], asked[5]):
@@ -317,7 +317,7 @@ async def test_no_connection_leaks(memcached: Server) -> None:
         for _ in range(2):
             await asyncio.gather(*(store.get(b"k") for _ in range(20)))
             assert await connections_of(memcached, store) <= 4
-            pause(memcached)
+            memcached.pause()
             outcomes = await asyncio.gather(
                 *(store.get(b"k") for _ in range(20)), return_exceptions=True
             )
@@ -350,7 +350,7 @@ async def test_one_connection_is_enough_for_one_at_a_time() -> None:
 async def test_close_waits_for_what_was_begun(memcached: Server) -> None:
     store = MemcachedStore(memcached.address, KNOWN_LIMIT)
     await store.set(b"k", RECORD)
-    pause(memcached)
+    memcached.pause()
     asked = [asyncio.ensure_future(store.get(b"k")) for _ in range(20)]
     await until(lambda: not idle_connections(store), "the pooled connection is in use")
     closing = asyncio.ensure_future(store.close())
