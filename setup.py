@@ -22,12 +22,13 @@ setup(
     install_requires=[
         # web/protocol.py reaches into its connections; minor releases change them.
         "aiohttp>=3.14,<3.15",
-        "aiomcache>=0.8.2",
-        "gunicorn>=25",
-        "lmdb>=2",
-        "uhashring>=2.4",
-        "uvloop>=0.22",
-        "xxhash>=3.5",
+        # stores/memcached_pool.py takes the place of its internals.
+        "aiomcache>=0.8.2,<0.9",
+        "gunicorn>=27",
+        "lmdb>=3",
+        "uhashring>=2.5",
+        "uvloop>=0.23",
+        "xxhash>=4",
     ],
     extras_require={
         "test": [

@@ -53,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="command")
     settings = _settings_parser()
     commands.add_parser(
-        "serve", parents=[settings], allow_abbrev=False, help="serve files (also without its name)"
+        "serve",
+        parents=[settings],
+        allow_abbrev=False,
+        help="serve files; may be left out before a flag",
     )
     commands.add_parser(
         "config",

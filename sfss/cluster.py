@@ -5,17 +5,20 @@ every store that could hold the path failed, ``NoStoreReachable`` is raised.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from sfss.errors import CannotList, NoStoreReachable, Unreachable
+from sfss.errors import CannotList, NoStoreReachable, SfssError, Unreachable
 from sfss.keys import KeyScheme
-from sfss.record import Head, Kind, Record, new_record
+from sfss.record import Buffer, Head, Record, new_record
 from sfss.stores.base import Guard, Store
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 
 class Clock:
@@ -89,6 +92,20 @@ class Listed:
     head: Head
 
 
+def _unless_present(own: Head | None, guard: Guard) -> Guard:
+    """Return ``guard``, but for one case: what is there is ``own``, written by a try whose answer
+    was lost. ``guard`` has allowed that already.
+    """
+
+    def guard_others(head: Head | None) -> None:
+        # A raw store keeps no version.
+        is_own = head and own and head.digest == own.digest and head.version in (0, own.version)
+        if not is_own:
+            guard(head)
+
+    return guard_others
+
+
 class Cluster:
     """The stores behind one gateway, as one.
 
@@ -105,6 +122,7 @@ class Cluster:
     ) -> None:
         self._stores, self._placement, self._scheme = stores, placement, scheme
         self._clock = Clock()
+        self._failing: set[str] = set()  # those whose failure has been logged
         self.max_file_size = max_file_size
 
     def check(self, path: str) -> None:
@@ -114,10 +132,9 @@ class Cluster:
     async def get(self, path: str) -> Record | None:
         """Return the file at ``path``, or None where there is none. Raises ``Corrupt``."""
         key = self._scheme.key(path)
-        record = await self._ask(key, lambda store, _: store.get(key))
-        return None if record is None or record.head.kind is Kind.TOMBSTONE else record
+        return await self._ask(key, lambda store, _: store.get(key))
 
-    async def put(self, path: str, body: bytes, guard: Guard | None = None) -> Head:
+    async def put(self, path: str, body: Buffer, guard: Guard | None = None) -> Head:
         """Keep ``body`` at ``path`` and return its head; when this returns, the store has it.
 
         ``guard`` is called with the head of the file that is about to be replaced (None: there is
@@ -127,7 +144,12 @@ class Cluster:
         """
         key = self._scheme.key(path)
         record = new_record(body, self._clock.version())
-        await self._ask(key, lambda store, _: store.set(key, record, guard))
+
+        async def write(store: Store, repeated: bool) -> None:
+            own = record.head if repeated else None
+            await store.set(key, record, guard and _unless_present(own, guard))
+
+        await self._ask(key, write)
         return record.head
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
@@ -146,12 +168,31 @@ class Cluster:
         indeterminate = False
         for store in self._placement.candidates(key):
             try:
-                return await ask(store, indeterminate)
+                answer = await ask(store, indeterminate)
             except Unreachable as error:
-                self._placement.failed(store)
+                self._failed(store, error)
                 failures[error.store] = error.reason
                 indeterminate |= error.applied is None
+            except SfssError as error:
+                if not indeterminate:
+                    raise
+                # A refusal says that nothing was changed, and an earlier try may have changed it.
+                raise NoStoreReachable({**failures, store.address: str(error)}, True) from error
+            else:
+                self._answered(store)
+                return answer
         raise NoStoreReachable(failures, indeterminate)
+
+    def _failed(self, store: Store, error: Unreachable) -> None:
+        self._placement.failed(store)
+        if store.address not in self._failing:
+            self._failing.add(store.address)
+            _log.warning("%s", error)
+
+    def _answered(self, store: Store) -> None:
+        if store.address in self._failing:
+            self._failing.discard(store.address)
+            _log.warning("store %s answers again", store.address)
 
     async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:
         """Return up to ``limit`` files whose paths begin with ``prefix`` and come after ``after``.
@@ -159,13 +200,13 @@ class Cluster:
         In byte order of the path. Raises ``CannotList`` where the stores have no listing.
         """
         if len(self._stores) != 1:
-            raise CannotList(self._stores[0].address)
+            raise CannotList(", ".join(store.address for store in self._stores))
         prefix_key, after_key = map(self._scheme.prefix, (prefix, after))
         entries = await self._stores[0].scan(prefix_key, after_key, limit)
         return [Listed(self._scheme.path(entry.key), entry.head) for entry in entries]
 
     async def stats(self) -> dict[str, dict[str, str]]:
-        """Return the statistics of every store that answers, by address."""
+        """Return the statistics of every store by address; ``error`` alone of one that fails."""
         answers = await asyncio.gather(
             *(store.stats() for store in self._stores), return_exceptions=True
         )
@@ -174,11 +215,12 @@ class Cluster:
         for store, answer in zip(self._stores, answers, strict=True):
             if isinstance(answer, Unreachable):
                 failures[store.address] = answer.reason
+                found[store.address] = {"error": answer.reason}
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 found[store.address] = dict(answer)
-        if not found:
+        if len(failures) == len(self._stores):
             raise NoStoreReachable(failures)
         return found
 

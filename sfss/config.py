@@ -57,6 +57,7 @@ _ADDRESSES: Final = Check(
     'a list of different "host:port"',
     lambda value: all(map(_is_address, value)) and len(set(value)) == len(value),
 )
+_BOOLEAN: Final = Check("true or false", lambda _: True)
 _NOT_EMPTY: Final = Check("a text that is not empty", bool)
 
 
@@ -84,7 +85,7 @@ class ServerSettings:
     access_log: bool = setting(
         False,
         "write an access log (combined format) to standard output",
-        Check("true or false", lambda _: True),
+        _BOOLEAN,
     )
     log_level: str = setting(
         "info", "least severe message that is logged", one_of("debug", "info", "warning", "error")
@@ -108,7 +109,11 @@ class ClusterSettings:
 class EmbeddedSettings:
     """The embedded store; read when cluster.kind is "embedded"."""
 
-    folder: str = setting("var/store", "folder of the files, made if missing", _NOT_EMPTY)
+    folder: str = setting(
+        "var/store",
+        "folder of the files, made if missing; relative to where sfss is started",
+        _NOT_EMPTY,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,7 @@ class MemcachedSettings:
     raw: bool = setting(
         False,
         "store plain bodies, for other readers of the same servers; no digest is kept then",
-        Check("true or false", lambda _: True),
+        _BOOLEAN,
     )
 
 
@@ -238,18 +243,17 @@ def _from_toml(text: str, source: str) -> Iterator[tuple[str, str, object]]:
 
 
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, str, object]]:
+    # Other variables may share our prefix: SFSS_CONFIG, and what Kubernetes sets for a service of
+    # our name (SFSS_PORT, SFSS_SERVICE_HOST).
+    ours = tuple(f"SFSS_{section}_".upper() for section in _SECTIONS)
     for variable, text in environ.items():
-        if variable.startswith("SFSS_") and variable not in FOREIGN_VARIABLES:
+        if variable.startswith(ours):
             declaration = _BY_VARIABLE.get(variable)
             if declaration is None:
                 raise SettingError(
                     "environment", variable, "unknown", _nearest(variable, _BY_VARIABLE)
                 )
-            yield "environment", declaration.key, _parse(declaration, text)
-
-
-FOREIGN_VARIABLES: Final = frozenset({"SFSS_CONFIG"})
-"""Variables with our prefix that name no setting: SFSS_CONFIG is the settings file."""
+            yield f"environment ({variable})", declaration.key, _parse(declaration, text)
 
 
 def _parse(declaration: Declaration, text: str) -> object:

@@ -26,18 +26,21 @@ HTTP statuses.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 
 class SfssError(Exception):
     """Root of the tree; never raised itself. ``str()`` of any leaf is a sentence for a person."""
 
 
+@dataclass(eq=False)
 class SettingError(SfssError):
     """Raised when a setting is unknown, of the wrong type or out of range."""
 
-    def __init__(self, source: str, key: str, found: str, allowed: str) -> None:
-        super().__init__(source, key, found, allowed)
-        self.source, self.key, self.found, self.allowed = source, key, found, allowed
+    source: str
+    key: str
+    found: str
+    allowed: str
 
     def __str__(self) -> str:
         return f"{self.source}: {self.key}: {self.found}; {self.allowed}"
@@ -47,83 +50,77 @@ class RequestError(SfssError):
     """Root of what the asker can mend."""
 
 
+@dataclass(eq=False)
 class BadPath(RequestError):
     """Raised when a path breaks one of the rules in ``keys``."""
 
-    def __init__(self, rule: str) -> None:
-        super().__init__(rule)
-        self.rule = rule
+    rule: str
 
     def __str__(self) -> str:
         return f"bad path: {self.rule}"
 
 
+@dataclass(eq=False)
 class BadArgument(RequestError):
     """Raised when an argument of a request is missing or not one of the allowed values."""
 
-    def __init__(self, name: str, found: str, allowed: str) -> None:
-        super().__init__(name, found, allowed)
-        self.name, self.found, self.allowed = name, found, allowed
+    name: str
+    found: str
+    allowed: str
 
     def __str__(self) -> str:
         return f"bad argument: {self.name} is {self.found}; {self.allowed}"
 
 
+@dataclass(eq=False)
 class BadBody(RequestError):
     """Raised when a request body ends early, is malformed, or holds no file."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    reason: str
 
     def __str__(self) -> str:
         return f"bad body: {self.reason}; nothing was stored"
 
 
+@dataclass(eq=False)
 class BodyTimeout(RequestError):
     """Raised when no byte of an announced body arrived for ``seconds``."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+    seconds: float
 
     def __str__(self) -> str:
         return f"no byte of the body arrived for {self.seconds:g} s; nothing was stored"
 
 
+@dataclass(eq=False)
 class UnsupportedCoding(RequestError):
     """Raised when a body comes coded, as its header ``field`` says: what would be stored is not the
     file.
     """
 
-    def __init__(self, coding: str, field: str = "Content-Encoding") -> None:
-        super().__init__(coding, field)
-        self.coding, self.field = coding, field
+    coding: str
+    field: str = "Content-Encoding"
 
     def __str__(self) -> str:
         return f"{self.field} {self.coding!r} is not supported; send the file itself"
 
 
+@dataclass(eq=False)
 class TooLarge(RequestError):
     """Raised when a file is larger than ``limit`` bytes. ``size`` is None when only "more" is
     known; ``former_lost`` as in ``StoreFull``.
     """
 
-    def __init__(
-        self,
-        size: int | None,
-        limit: int,
-        store: str | None = None,
-        former_lost: bool = False,
-    ) -> None:
-        super().__init__(size, limit, store, former_lost)
-        self.size, self.limit, self.store = size, limit, store
-        self.former_lost = former_lost
+    size: int | None
+    limit: int
+    store: str | None = None
+    former_lost: bool = False
 
     def __str__(self) -> str:
         found = "more than that" if self.size is None else f"{self.size} bytes"
-        whose = f"store {self.store} takes" if self.store else "a file may have"
-        rule = f"{whose} at most {self.limit} bytes"
+        rule = f"a file may have at most {self.limit} bytes (cluster.max_file_size)"
+        if self.store:
+            rule = f"store {self.store} takes at most {self.limit} bytes"
         return f"too large: {rule} and this has {found}; {_not_stored(self.former_lost)}"
 
 
@@ -132,25 +129,23 @@ def _not_stored(former_lost: bool) -> str:
     return f"nothing was stored{lost}"
 
 
+@dataclass(eq=False)
 class NotFound(RequestError):
     """Raised by a face when the cluster knows that there is no file at ``path``."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
+    path: str
 
     def __str__(self) -> str:
         return f"no such file: {self.path}"
 
 
+@dataclass(eq=False)
 class PreconditionFailed(RequestError):
     """Raised when the header field ``field`` (If-Match and its kin) does not hold for the file as
     it is.
     """
 
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
-        self.field = field
+    field: str
 
     def __str__(self) -> str:
         return f"the condition {self.field} does not hold; nothing was changed"
@@ -160,6 +155,7 @@ class StoreError(SfssError):
     """Root of what a store could not do."""
 
 
+@dataclass(eq=False)
 class Unreachable(StoreError):
     """Raised when one store gave no answer that can be trusted.
 
@@ -167,22 +163,22 @@ class Unreachable(StoreError):
     may have been.
     """
 
-    def __init__(self, store: str, reason: str, applied: bool | None = None) -> None:
-        super().__init__(store, reason, applied)
-        self.store, self.reason, self.applied = store, reason, applied
+    store: str
+    reason: str
+    applied: bool | None = None
 
     def __str__(self) -> str:
         return f"store {self.store} cannot be reached: {self.reason}"
 
 
+@dataclass(eq=False)
 class NoStoreReachable(StoreError):
     """Raised when every store that could hold the path failed; ``failures`` maps its address to the
     reason.
     """
 
-    def __init__(self, failures: Mapping[str, str], indeterminate: bool = False) -> None:
-        super().__init__(failures, indeterminate)
-        self.failures, self.indeterminate = failures, indeterminate
+    failures: Mapping[str, str]
+    indeterminate: bool = False
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{store} ({reason})" for store, reason in self.failures.items())
@@ -190,26 +186,29 @@ class NoStoreReachable(StoreError):
         return f"no store could be reached: {reasons}{tail}"
 
 
+@dataclass(eq=False)
 class StoreFull(StoreError):
     """Raised when a store has no room for the file.
 
     ``former_lost``: by refusing the file, the store dropped the one that it would have replaced.
     """
 
-    def __init__(self, store: str, reason: str, former_lost: bool = False) -> None:
-        super().__init__(store, reason, former_lost)
-        self.store, self.reason, self.former_lost = store, reason, former_lost
+    store: str
+    reason: str
+    former_lost: bool = False
 
     def __str__(self) -> str:
         return f"store {self.store} is full: {self.reason}; {_not_stored(self.former_lost)}"
 
 
+@dataclass(eq=False)
 class Corrupt(StoreError):
     """Raised when bytes from a store fail their check; they are never served."""
 
-    def __init__(self, store: str, key: bytes, expected: str, found: str) -> None:
-        super().__init__(store, key, expected, found)
-        self.store, self.key, self.expected, self.found = store, key, expected, found
+    store: str
+    key: bytes
+    expected: str
+    found: str
 
     def __str__(self) -> str:
         key = self.key.decode("utf-8", "backslashreplace")
@@ -217,12 +216,11 @@ class Corrupt(StoreError):
         return f"store {self.store} holds a damaged {key}: {damage}"
 
 
+@dataclass(eq=False)
 class CannotList(StoreError):
     """Raised when files were to be listed and the protocol of the store has no way to."""
 
-    def __init__(self, store: str) -> None:
-        super().__init__(store)
-        self.store = store
+    store: str
 
     def __str__(self) -> str:
         return f"store {self.store} cannot list its files: its protocol has no command for it"

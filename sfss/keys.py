@@ -78,9 +78,8 @@ class KeyScheme:
         """
         key = ENCODINGS[self.encoding].encode(check_path(path))
         if len(key) > self.limit:
-            raise BadPath(
-                f"its key ({self.encoding}) has {len(key)} bytes; {self.limit} are allowed"
-            )
+            what = "it" if self.encoding == "plain" else f"its key ({self.encoding})"
+            raise BadPath(f"{what} has {len(key)} bytes; {self.limit} are allowed")
         return key
 
     def prefix(self, path_prefix: str) -> bytes:

@@ -46,7 +46,7 @@ _FIELDS: Final = Struct("<2sBBIQQQ16s")
 _CHECKSUM: Final = Struct("<Q")
 HEADER_SIZE: Final = _FIELDS.size + _CHECKSUM.size
 
-Buffer: TypeAlias = bytes | memoryview
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Kind(IntEnum):
@@ -78,7 +78,7 @@ class Record:
     body: Buffer
 
 
-def new_record(body: bytes, version: int, metadata: Mapping[str, str] | None = None) -> Record:
+def new_record(body: Buffer, version: int, metadata: Mapping[str, str] | None = None) -> Record:
     """Return the record of a file just received; ``version`` in microseconds since 1970."""
     return Record(Head(version, len(body), xxh3_128_digest(body), metadata=metadata or {}), body)
 

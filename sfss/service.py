@@ -3,10 +3,12 @@
 ``sfss serve`` and plain ``gunicorn -k sfss.worker.Worker sfss.service:application`` start here.
 """
 
+import logging
+import logging.config
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -16,7 +18,7 @@ from sfss.errors import SettingError
 from sfss.keys import KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
-from sfss.stores.embedded import EmbeddedStore
+from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
 from sfss.web.app import make_app
 from sfss.web.protocol import Runner
@@ -92,6 +94,44 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     return runner
 
 
+def check(settings: Settings) -> None:
+    """Raise ``SettingError`` for what would keep ``start`` from succeeding."""
+    if settings.cluster.kind == "embedded":
+        check_folder(Path(settings.embedded.folder))
+
+
 async def application(counters: Counters, board: Board) -> Runner:
     """Do as ``start`` with the settings of SFSS_CONFIG and the environment, for plain gunicorn."""
-    return await start(read_settings(), counters, board)
+    settings = read_settings()
+    if not logging.getLogger().handlers:  # else somebody has configured it already
+        logging.config.dictConfig(logging_settings(settings.server.log_level))
+    return await start(settings, counters, board)
+
+
+def logging_settings(level: str) -> dict[str, Any]:
+    """Return the one logging configuration (``logging.config.dictConfig``): all to standard error,
+    the access log to standard output.
+    """
+    to_root = {"handlers": [], "propagate": True}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "line": {"format": "%(asctime)s %(levelname)s [%(process)d] %(message)s"},
+            "bare": {"format": "%(message)s"},
+        },
+        "handlers": {
+            "errors": {"class": "logging.StreamHandler", "formatter": "line"},
+            "access": {
+                "class": "logging.StreamHandler",
+                "formatter": "bare",
+                "stream": "ext://sys.stdout",
+            },
+        },
+        "root": {"level": level.upper(), "handlers": ["errors"]},
+        "loggers": {
+            "gunicorn.error": to_root,
+            "gunicorn.access": to_root,
+            "sfss.access": {"level": "INFO", "handlers": ["access"], "propagate": False},
+        },
+    }

@@ -12,7 +12,7 @@ import signal
 import socket
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NoReturn
 
 import uvloop
 from aiohttp import web
@@ -33,6 +33,12 @@ A connection closed at the moment of a client's next request would drop it (RFC 
 """
 
 HEARTBEAT_S: Final = 1.0
+
+RESTART_PAUSE_S: Final = 1.0
+"""Seconds before a worker that cannot start ends and the master tries the next."""
+
+_INHERITED: Final = frozenset({"LISTEN_FDS", "GUNICORN_FD"})
+"""Variables that say that somebody listens for us: systemd, or the master that we replace."""
 
 _log = logging.getLogger(__name__)
 
@@ -95,15 +101,22 @@ class Worker(base.Worker):  # type: ignore[misc]
         stopping.set()
 
     async def _start(self) -> Runner:
-        self.counters.start(os.getpid())
         try:
             runner: Runner = await self.wsgi(self.counters, self.board)
         except SfssError as error:
-            self.log.error("cannot start: %s", error)
-            raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+            await self._give_up(error)
         for listener in self.sockets:
             await web.SockSite(runner, listener.sock, backlog=self.cfg.backlog).start()
+        self.counters.start(os.getpid())
         return runner
+
+    async def _give_up(self, error: SfssError) -> NoReturn:
+        """End the process: the whole gateway with it at the first start, else to be replaced."""
+        self.log.error("cannot start: %s", error)
+        if not self.board.pids():
+            raise SystemExit(Arbiter.WORKER_BOOT_ERROR)
+        await asyncio.sleep(RESTART_PAUSE_S)
+        raise SystemExit(1)
 
     async def _heartbeat(self, stopping: asyncio.Event) -> None:
         """Tell the master that the loop runs; stop when the master is gone."""
@@ -121,7 +134,8 @@ class Gateway(BaseApplication):  # type: ignore[misc]
     def __init__(self, file: str | None, options: dict[str, Setting]) -> None:
         self._file, self._options = file, options
         self.settings = service.read_settings(file, options)
-        check_usable(self.settings)
+        service.check(self.settings)
+        check_bindable(self.settings.server)
         super().__init__()
 
     def load_config(self) -> None:
@@ -137,8 +151,8 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         """Read the settings again; on a mistake say so and go on with the last good ones."""
         try:
             settings = service.read_settings(self._file, self._options)
-            check_usable(settings)
-            if bind_address(settings.server) != bind_address(self.settings.server):
+            service.check(settings)
+            if settings.server.port != self.settings.server.port:
                 check_bindable(settings.server)
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)
@@ -157,7 +171,7 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         # The worker ends by itself within the time it gives to requests and idle connections.
         "graceful_timeout": int(server.graceful_timeout_s + IDLE_GRACE_S) + 2,
         "proc_name": "sfss",
-        "logconfig_dict": logging_settings(server.log_level),
+        "logconfig_dict": service.logging_settings(server.log_level),
         "control_socket_disable": True,
         "worker_tmp_dir": _heartbeat_folder(),
         "when_ready": lambda arbiter: arbiter.log.info("%s", describe(settings)),
@@ -185,24 +199,10 @@ def describe(settings: Settings) -> str:
     return f"sfss {__version__} serves http://{bind_address(settings.server)} ({kind}: {stores})"
 
 
-def check_usable(settings: Settings) -> None:
-    """Raise ``SettingError`` for what would keep the workers from starting."""
-    if settings.cluster.kind != "embedded":
-        return
-    folder = Path(settings.embedded.folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        usable = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-    except OSError as error:
-        raise SettingError(
-            "settings", "embedded.folder", str(error), "a folder is needed"
-        ) from None
-    if not usable:
-        raise SettingError("settings", "embedded.folder", f"{folder} is not writable", "it must be")
-
-
 def check_bindable(server: ServerSettings) -> None:
     """Raise ``SettingError`` when nobody can listen on the address of ``server``."""
+    if _INHERITED & os.environ.keys():
+        return
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     try:
         with socket.create_server((server.host, server.port), family=family):
@@ -212,32 +212,3 @@ def check_bindable(server: ServerSettings) -> None:
         raise SettingError(
             "settings", "server.host", f"{address}: {error}", "it must be free"
         ) from None
-
-
-def logging_settings(level: str) -> dict[str, Any]:
-    """Return the one logging configuration (``logging.config.dictConfig``): all to standard error,
-    the access log to standard output.
-    """
-    to_root = {"handlers": [], "propagate": True}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "line": {"format": "%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s"},
-            "bare": {"format": "%(message)s"},
-        },
-        "handlers": {
-            "errors": {"class": "logging.StreamHandler", "formatter": "line"},
-            "access": {
-                "class": "logging.StreamHandler",
-                "formatter": "bare",
-                "stream": "ext://sys.stdout",
-            },
-        },
-        "root": {"level": level.upper(), "handlers": ["errors"]},
-        "loggers": {
-            "gunicorn.error": to_root,
-            "gunicorn.access": to_root,
-            "sfss.access": {"level": "INFO", "handlers": ["access"], "propagate": False},
-        },
-    }

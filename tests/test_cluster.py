@@ -9,7 +9,7 @@ import pytest
 from sfss.cluster import Clock, Cluster, Owner, Proxies
 from sfss.errors import BadPath, CannotList, NoStoreReachable, PreconditionFailed, Unreachable
 from sfss.keys import KeyScheme
-from sfss.record import Head, Kind, Record
+from sfss.record import Head, Kind, Record, encode, new_record
 from sfss.stores.base import Guard
 from tests.stores.dict_store import DictStore
 
@@ -158,6 +158,59 @@ async def test_a_repeated_delete_does_not_ask_its_own_deed_for_leave() -> None:
     assert await cluster.delete("p", must_exist) is True
 
 
+async def test_a_repeated_put_does_not_ask_its_own_deed_for_leave() -> None:
+    stores = four()
+    cluster = proxies(stores)
+    stores[0].deaf = True
+
+    def must_be_new(head: Head | None) -> None:
+        if head is not None:
+            raise PreconditionFailed("If-None-Match")
+
+    await cluster.put("p", b"x", must_be_new)
+    assert body(await cluster.get("p")) == b"x"
+
+
+async def test_a_refusal_after_a_lost_answer_does_not_claim_that_nothing_changed() -> None:
+    stores = four()
+    cluster = proxies(stores)
+    stores[0].deaf = True
+    seen: list[Head | None] = []
+
+    def once(head: Head | None) -> None:
+        seen.append(head)
+        if len(seen) > 1:
+            raise PreconditionFailed("If-Match")
+
+    # Somebody else writes between the two tries.
+    async def overtaken(key: bytes, record: Record, guard: Guard | None = None) -> None:
+        stores[1].values[key] = encode(new_record(b"theirs", 1))
+        await FaultyStore.set(stores[1], key, record, guard)
+
+    stores[1].set = overtaken  # type: ignore[method-assign]
+    with pytest.raises(NoStoreReachable) as caught:
+        await cluster.put("p", b"x", once)
+    assert caught.value.indeterminate
+    assert body(await cluster.get("p")) == b"theirs"
+
+
+async def test_a_failing_store_is_logged_once_and_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stores = four()
+    cluster = proxies(stores, retry_after_s=0.0)
+    stores[0].down = True
+    for _ in range(3):
+        await cluster.get("p")
+    stores[0].down = False
+    for _ in range(3):
+        await cluster.get("p")
+    assert [entry.getMessage() for entry in caplog.records] == [
+        "store a cannot be reached: down",
+        "store a answers again",
+    ]
+
+
 async def test_what_a_guard_raises_is_an_answer_and_parks_nobody() -> None:
     stores = four()
     cluster = proxies(stores)
@@ -188,11 +241,13 @@ async def test_nobody_stands_in_for_an_owner() -> None:
     assert other.asked == 0
 
 
-async def test_stats_name_every_store_that_answers() -> None:
+async def test_stats_name_every_store_and_say_which_fails() -> None:
     stores = four()
     stores[1].down = True
     cluster = proxies(stores)
-    assert list(await cluster.stats()) == ["a", "c", "d"]
+    stats = await cluster.stats()
+    assert list(stats) == ["a", "b", "c", "d"]
+    assert [name for name, figures in stats.items() if "error" in figures] == ["b"]
     for store in stores:
         store.down = True
     with pytest.raises(NoStoreReachable) as caught:

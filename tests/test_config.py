@@ -85,7 +85,9 @@ def test_a_wrong_setting_is_named_with_file_key_value_and_what_is_allowed(
 
 @pytest.mark.parametrize("text", ["eighty", "", "1e3", "80 80"])
 def test_a_wrong_variable_is_refused(text: str) -> None:
-    with pytest.raises(SettingError, match=r"environment: server.port: .*65535"):
+    with pytest.raises(
+        SettingError, match=r"environment \(SFSS_SERVER_PORT\): server.port: .*65535"
+    ):
         load(environ={"SFSS_SERVER_PORT": text})
 
 
@@ -97,7 +99,7 @@ def test_an_unknown_variable_with_our_prefix_is_refused_with_the_nearest() -> No
 
 
 def test_variables_that_are_no_settings_are_left_alone() -> None:
-    assert load(environ={"SFSS_CONFIG": "x"}) == Settings()
+    assert load(environ={"SFSS_CONFIG": "x", "SFSS_PORT": "tcp://10.0.0.1:8255"}) == Settings()
 
 
 def test_what_is_printed_is_read_back_to_the_same() -> None:

@@ -82,7 +82,7 @@ def test_plain_keys_are_the_paths() -> None:
 def test_the_longest_path(encoding: str, longest: str) -> None:
     key = KeyScheme(encoding).key(longest)
     assert len(key) <= KEY_LIMIT
-    with pytest.raises(BadPath, match=rf"its key \({encoding}\) has 25[12] bytes; 250 are allowed"):
+    with pytest.raises(BadPath, match=r"it.* has 25[12] bytes; 250 are allowed"):
         KeyScheme(encoding).key(longest + "x")
 
 

@@ -1,6 +1,7 @@
 """The processes of a gateway: several workers as one, reloads, stops, deaths, and how it starts."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from tests.servers import (
@@ -337,7 +339,11 @@ def sfss(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedP
         (["--port", "99999"], {}, "command line: server.port: is 99999"),
         (["serve", "--port", "x"], {}, "invalid int value: 'x'"),
         (["serve", "--prot", "1"], {}, "unrecognized arguments: --prot"),
-        (["serve"], {"SFSS_SERVER_PORT": "x"}, "environment: server.port: is 'x'"),
+        (
+            ["serve"],
+            {"SFSS_SERVER_PORT": "x"},
+            "environment (SFSS_SERVER_PORT): server.port: is 'x'",
+        ),
         (["serve", "--store", "file"], {}, "embedded.folder"),
     ],
 )
@@ -390,3 +396,127 @@ def test_the_access_log_is_off_by_default_and_in_combined_format(tmp_path: Path)
         assert line.startswith("127.0.0.1 - - [")
         assert '"GET /file?path=n%22o HTTP/1.1" 404 ' in line
         assert line.endswith(r'"r" "a\x22b\x5C"')
+
+
+FOREIGN = {
+    "a file": lambda folder: folder.write_text("in the way"),
+    "no database": lambda folder: (folder.mkdir(), (folder / "data.mdb").write_bytes(b"x" * 9000)),
+    "the database of another program": lambda folder: foreign_database(folder),
+}
+
+
+def foreign_database(folder: Path) -> None:
+    """Make an LMDB environment that is no store."""
+    environment = lmdb.open(str(folder), lib_version=0)
+    with environment.begin(write=True) as transaction:
+        transaction.put(b"somebody", b"else")
+    environment.close()
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_folder_that_is_no_store_is_refused_at_the_start_and_at_a_reload(
+    tmp_path: Path, what: str
+) -> None:
+    FOREIGN[what](tmp_path / "foreign")
+    ended = sfss("serve", "--store", "foreign", folder=tmp_path)
+    assert ended.returncode == 2
+    assert "embedded.folder" in ended.stderr
+    server = gateway(tmp_path, settings=EMBEDDED)
+    config = tmp_path / f"sfss-{server.port}.toml"
+    with running(server):
+        assert server.put("a", b"x").status == 200
+        before = set(server.workers())
+        config.write_text("[embedded]\nfolder = 'foreign'\n")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: "not reloaded" in server.output(), "the mistake is logged")
+        wait_until(lambda: not before & set(server.workers()), "old workers have ended")
+        assert server.get("a").body == b"x"
+
+
+def test_a_worker_that_cannot_start_later_is_tried_again(tmp_path: Path) -> None:
+    with running(gateway(tmp_path, settings=EMBEDDED)) as server:
+        assert server.put("a", b"x").status == 200
+        (tmp_path / "store").rename(tmp_path / "moved")
+        (tmp_path / "store").write_text("in the way")
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: "cannot start" in server.output(), "the next worker says why")
+        (tmp_path / "store").unlink()
+        (tmp_path / "moved").rename(tmp_path / "store")
+        wait_until(lambda: accepts(server), "a worker serves again")
+        assert server.get("a").body == b"x"
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path, gateway: Gateway) -> None:
+    ended = sfss("serve", "--port", str(gateway.port), folder=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert f"127.0.0.1:{gateway.port}" in ended.stderr
+
+
+def test_a_reload_can_listen_on_all_addresses_of_the_same_port(tmp_path: Path) -> None:
+    server = gateway(tmp_path, settings=EMBEDDED)
+    config = tmp_path / f"sfss-{server.port}.toml"
+    with running(server):
+        config.write_text(EMBEDDED + "[server]\nhost = '127.0.0.2'\n")
+        server.send(signal.SIGHUP)
+        server.host = "127.0.0.2"
+        wait_until(lambda: accepts(server), "the new address answers")
+
+
+def test_plain_gunicorn_writes_the_access_log_too(tmp_path: Path) -> None:
+    port = free_port()
+    server = Gateway(
+        [
+            *(sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker"),
+            *("-b", f"127.0.0.1:{port}", "sfss.service:application"),
+        ],
+        port,
+        tmp_path,
+        {**PYTHON_ENVIRON, "SFSS_SERVER_ACCESS_LOG": "true"},
+    )
+    with running(server):
+        server.get("a")
+        wait_until(lambda: '"GET /file?path=a HTTP/1.1" 404' in server.output(), "it is logged")
+
+
+def test_an_embedded_store_that_is_full_is_507_and_serves_on(tmp_path: Path) -> None:
+    with running(gateway(tmp_path, settings=EMBEDDED)) as server:
+        assert server.put("kept", bytes(1000)).status == 200
+        (worker,) = server.workers()
+        size = (tmp_path / "store" / "data.mdb").stat().st_size
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        refused = server.put("large", bytes(2_000_000))
+        assert refused.status == 507
+        assert "is full" in refused.json()["error"]
+        assert server.get("large").status == 404
+        assert server.get("kept").body == bytes(1000)
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, unlimited)
+        assert server.put("large", bytes(2_000_000)).status == 200
+        assert server.get("large").body == bytes(2_000_000)
+        assert server.workers() == [worker]
+
+
+@pytest.mark.parametrize("position", [20, -1])
+def test_wrong_bytes_in_an_embedded_store_are_500_and_never_served(
+    tmp_path: Path, position: int
+) -> None:
+    secret = b"never to be seen damaged" * 10
+    with running(gateway(tmp_path, settings=EMBEDDED)) as server:
+        server.put("a", secret)
+        environment = lmdb.open(str(tmp_path / "store"), lib_version=0)
+        with environment.begin(write=True) as transaction:
+            value = bytearray(transaction.get(b"a") or b"")
+            value[position] ^= 1
+            transaction.put(b"a", bytes(value))
+        environment.close()
+        answer = server.get("a")
+        assert answer.status == 500
+        assert b"never to be" not in answer.body
+        assert "damaged a" in answer.json()["error"]
+        conditional = server.request("DELETE", "/file?path=a", None, {"If-Match": '"x"'})
+        assert conditional.status in (404, 412)
+        assert server.get("a").status == 500
+        assert server.put("a", secret).status == 200
+        assert server.get("a").body == secret

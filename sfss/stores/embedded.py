@@ -27,14 +27,13 @@ from sfss.errors import StoreFull, Unreachable
 from sfss.keys import KEY_LIMIT
 from sfss.record import Record, decode, encode
 from sfss.stores.base import Entry, Guard
-from sfss.stores.lmdb_folder import Change, LmdbFolder, Outcome, mendable
+from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
 INITIAL_MAP_SIZE: Final = 1 << 34
 """Bytes of address space a store begins with; 16 GiB of it cost nothing. A full map is doubled."""
 
 _BATCH_OPERATIONS: Final = 1000
 _BATCH_BYTES: Final = 16 * 1024 * 1024
-_ATTEMPTS: Final = 32
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +56,11 @@ class _Stop:
 
 
 _Waiting: TypeAlias = Change | _Repair | _Stop
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ``SettingError`` unless ``folder`` can be opened as a store; make it if missing."""
+    LmdbFolder(f"embedded:{folder}", folder, INITIAL_MAP_SIZE).close()
 
 
 class EmbeddedStore:
@@ -146,15 +150,15 @@ class EmbeddedStore:
 
     async def _read(self, read: Callable[[], Answer]) -> Answer:
         """Return what ``read`` returns; let the writer thread mend what can be mended."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
                 return read()
             except lmdb.Error as error:
                 if not mendable(error):
-                    raise _unreachable(self.address, error) from error
+                    raise _unreachable(self.address, error, applied=False) from error
                 mend = partial(_Repair, error=error)
             await self._enqueue(mend)
-        raise Unreachable(self.address, "its map keeps changing")
+        raise Unreachable(self.address, "its map keeps changing", applied=False)
 
 
 class _Writer:
@@ -217,11 +221,13 @@ class _Writer:
             self._folder.mend(error)
             return True
         except Exception as failure:
-            return Unreachable(self._address, f"it cannot be opened again: {failure}")
+            reason = f"it cannot be opened again: {failure}"
+            return Unreachable(self._address, reason, applied=False)
 
 
-def _unreachable(address: str, error: lmdb.Error) -> Unreachable:
-    return Unreachable(address, os.strerror(error.code) if error.code > 0 else str(error))
+def _unreachable(address: str, error: lmdb.Error, applied: bool | None = None) -> Unreachable:
+    reason = os.strerror(error.code) if error.code > 0 else str(error)
+    return Unreachable(address, reason, applied)
 
 
 def _size(item: _Waiting) -> int:

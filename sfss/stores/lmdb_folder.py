@@ -41,7 +41,8 @@ _SCAN_BYTES: Final = 4 * 1024 * 1024
 _RESERVE_SIZE: Final = 1024 * 1024
 _CHANGE_OVERHEAD: Final = 8192  # pages about a value
 _MAP_STEP: Final = 65_536
-_ATTEMPTS: Final = 32
+ATTEMPTS: Final = 32
+"""How often something is repeated because another process has changed the map."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -85,12 +86,12 @@ class LmdbFolder:
         self._reserve_spent = False
         try:
             _make_folder(folder)
-            self._open()
+            self._open(make=True)
         except (OSError, lmdb.Error) as error:
             raise _bad_folder(folder, str(error)) from error
         self._keep_reserve()
 
-    def _open(self) -> None:
+    def _open(self, make: bool) -> None:
         _make_lock_file(self._folder / "lock.mdb")
         environment = lmdb.open(
             str(self._folder),
@@ -101,7 +102,7 @@ class LmdbFolder:
         )
         try:
             environment.reader_check()
-            _check_format(environment, self._folder)
+            _check_format(environment, self._folder, make)
         except BaseException:
             environment.close()
             raise
@@ -156,18 +157,16 @@ class LmdbFolder:
             space = os.statvfs(self._folder)
             size = (self._folder / "data.mdb").stat().st_size
         except OSError as error:
-            raise Unreachable(self._address, error.strerror or str(error)) from error
+            raise Unreachable(self._address, str(error), applied=False) from error
         with self._lock:
             environment = self._usable()
             with environment.begin() as transaction:
                 entries = transaction.stat()["entries"]
-            map_size = environment.info()["map_size"]
         return {
             "curr_items": entries - 1,  # FORMAT_KEY
             "bytes": size,
             "avail_space": space.f_bavail * space.f_frsize,
             "total_space": space.f_blocks * space.f_frsize,
-            "map_size": map_size,
         }
 
     def commit(self, changes: Sequence[Change]) -> list[Outcome]:
@@ -175,7 +174,7 @@ class LmdbFolder:
 
         The outcome of one that its guard forbade is what the guard raised.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             try:
                 with self._usable().begin(write=True, buffers=True) as transaction:
                     outcomes = [self._apply(transaction, change) for change in changes]
@@ -237,7 +236,7 @@ class LmdbFolder:
                 self._environment = None
             # An empty folder here now would become an empty store, which says "no such file".
             (self._folder / "data.mdb").stat()
-            self._open()
+            self._open(make=False)
 
     def close(self) -> None:
         """Close the environment; whatever is asked later raises ``Unreachable``."""
@@ -314,11 +313,15 @@ def _make_lock_file(path: Path) -> None:
         os.link(zeros.name, path)
 
 
-def _check_format(environment: lmdb.Environment, folder: Path) -> None:
-    """Raise ``SettingError`` unless the environment is a store; make a new one a store."""
+def _check_format(environment: lmdb.Environment, folder: Path, make: bool) -> None:
+    """Raise ``SettingError`` unless the environment is a store; if ``make``, an empty one becomes
+    one.
+    """
     with environment.begin() as transaction:
         if _is_store(transaction, folder):
             return
+    if not make:
+        raise _bad_folder(folder, "its files are gone")
     # Only now: a write transaction waits for those of other processes.
     with environment.begin(write=True) as transaction:
         if not _is_store(transaction, folder):

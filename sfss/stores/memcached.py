@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sfss import record as records
-from sfss.config import MemcachedSettings
+from sfss.config import MIB, MemcachedSettings
 from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.memtext import (
     VERSION_COMMAND,
@@ -34,7 +34,6 @@ from sfss.stores.base import Entry, Guard
 from sfss.stores.memcached_pool import (
     DELETE,
     GET,
-    MIB,
     SET,
     STATS,
     VERSION,

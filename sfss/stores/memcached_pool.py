@@ -17,9 +17,9 @@ from typing import Any, Final
 from aiomcache.client import FlagClient
 from aiomcache.pool import Connection, MemcachePool
 
+from sfss.config import MIB
 from sfss.memtext import BadReply, Reply, ReplyParser, Stat, Status, Value, check_key
 
-MIB: Final = 1024 * 1024
 VALUE_LIMIT: Final = 100 * MIB
 """Largest value, in bytes, that is taken from a server: Beansdb's limit, the highest default."""
 

@@ -11,13 +11,11 @@ from typing import Final
 from aiohttp import HttpVersion11, StreamReader, web
 
 from sfss.errors import BadBody, BodyTimeout, TooLarge, UnsupportedCoding
+from sfss.record import Buffer
 from sfss.web import form
 
 ENVELOPE_LIMIT: Final = 64 * 1024
 """Bytes that a form may have beside the file in it."""
-
-_PIECES_LIMIT: Final = 1024
-"""Pieces of a body that are kept apart; each one costs memory beside its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Limits:
     timeout_s: float
 
 
-async def read_file(request: web.Request, limits: Limits) -> bytes:
+async def read_file(request: web.Request, limits: Limits) -> Buffer:
     """Return the file that ``request`` carries.
 
     Raises ``TooLarge``, ``UnsupportedCoding``, ``BodyTimeout``, and ``BadBody`` for what is cut
@@ -58,25 +56,22 @@ def _check_head(request: web.Request) -> None:
         raise BadBody("there is none; an empty file has Content-Length: 0")
 
 
-async def _read(request: web.Request, limits: Limits, most: int) -> bytes:
+async def _read(request: web.Request, limits: Limits, most: int) -> bytearray:
     """Return the whole body, of at most ``most`` bytes."""
     length = request.content_length
     if length is not None and length > most:
         raise TooLarge(length if most == limits.size else None, limits.size)
     await _invite(request)
-    pieces: list[bytes] = []
-    size = 0
+    # Grown in place: to join pieces at the end would hold the body twice.
+    body = bytearray()
     # Not "until at_eof()": a body that was cut off is at its end, too, and only reading it raises.
     while piece := await _piece(request.content, limits.timeout_s):
-        pieces.append(piece)
-        size += len(piece)
-        if size > most:
+        if len(body) + len(piece) > most:
             raise TooLarge(None, limits.size)
-        if len(pieces) == _PIECES_LIMIT:
-            pieces = [b"".join(pieces)]
-    if length is not None and size != length:
-        raise BadBody(f"it ends after {size} of {length} bytes")
-    return b"".join(pieces)
+        body += piece
+    if length is not None and len(body) != length:
+        raise BadBody(f"it ends after {len(body)} of {length} bytes")
+    return body
 
 
 async def _piece(content: StreamReader, timeout_s: float) -> bytes:

@@ -14,6 +14,8 @@ from sfss.errors import BadBody, UnsupportedCoding
 HEADERS_LIMIT: Final = 16 * 1024
 """Bytes that the headers of one part may have."""
 
+PARTS_LIMIT: Final = 100
+
 _BOUNDARY: Final = re.compile(r';[ \t]*boundary=(?:"([^"]*)"|([^\s;"]+))', re.IGNORECASE)
 _BOUNDARY_CHARACTERS: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _LINE_END: Final = re.compile(rb"(--)[ \t]*(?:\r\n|\Z)|[ \t]*\r\n")
@@ -33,17 +35,19 @@ def boundary(content_type: str) -> bytes:
     return found.encode("ascii")
 
 
-def first_file(form: bytes, boundary: bytes) -> bytes:
-    """Return the body of the first part of ``form`` that is a file.
+def first_file(form: bytes | bytearray, boundary: bytes) -> memoryview:
+    """Return the body of the first part of ``form`` that is a file, as a view into ``form``.
 
     Raises ``BadBody`` where there is none and for a form that is malformed or cut off, and
     ``UnsupportedCoding`` for a file that is coded.
     """
-    found: bytes | None = None
-    for headers, start, stop in _parts(form, boundary):
+    found: memoryview | None = None
+    for number, (headers, start, stop) in enumerate(_parts(form, boundary)):
+        if number == PARTS_LIMIT:
+            raise BadBody(f"the form has more than {PARTS_LIMIT} parts")
         if found is None and _names_file(headers):
             _check_codings(headers)
-            found = form[start:stop]
+            found = memoryview(form)[start:stop]
     if found is None:
         raise BadBody("no part of the form is a file")
     return found
@@ -56,7 +60,7 @@ class _Delimiter:
     last: bool
 
 
-def _delimiter(form: bytes, line: bytes, position: int) -> _Delimiter:
+def _delimiter(form: bytes | bytearray, line: bytes, position: int) -> _Delimiter:
     """Return the next delimiter; ``line`` is two dashes and the boundary, where a line begins."""
     start = position
     if position or not form.startswith(line):
@@ -69,7 +73,9 @@ def _delimiter(form: bytes, line: bytes, position: int) -> _Delimiter:
     raise BadBody("the form is cut off: its last delimiter is missing")
 
 
-def _parts(form: bytes, boundary: bytes) -> Iterator[tuple[dict[bytes, bytes], int, int]]:
+def _parts(
+    form: bytes | bytearray, boundary: bytes
+) -> Iterator[tuple[dict[bytes, bytes], int, int]]:
     """Yield headers, start and stop of the body of each part, to the end of the form."""
     line = b"--" + boundary
     opening = _delimiter(form, line, 0)
@@ -82,7 +88,7 @@ def _parts(form: bytes, boundary: bytes) -> Iterator[tuple[dict[bytes, bytes], i
         closing = _delimiter(form, line, headers_stop + 2)
         # An empty body may leave out its own line end: then the delimiter begins in ours.
         start = min(headers_stop + 4, closing.start)
-        yield _headers(form[headers_start:headers_stop]), start, closing.start
+        yield _headers(bytes(form[headers_start:headers_stop])), start, closing.start
         opening = closing
 
 

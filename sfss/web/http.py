@@ -84,7 +84,8 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
 
 def json_answer(document: object) -> Answer:
     """Return a 200 with ``document`` as JSON."""
-    body = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    text = json.dumps(document, ensure_ascii=False) + "\n"
+    body = text.encode("utf-8", "backslashreplace")
     return Answer(200, {"Content-Type": "application/json"}, body)
 
 
@@ -99,7 +100,7 @@ def refuse(
     if _wants_text(request):
         content_type, text = "text/plain; charset=utf-8", f"{sentence}\n"
     else:
-        content_type, text = "application/json", json.dumps({"error": sentence})
+        content_type, text = "application/json", json.dumps({"error": sentence}) + "\n"
     fields = {
         "Content-Type": content_type,
         "Vary": "Accept, User-Agent",
@@ -114,7 +115,7 @@ def refuse(
 
 def refuse_error(request: web.BaseRequest, error: errors.SfssError) -> Answer:
     """Return the refusal that ``error`` stands for."""
-    if isinstance(error, errors.Corrupt):
+    if isinstance(error, errors.Corrupt | errors.StoreFull):
         _log.error("%s", error)
     return refuse(request, STATUS[type(error)], str(error))
 

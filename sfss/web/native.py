@@ -51,8 +51,11 @@ async def remove(request: web.Request) -> http.Answer:
     guard = _guard(request)
 
     def guard_present(head: Head | None) -> None:
-        # Without a file it is 404 whatever the condition (RFC 9110, 13.2.1).
-        if guard is not None and head is not None:
+        # Without a file it is 404 whatever the condition (RFC 9110, 13.2.1). Not left to the
+        # store: it also calls with None for a damaged file, which meets no condition.
+        if head is None:
+            raise NotFound(path)
+        if guard is not None:
             guard(head)
 
     if not await request.app[http.CLUSTER].delete(path, guard and guard_present):

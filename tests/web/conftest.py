@@ -9,7 +9,13 @@ import pytest
 
 from tests.servers import Gateway, Server, gateway, gobeansdb, memcached, nutcracker, running
 
-OVER_MEMCACHED = "[cluster]\nkind = 'nodes'\n[memcached]\nitem_limit = 4194304\nservers = ['{}']\n"
+
+def over(kind: str, server: Server) -> str:
+    """Return the settings of a gateway over one server."""
+    return (
+        f"[cluster]\nkind = '{kind}'\n"
+        f"[memcached]\nitem_limit = 4194304\nservers = ['{server.address}']\n"
+    )
 
 
 def _embedded(folder: Path, _: ExitStack) -> Gateway:
@@ -18,19 +24,19 @@ def _embedded(folder: Path, _: ExitStack) -> Gateway:
 
 def _memcached(folder: Path, stack: ExitStack) -> Gateway:
     server = stack.enter_context(running(memcached(folder, "-I", "4m")))
-    return gateway(folder, settings=OVER_MEMCACHED.format(server.address))
+    return gateway(folder, settings=over("nodes", server))
 
 
 def _twemproxy(folder: Path, stack: ExitStack) -> Gateway:
     nodes = [stack.enter_context(running(memcached(folder, "-I", "4m"))) for _ in range(2)]
     addresses = [node.address for node in nodes]
     proxy = stack.enter_context(running(nutcracker(folder, addresses, timeout_ms=1500)))
-    return gateway(folder, settings=OVER_MEMCACHED.format(proxy.address))
+    return gateway(folder, settings=over("proxies", proxy))
 
 
 def _gobeansdb(folder: Path, stack: ExitStack) -> Gateway:
     server: Server = stack.enter_context(running(gobeansdb(folder)))
-    return gateway(folder, settings=OVER_MEMCACHED.format(server.address))
+    return gateway(folder, settings=over("nodes", server))
 
 
 KINDS: dict[str, Callable[[Path, ExitStack], Gateway]] = {

@@ -162,12 +162,17 @@ class TestRead:
 
     @pytest.mark.parametrize(
         ("name", "expected"),
-        [("a.png", "image/png"), ("a.tar.gz", "application/gzip"), ("a", None), ("a.x.y", None)],
+        [
+            ("a.png", "image/png"),
+            ("a.tar.gz", "application/gzip"),
+            ("a", "application/octet-stream"),
+            ("a.x.y", "application/octet-stream"),
+        ],
     )
-    def test_types(self, api: Gateway, path: str, name: str, expected: str | None) -> None:
+    def test_types(self, api: Gateway, path: str, name: str, expected: str) -> None:
         api.put(f"{path}/{name}", b"x")
         got = api.get(f"{path}/{name}")
-        assert got.headers["content-type"] == expected or "application/octet-stream"
+        assert got.headers["content-type"] == expected
         assert "content-encoding" not in got.headers
 
     def test_absent_is_404(self, api: Gateway, path: str) -> None:
@@ -189,10 +194,10 @@ class TestRead:
         self, api: Gateway, path: str, fields: dict[str, str]
     ) -> None:
         api.put(path, b"0123456789")
-        ranged = fields.pop("Range", None)
-        got = api.request("GET", file_at(path), None, fields)
-        with_range = {**fields, "Range": ranged} if ranged else fields
-        found = api.request("HEAD", file_at(path), None, with_range)
+        # A Range is for GET alone (RFC 9110, 14.2): HEAD answers for the whole file.
+        unranged = {name: value for name, value in fields.items() if name != "Range"}
+        got = api.request("GET", file_at(path), None, unranged)
+        found = api.request("HEAD", file_at(path), None, fields)
         assert found.body == b""
         assert found.status == got.status
         for answer in (got, found):
@@ -320,7 +325,7 @@ class TestRead:
         stored = api.put(path, b"0123456789").headers
         expected = {
             stored["etag"]: 206,
-            stored["last-modified"]: 206,
+            stored["last-modified"]: 200,  # a date may stand for two files of one second
             f"W/{stored['etag']}": 200,
             '"x"': 200,
             "Fri, 31 Dec 2100 00:00:00 GMT": 200,

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from sfss.errors import BadBody, TooLarge
-from sfss.web import body
 from sfss.web.body import Limits, read_file
 
 
@@ -29,19 +28,12 @@ def request(pieces: list[bytes], **headers: str) -> Any:
     return SimpleNamespace(headers=fields, content_length=length, content=Content(pieces))
 
 
-async def test_pieces_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "_PIECES_LIMIT", 3)
+async def test_pieces_are_joined_in_order() -> None:
     for count in range(10):
         pieces = [b"%d," % number for number in range(count)]
         whole = b"".join(pieces)
         asked = request(pieces, Transfer_Encoding="chunked")
         assert await read_file(asked, Limits(100, 1)) == whole
-
-
-async def test_a_body_in_one_piece_is_not_copied() -> None:
-    piece = bytes(1000)
-    asked = request([piece], Content_Length="1000")
-    assert await read_file(asked, Limits(1000, 1)) is piece
 
 
 async def test_reading_ends_with_the_first_piece_over_the_limit() -> None:

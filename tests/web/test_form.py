@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfss.errors import BadBody, UnsupportedCoding
-from sfss.web.form import boundary, first_file
+from sfss.web.form import PARTS_LIMIT, boundary, first_file
 from tests.web.client import FILE, multipart
 
 FIELD = 'form-data; name="note"'
@@ -172,3 +172,11 @@ def test_any_file_comes_out_as_it_went_in(file: bytes, before: list[bytes]) -> N
 def test_no_form_makes_it_fail_otherwise(form: bytes) -> None:
     with suppress(BadBody, UnsupportedCoding):
         assert first_file(form, b"b") in form
+
+
+def test_the_number_of_parts_is_bounded() -> None:
+    _, most = multipart(*[(FILE, b"x")] * PARTS_LIMIT)
+    assert first_file(most, b"x1y2") == b"x"
+    _, more = multipart(*[(FILE, b"x")] * (PARTS_LIMIT + 1))
+    with pytest.raises(BadBody, match=f"more than {PARTS_LIMIT} parts"):
+        first_file(more, b"x1y2")

@@ -213,10 +213,10 @@ async def test_each_answered_request_is_counted_once(face: Face) -> None:
     totals = face.board.totals()
     assert totals["received_bytes"] == 8
     sentences = [
-        '{"error": "no such file: b"}',
-        '{"error": "no such address; known are /files, /file, /status"}',
-        '{"error": "bad argument: path is missing; one is needed: ?path=folder/file.txt"}',
-        '{"error": "malformed request: Invalid method encountered"}',
+        '{"error": "no such file: b"}\n',
+        '{"error": "no such address; known are /files, /file, /status"}\n',
+        '{"error": "bad argument: path is missing; one is needed: ?path=folder/file.txt"}\n',
+        '{"error": "malformed request: Invalid method encountered"}\n',
     ]
     assert totals["sent_bytes"] == 5 + sum(map(len, sentences))
     wire.close()
@@ -364,9 +364,9 @@ async def test_the_access_log_cannot_be_forged(caplog: pytest.LogCaptureFixture)
     (line, malformed) = [record.getMessage() for record in caplog.records]
     assert line.startswith("127.0.0.1 - - [")
     assert line.endswith(
-        r'] "GET /file?path=a%0A\x22 HTTP/1.1" 400 54 "http://r/" "x\x22 200 1\x5C \xFF"'
+        r'] "GET /file?path=a%0A\x22 HTTP/1.1" 400 55 "http://r/" "x\x22 200 1\x5C \xFF"'
     )
-    assert malformed.endswith('] "-" 400 58 "-" "-"')
+    assert malformed.endswith('] "-" 400 59 "-" "-"')
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
