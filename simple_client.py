@@ -206,7 +206,7 @@ class Answer:
                 body += block
                 if len(body) > BLOCK_BYTES:
                     break
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             return str(json.loads(body)["error"])
         return body.decode(errors="replace").strip().partition("\n")[0][:500]
 
@@ -275,7 +275,9 @@ class Connection:
             if not line:
                 return answer
             name, _, value = line.partition(":")
-            answer.headers[name.lower()] = value.strip()
+            known = answer.headers.setdefault(name.lower(), value.strip())
+            if name.lower() == "content-length" and known != value.strip():
+                raise Failed(f"{self._server} answers with two different lengths")
         raise Failed(f"{self._server} answers with more than {HEADER_LINES} header lines")
 
     def _line(self) -> str:
@@ -362,7 +364,11 @@ class Client:
 
     def read(self, path: str) -> Iterator[bytes]:
         """Yield the file in blocks; raises Failed, also after some blocks, when it is cut short."""
-        return self._success(self._ask("GET", path))
+        answer = self._ask("GET", path)
+        answer.require_success()
+        if answer.status != 200 or "content-encoding" in answer.headers:
+            raise Failed(f"{self._server} answered with something else than the whole file")
+        return self._success(answer)
 
     def delete(self, path: str, *, absent_too: bool = False) -> None:
         """Delete a file; raises Failed, also when it is absent unless that is allowed."""

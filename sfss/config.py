@@ -114,6 +114,9 @@ class EmbeddedSettings:
         "folder of the files, made if missing; relative to where sfss is started",
         _NOT_EMPTY,
     )
+    timeout_s: float = setting(
+        30.0, "seconds a write may wait for the disk and other processes until 504", at_least(0.1)
+    )
 
 
 @dataclass(frozen=True, slots=True)

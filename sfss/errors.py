@@ -107,12 +107,12 @@ class UnsupportedCoding(RequestError):
 
 @dataclass(eq=False)
 class TooLarge(RequestError):
-    """Raised when a file is larger than ``limit`` bytes. ``size`` is None when only "more" is
-    known; ``former_lost`` as in ``StoreFull``.
+    """Raised when a file is larger than ``limit`` bytes (None: the store did not say). ``size`` is
+    None when only "more" is known; ``former_lost`` as in ``StoreFull``.
     """
 
     size: int | None
-    limit: int
+    limit: int | None
     store: str | None = None
     former_lost: bool = False
 
@@ -120,7 +120,8 @@ class TooLarge(RequestError):
         found = "more than that" if self.size is None else f"{self.size} bytes"
         rule = f"a file may have at most {self.limit} bytes (cluster.max_file_size)"
         if self.store:
-            rule = f"store {self.store} takes at most {self.limit} bytes"
+            limit = "fewer" if self.limit is None else f"at most {self.limit}"
+            rule = f"store {self.store} takes {limit} bytes"
         return f"too large: {rule} and this has {found}; {_not_stored(self.former_lost)}"
 
 

@@ -7,7 +7,7 @@ offset  size  field (all integers little-endian, unsigned)
 2       1     format version, 1
 3       1     kind: 1 file, 2 tombstone (a deletion that has to be remembered)
 4       4     size of the metadata in bytes, at most 65 536
-8       8     version: microseconds since 1970 (UTC), the newest wins
+8       8     version: microseconds since 1970 (UTC), up to the year 9999; the newest wins
 16      8     expiry: microseconds since 1970 (UTC), 0 never
 24      8     size of the body in bytes
 32      16    digest of the body: 128-bit XXH3, canonical (big-endian) form
@@ -39,6 +39,9 @@ a meaning to.
 """
 
 METADATA_LIMIT: Final = 65_536
+
+VERSION_LIMIT: Final = 253_402_300_799_999_999
+"""The last microsecond of the year 9999: no calendar goes on."""
 
 _MAGIC: Final = b"SF"
 _FORMAT: Final = 1
@@ -136,6 +139,8 @@ def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
     (expected,) = _CHECKSUM.unpack_from(value, _FIELDS.size)
     if xxh3_64_intdigest(bytes(value[: _FIELDS.size]) + metadata) != expected:
         raise Corrupt(store, key, f"header checksum {expected:016x}", "another")
+    if version > VERSION_LIMIT:
+        raise Corrupt(store, key, "a version of this age", str(version))
     if len(value) - body_offset != size:
         raise Corrupt(store, key, f"a body of {size} bytes", f"{len(value) - body_offset} bytes")
     try:

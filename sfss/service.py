@@ -42,17 +42,18 @@ def read_settings(
     return load(text, file or "settings", os.environ, options)
 
 
-def _embedded(settings: Settings) -> Cluster:
-    store = EmbeddedStore(Path(settings.embedded.folder))
+def _embedded(settings: Settings, first: bool) -> Cluster:
+    options = settings.embedded
+    store = EmbeddedStore(Path(options.folder), make=first, timeout_s=options.timeout_s)
     alone = Owner({store.address: store}, lambda key: store.address)
     return Cluster([store], alone, KeyScheme("plain"), settings.cluster.max_file_size)
 
 
-def _nodes(settings: Settings) -> Cluster:
+def _nodes(settings: Settings, _: bool) -> Cluster:
     return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
 
 
-def _proxies(settings: Settings) -> Cluster:
+def _proxies(settings: Settings, _: bool) -> Cluster:
     tries, retry_after_s = settings.memcached.tries, settings.memcached.retry_after_s
     return _over_memcached(
         settings, lambda stores, ring: Proxies(stores, ring.order, tries, retry_after_s)
@@ -72,9 +73,13 @@ def _over_memcached(
 _KINDS: Final = {"embedded": _embedded, "nodes": _nodes, "proxies": _proxies}
 
 
-def make_cluster(settings: Settings) -> Cluster:
-    """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``."""
-    return _KINDS[settings.cluster.kind](settings)
+def make_cluster(settings: Settings, first: bool) -> Cluster:
+    """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``.
+
+    Only the ``first`` process of a gateway may make an embedded store where there is none: later
+    it would be an empty one in place of one that was moved.
+    """
+    return _KINDS[settings.cluster.kind](settings, first)
 
 
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
@@ -82,7 +87,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
 
     The cluster is closed with the runner.
     """
-    cluster = make_cluster(settings)
+    cluster = make_cluster(settings, first=not board.pids())
 
     async def close(_: web.Application) -> None:
         await cluster.close()
@@ -94,10 +99,17 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     return runner
 
 
-def check(settings: Settings) -> None:
-    """Raise ``SettingError`` for what would keep ``start`` from succeeding."""
+def check(settings: Settings, former: Settings | None = None) -> None:
+    """Raise ``SettingError`` for what would keep ``start`` from succeeding.
+
+    A new embedded store is made here, unless it is the one of the ``former`` settings.
+    """
     if settings.cluster.kind == "embedded":
-        check_folder(Path(settings.embedded.folder))
+        is_new = former is None or (former.cluster.kind, former.embedded.folder) != (
+            settings.cluster.kind,
+            settings.embedded.folder,
+        )
+        check_folder(Path(settings.embedded.folder), make=is_new)
 
 
 async def application(counters: Counters, board: Board) -> Runner:

@@ -128,6 +128,17 @@ class Worker(base.Worker):  # type: ignore[misc]
             await asyncio.sleep(HEARTBEAT_S)
 
 
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """The master: gunicorn's, which would also be deaf to signals while old workers finish after a
+    reload. It waits there lest a worker get SIGTERM twice; ours do not mind.
+    """
+
+    def reload(self) -> None:
+        """Reload, and let the old workers finish while the master goes on."""
+        super().reload()
+        self.cfg.set("graceful_timeout", graceful_timeout_s(self.app.settings))
+
+
 class Gateway(BaseApplication):  # type: ignore[misc]
     """``sfss serve``: gunicorn with our settings. ``file`` and ``options`` as ``read_settings``."""
 
@@ -143,6 +154,10 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         for name, value in gunicorn_settings(self.settings).items():
             self.cfg.set(name, value)
 
+    def run(self) -> None:
+        """Serve until stopped."""
+        _Arbiter(self).run()
+
     def load(self) -> Any:
         """Return what a worker calls to start."""
         return partial(service.start, self.settings)
@@ -151,7 +166,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         """Read the settings again; on a mistake say so and go on with the last good ones."""
         try:
             settings = service.read_settings(self._file, self._options)
-            service.check(settings)
+            service.check(settings, self.settings)
             if settings.server.port != self.settings.server.port:
                 check_bindable(settings.server)
         except SfssError as error:
@@ -168,14 +183,19 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "bind": [bind_address(server)],
         "workers": server.workers,
         "worker_class": Worker,
-        # The worker ends by itself within the time it gives to requests and idle connections.
-        "graceful_timeout": int(server.graceful_timeout_s + IDLE_GRACE_S) + 2,
+        "graceful_timeout": graceful_timeout_s(settings),
+        "on_reload": lambda arbiter: arbiter.cfg.set("graceful_timeout", 0),
         "proc_name": "sfss",
         "logconfig_dict": service.logging_settings(server.log_level),
         "control_socket_disable": True,
         "worker_tmp_dir": _heartbeat_folder(),
         "when_ready": lambda arbiter: arbiter.log.info("%s", describe(settings)),
     }
+
+
+def graceful_timeout_s(settings: Settings) -> int:
+    """Return how long the master waits for a worker, which ends by itself before that."""
+    return int(settings.server.graceful_timeout_s + IDLE_GRACE_S) + 2
 
 
 def _heartbeat_folder() -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -520,3 +521,108 @@ def test_wrong_bytes_in_an_embedded_store_are_500_and_never_served(
         assert server.get("a").status == 500
         assert server.put("a", secret).status == 200
         assert server.get("a").body == secret
+
+
+def statuses(server: Gateway, turns: int = 20) -> set[int]:
+    """Return what a file that was stored answers, asked often enough to meet every worker."""
+    return {server.get("kept").status for _ in range(turns)}
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted", "replaced", "without its lock file"])
+def test_a_store_that_is_no_longer_in_its_place_is_504_and_acknowledges_nothing(
+    pair: Gateway, how: str
+) -> None:
+    store = pair.folder / "store"
+    pair.put("kept", b"x")
+    backup = (store / "data.mdb").read_bytes()
+    if how == "moved":
+        store.rename(pair.folder / "away")
+    elif how == "deleted":
+        shutil.rmtree(store)
+    elif how == "replaced":
+        (store / "new").write_bytes(backup)
+        (store / "new").rename(store / "data.mdb")
+    else:
+        (store / "lock.mdb").unlink()
+    assert pair.put("lost", b"y").status == 504
+    wait_until(lambda: statuses(pair) == {504}, "every worker has noticed")
+    assert "start sfss anew" in pair.output()
+    if how in ("moved", "deleted"):
+        os.kill(pair.workers()[0], signal.SIGKILL)
+        wait_until(lambda: "its files are gone" in pair.output(), "no empty store is made")
+        assert not (store / "data.mdb").exists()
+    if how == "moved":
+        shutil.rmtree(store, ignore_errors=True)
+        (pair.folder / "away").rename(store)
+        wait_until(lambda: statuses(pair) == {200}, "the store is back")
+        assert pair.put("again", b"z").status == 200
+
+
+def test_a_data_file_that_was_cut_short_serves_what_is_whole(pair: Gateway) -> None:
+    for turn in range(40):
+        pair.put(f"file{turn}", b"%d" % turn * 50_000)
+    data = pair.folder / "store" / "data.mdb"
+    pair.stop()
+    os.truncate(data, data.stat().st_size // 2)
+    pair.start()
+    wait_until(lambda: accepts(pair), "it serves")
+    answers = [pair.get(f"file{turn}") for turn in range(40)]
+    assert {answer.status for answer in answers} <= {200, 500}
+    for turn, answer in enumerate(answers):
+        if answer.status == 200:
+            assert answer.body == b"%d" % turn * 50_000
+    assert "cut short" in pair.output()
+    assert "SIGBUS" not in pair.output()
+
+
+def test_a_write_behind_a_paused_process_is_504_in_time(tmp_path: Path) -> None:
+    settings = EMBEDDED + "timeout_s = 0.5\n"
+    with running(gateway(tmp_path, settings=settings)) as server:
+        server.put("a", b"x")
+        code = (
+            "import lmdb, sys\n"
+            "environment = lmdb.open('store', lib_version=0)\n"
+            "transaction = environment.begin(write=True)\n"
+            "print('locked', flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"locked\n"
+            answer = server.put("a", b"y")
+            assert answer.status == 504
+            assert "within 0.5 s; the change may or may not" in sentence_of(answer)
+            assert server.get("a").body == b"x"
+            holder.kill()
+        wait_until(lambda: server.put("a", b"z").status == 200, "writes go on")
+        assert server.get("a").body == b"z"
+
+
+def sentence_of(answer: Answer) -> str:
+    """Return the sentence of an error, without what stands between the reason and its end."""
+    return str(answer.json()["error"]).replace(")", "")
+
+
+def test_the_master_hears_a_stop_while_a_reload_waits_for_an_upload(tmp_path: Path) -> None:
+    settings = EMBEDDED + "[server]\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
+    server = gateway(tmp_path, settings=settings)
+    with running(server), closing(server.connect()) as connection:
+        connection.putrequest("PUT", "/file?path=slow")
+        connection.putheader("Content-Length", "4")
+        connection.endheaders(b"12")
+        wait_until(lambda: connections(server) == 2, "the worker has the request")
+        (old,) = server.workers()
+        server.send(signal.SIGHUP)
+        wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
+        wait_until(lambda: server.put("a", b"x").status == 200, "the new one serves")
+        server.send(signal.SIGTERM)
+        wait_until(lambda: not accepts(server), "the master has heard it")
+        assert old in server.workers()
+        connection.send(b"34")
+        assert connection.getresponse().status == 200
+        assert server.stop() == 0

@@ -15,6 +15,7 @@ from sfss.record import (
     HEADER_SIZE,
     METADATA_LIMIT,
     RECORD_FLAGS,
+    VERSION_LIMIT,
     Head,
     Kind,
     Record,
@@ -166,7 +167,7 @@ texts = st.text(st.characters(codec="utf-8"), max_size=30)
 
 @given(
     st.binary(max_size=300),
-    st.integers(0, 2**64 - 1),
+    st.integers(0, VERSION_LIMIT),
     st.integers(0, 2**64 - 1),
     st.sampled_from(Kind),
     st.dictionaries(texts, texts, max_size=5),
@@ -239,3 +240,10 @@ def test_a_raw_body_has_no_version() -> None:
 def test_flags_keep_off_the_bits_that_servers_give_a_meaning_to() -> None:
     assert RECORD_FLAGS == 0x53460001
     assert not RECORD_FLAGS & (0x10000 | 0x100 | 0x204 | 0x80000000)
+
+
+def test_a_version_that_no_calendar_knows_is_damage() -> None:
+    last = new_record(b"x", VERSION_LIMIT)
+    assert decode(encode(last), "store", b"k").head == last.head
+    with pytest.raises(Corrupt, match="version"):
+        decode(encode(new_record(b"x", VERSION_LIMIT + 1)), "store", b"k")

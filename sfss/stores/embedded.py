@@ -23,7 +23,7 @@ from typing import Final, TypeAlias, TypeVar
 import lmdb
 
 from sfss import __version__
-from sfss.errors import StoreFull, Unreachable
+from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
 from sfss.keys import KEY_LIMIT
 from sfss.record import Record, decode, encode
 from sfss.stores.base import Entry, Guard
@@ -58,21 +58,31 @@ class _Stop:
 _Waiting: TypeAlias = Change | _Repair | _Stop
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ``SettingError`` unless ``folder`` can be opened as a store; make it if missing."""
-    LmdbFolder(f"embedded:{folder}", folder, INITIAL_MAP_SIZE).close()
+def check_folder(folder: Path, make: bool) -> None:
+    """Raise ``SettingError`` unless ``folder`` can be opened as a store, made if ``make``."""
+    LmdbFolder(f"embedded:{folder}", folder, INITIAL_MAP_SIZE, make).close()
 
 
 class EmbeddedStore:
-    """Files in an LMDB environment under ``folder``, which is made if missing.
+    """Files in an LMDB environment under ``folder``, which is made if missing and ``make``.
 
-    ``initial_map_size`` is in bytes. Raises ``SettingError`` when the folder cannot be made or
-    written, is open in this process already, or holds something else.
+    A write that is not done within ``timeout_s``, because the disk or a process that holds the
+    write lock does not go on, is given up. ``initial_map_size`` is in bytes. Raises
+    ``SettingError`` when the folder cannot be made or written, is open in this process already, or
+    holds something else.
     """
 
-    def __init__(self, folder: Path, initial_map_size: int = INITIAL_MAP_SIZE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        make: bool = True,
+        timeout_s: float = 30.0,
+        initial_map_size: int = INITIAL_MAP_SIZE,
+    ) -> None:
         self.address = f"embedded:{folder}"
-        self._folder = LmdbFolder(self.address, folder, initial_map_size)
+        self._timeout_s = timeout_s
+        self._folder = LmdbFolder(self.address, folder, initial_map_size, make)
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
         self._stop: _Stop | None = None
         writer = _Writer(self.address, self._folder, self._queue)
@@ -87,7 +97,7 @@ class EmbeddedStore:
         try:
             value = self._folder.get(key)
         except lmdb.Error:
-            value = await self._read(partial(self._folder.get, key))
+            value = await self._read(partial(self._folder.get, key), key)
         return None if value is None else decode(value, self.address, key)
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
@@ -130,11 +140,14 @@ class EmbeddedStore:
         return {"version": __version__, **{name: str(size) for name, size in sizes.items()}}
 
     async def close(self) -> None:
-        """Finish the writes that wait, stop the writer thread and close the files."""
+        """Finish the writes that wait, stop the writer thread and close the files.
+
+        After ``timeout_s`` the thread is left behind: nobody was told that its write is kept.
+        """
         if self._stop is None:
             self._stop = _Stop(asyncio.get_running_loop().create_future())
             self._queue.put(self._stop)
-        await asyncio.shield(self._stop.future)
+        await asyncio.wait([self._stop.future], timeout=self._timeout_s)
 
     async def _change(self, key: bytes, value: bytes | None, guard: Guard | None) -> bool:
         if not 0 < len(key) <= KEY_LIMIT:
@@ -146,16 +159,21 @@ class EmbeddedStore:
             raise Unreachable(self.address, "it is closed", applied=False)
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.put(make(future))
-        return await future
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await future
+        except TimeoutError:
+            reason = f"a write was not done within {self._timeout_s:g} s"
+            raise Unreachable(self.address, reason) from None
 
-    async def _read(self, read: Callable[[], Answer]) -> Answer:
+    async def _read(self, read: Callable[[], Answer], key: bytes = b"database") -> Answer:
         """Return what ``read`` returns; let the writer thread mend what can be mended."""
         for _ in range(ATTEMPTS):
             try:
                 return read()
             except lmdb.Error as error:
                 if not mendable(error):
-                    raise _unreachable(self.address, error, applied=False) from error
+                    raise _failure(self.address, key, error, applied=False) from error
                 mend = partial(_Repair, error=error)
             await self._enqueue(mend)
         raise Unreachable(self.address, "its map keeps changing", applied=False)
@@ -197,6 +215,8 @@ class _Writer:
     def _change(self, changes: Sequence[Change]) -> list[Outcome]:
         try:
             return self._settle(changes)
+        except Unreachable as error:
+            return [error for _ in changes]
         except Exception as error:
             # The thread has to live, and everybody who waits has to hear.
             _log.exception("store %s: a batch of %d writes failed", self._address, len(changes))
@@ -211,7 +231,7 @@ class _Writer:
                 # One by one: a large file that finds no room must not fail the small ones.
                 return [outcome for change in changes for outcome in self._settle([change])]
             if reason is None:
-                return [_unreachable(self._address, error) for _ in changes]
+                return [_failure(self._address, change.key, error) for change in changes]
         if changes[0].value is None and self._folder.spend_reserve():
             return self._settle(changes)
         return [StoreFull(self._address, reason)]
@@ -225,7 +245,14 @@ class _Writer:
             return Unreachable(self._address, reason, applied=False)
 
 
-def _unreachable(address: str, error: lmdb.Error, applied: bool | None = None) -> Unreachable:
+_DAMAGE: Final = lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError
+
+
+def _failure(
+    address: str, key: bytes, error: lmdb.Error, applied: bool | None = None
+) -> StoreError:
+    if isinstance(error, _DAMAGE):
+        return Corrupt(address, key, "sound pages of the database", str(error))
     reason = os.strerror(error.code) if error.code > 0 else str(error)
     return Unreachable(address, reason, applied)
 

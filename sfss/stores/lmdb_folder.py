@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ _CHANGE_OVERHEAD: Final = 8192  # pages about a value
 _MAP_STEP: Final = 65_536
 ATTEMPTS: Final = 32
 """How often something is repeated because another process has changed the map."""
+
+PLACE_CHECK_S: Final = 1.0
+"""Seconds between two looks at whether the files are still in their place, for reads; a write
+looks each time.
+"""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -77,21 +83,27 @@ class LmdbFolder:
     # The lock is held for every read and while the map is replaced or closed: a map must not go
     # from under a read. Nobody waits for another process while holding it.
 
-    def __init__(self, address: str, folder: Path, map_size: int) -> None:
+    def __init__(self, address: str, folder: Path, map_size: int, make: bool) -> None:
         self._address, self._folder, self._map_size = address, folder, map_size
+        self._place_is_right = True
+        self._check_place_at_s = 0.0
         self._lock = threading.Lock()
         self._closed = False
         self._environment: lmdb.Environment | None = None
         self._reserve = folder / "reserve"
         self._reserve_spent = False
         try:
-            _make_folder(folder)
-            self._open(make=True)
+            if make:
+                _make_folder(folder)
+            self._open(make)
         except (OSError, lmdb.Error) as error:
             raise _bad_folder(folder, str(error)) from error
         self._keep_reserve()
 
     def _open(self, make: bool) -> None:
+        if not make and not (self._folder / "data.mdb").exists():
+            # An empty store made here now would say "no such file" of files that have moved.
+            raise _bad_folder(self._folder, "its files are gone")
         _make_lock_file(self._folder / "lock.mdb")
         environment = lmdb.open(
             str(self._folder),
@@ -101,11 +113,13 @@ class LmdbFolder:
             lib_version=_ENGINE,
         )
         try:
+            _fill_up(environment, self._folder / "data.mdb")
             environment.reader_check()
             _check_format(environment, self._folder, make)
         except BaseException:
             environment.close()
             raise
+        self._identity = _identity(self._folder)
         self._environment = environment
 
     def _usable(self) -> lmdb.Environment:
@@ -113,7 +127,28 @@ class LmdbFolder:
             if self._closed:
                 raise Unreachable(self._address, "it is closed", applied=False)
             raise lmdb.PanicError("not open")  # mended like the failure that closed it
+        if time.monotonic() >= self._check_place_at_s:
+            self._check_place()
         return self._environment
+
+    def _check_place(self) -> None:
+        """Raise ``Unreachable`` when the files under our names are not those that are open here.
+
+        What is written to files that were moved or deleted is lost to whoever opens the folder
+        next, and two processes with different lock files write over each other.
+        """
+        try:
+            is_right = _identity(self._folder) == self._identity
+        except OSError:
+            is_right = False
+        if not is_right:
+            reason = "its files were moved, deleted or replaced while open; start sfss anew"
+            if self._place_is_right:
+                _log.error("store %s: %s", self._address, reason)
+            self._place_is_right = False
+            raise Unreachable(self._address, reason, applied=False)
+        self._place_is_right = True
+        self._check_place_at_s = time.monotonic() + PLACE_CHECK_S
 
     def get(self, key: bytes) -> bytes | None:
         """Return a copy of the value under ``key``."""
@@ -174,6 +209,8 @@ class LmdbFolder:
 
         The outcome of one that its guard forbade is what the guard raised.
         """
+        with self._lock:
+            self._check_place()
         for _ in range(ATTEMPTS):
             try:
                 with self._usable().begin(write=True, buffers=True) as transaction:
@@ -234,8 +271,6 @@ class LmdbFolder:
             if self._environment is not None:
                 self._environment.close()
                 self._environment = None
-            # An empty folder here now would become an empty store, which says "no such file".
-            (self._folder / "data.mdb").stat()
             self._open(make=False)
 
     def close(self) -> None:
@@ -306,11 +341,30 @@ def _make_lock_file(path: Path) -> None:
     if path.exists():
         return
     # Linked under its name when it is whole, or another process could open it half written.
-    with suppress(OSError), NamedTemporaryFile(dir=path.parent) as zeros:
+    with suppress(FileExistsError), NamedTemporaryFile(dir=path.parent) as zeros:
         zeros.write(bytes(_LOCK_FILE_SIZE))
         zeros.flush()
         Path(zeros.name).chmod(0o644)
         os.link(zeros.name, path)
+
+
+def _identity(folder: Path) -> tuple[tuple[int, int], ...]:
+    """Return what tells the files in ``folder`` from others of the same names."""
+    found = [(folder / name).stat() for name in ("data.mdb", "lock.mdb")]
+    return tuple((status.st_dev, status.st_ino) for status in found)
+
+
+def _fill_up(environment: lmdb.Environment, path: Path) -> None:
+    """Give a data file that was cut short its length back, in zeros.
+
+    To read a page beyond the end kills the process (SIGBUS). A page of zeros is found damaged, and
+    what is whole is still served. A file may also lack pages at its end that were never used.
+    """
+    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if (size := path.stat().st_size) < expected:
+        _log.warning("%s has %d bytes, not %d: cut short, or unused there", path, size, expected)
+        with path.open("ab") as file:
+            os.posix_fallocate(file.fileno(), expected - 1, 1)  # unlike truncate, never shortens
 
 
 def _check_format(environment: lmdb.Environment, folder: Path, make: bool) -> None:

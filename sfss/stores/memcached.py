@@ -140,7 +140,8 @@ class MemcachedStore:
         try:
             async with clock:
                 yield
-        except (OSError, Closed, BadReply) as error:
+        # UnicodeError: a host name that no name server can be asked for.
+        except (OSError, UnicodeError, Closed, BadReply) as error:
             reason = str(error) or type(error).__name__
             if clock.expired():
                 reason = f"no answer within {self._settings.timeout_s:g} s"
@@ -188,8 +189,7 @@ class MemcachedStore:
         if status.word == "SERVER_ERROR" and status.text.startswith("object too large for cache"):
             # The limit that we went by is wrong, and the right one is not in the answer.
             self._asked_limit = None
-            size = len(record.body)
-            return TooLarge(size, size - 1, self.address, former_lost=True)
+            return TooLarge(len(record.body), None, self.address, former_lost=True)
         if status.word == "SERVER_ERROR" and status.text.startswith("out of memory"):
             return StoreFull(self.address, status.text[:200], former_lost=True)
         return self._refused(status, exchange)

@@ -46,9 +46,9 @@ async def read_file(request: web.Request, limits: Limits) -> Buffer:
 
 def _check_head(request: web.Request) -> None:
     headers = request.headers
-    coding = headers.get("Content-Encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise UnsupportedCoding(coding)
+    for coding in ",".join(headers.getall("Content-Encoding", [])).split(","):
+        if coding.strip().lower() not in ("", "identity"):
+            raise UnsupportedCoding(coding.strip())
     if "Content-Range" in headers:
         # To take a part for the whole would lose the rest (RFC 9110, 14.4).
         raise BadBody("a part of a file (Content-Range) cannot be stored")

@@ -9,8 +9,8 @@ If-Unmodified-Since   not changed after that second                412
 If-None-Match         no listed tag is the file's (weak), ``*``:   304 for GET and HEAD,
                       there is no file                             else 412
 If-Modified-Since     changed after that second (GET, HEAD only)   304
-If-Range              the tag (strong) or the second is the        Range is ignored
-                      file's
+If-Range              the tag is the file's (strong); a date       Range is ignored
+                      never will do
 ====================  ===========================================  =======================
 
 In this order (13.2.2); If-Unmodified-Since is ignored beside If-Match, If-Modified-Since beside
@@ -69,7 +69,21 @@ def unmet(fields: Mapping[str, str], current: Validators | None, reading: bool) 
     return None
 
 
-_ETAG: Final = re.compile(r'[ \t]*(?:,[ \t]*)*((?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*")[ \t]*')
+def malformed(fields: Mapping[str, str]) -> str | None:
+    """Return the name of the first list of tags in ``fields`` that is none, None if all are well.
+
+    Whoever reads past a mistake gets the file, but a write must not rely on half a condition.
+    """
+    for name in ("If-Match", "If-None-Match"):
+        text = fields.get(name, "*").strip(" \t")
+        if text != "*" and not _ETAGS.fullmatch(text):
+            return name
+    return None
+
+
+_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
+_ETAG: Final = re.compile(rf"[ \t]*(?:,[ \t]*)*({_TAG})[ \t]*")
+_ETAGS: Final = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*(?:{_TAG})?)*[ \t]*")
 
 
 def _etags(text: str) -> Iterator[str]:

@@ -68,6 +68,8 @@ def _guard(request: web.Request) -> Callable[[Head | None], None] | None:
     fields = _precondition_fields(request)
     if not fields:
         return None
+    if name := conditional.malformed(fields):
+        raise BadArgument(name, repr(fields[name]), 'entity tags in quotes or "*" are expected')
 
     def guard(head: Head | None) -> None:
         current = None if head is None else _validators(head)

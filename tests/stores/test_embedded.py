@@ -17,7 +17,14 @@ import lmdb
 import pytest
 import uvloop
 
-from sfss.errors import Corrupt, PreconditionFailed, SettingError, StoreFull, Unreachable
+from sfss.errors import (
+    Corrupt,
+    PreconditionFailed,
+    SettingError,
+    SfssError,
+    StoreFull,
+    Unreachable,
+)
 from sfss.record import Head, encode, new_record
 from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.lmdb_folder import FORMAT_KEY
@@ -830,3 +837,27 @@ async def test_commits_reach_the_disk(folder: Path) -> None:
     flags = environment.flags()
     assert flags["sync"] and flags["metasync"] and not flags["writemap"]
     await store.close()
+
+
+async def test_damaged_pages_of_the_database_are_damage_and_not_a_store_out_of_reach(
+    folder: Path,
+) -> None:
+    store = EmbeddedStore(folder)
+    for turn in range(2000):
+        await store.set(b"key-%d" % turn, new_record(b"x", 1))
+    await store.close()
+    found: set[type[Exception] | None] = set()
+    data = bytearray((folder / "data.mdb").read_bytes())
+    for page in range(2, len(data) // 4096):
+        # The flags of a page say what it is: a branch, a leaf, an overflow.
+        data[page * 4096 + 10] ^= 0x0F
+    (folder / "data.mdb").write_bytes(data)
+    with suppress(SettingError):
+        store = EmbeddedStore(folder)
+        for turn in range(20):
+            try:
+                await store.get(b"key-%d" % turn)
+            except SfssError as error:
+                found.add(type(error))
+        await store.close()
+        assert found == {Corrupt}

@@ -383,6 +383,8 @@ async def test_a_wrong_limit_in_the_settings_is_too_large_too(memcached: Server)
         with pytest.raises(TooLarge) as caught:
             await store.set(b"k", new_record(b"x" * MIB, 1))
         assert (caught.value.size, caught.value.store) == (MIB, memcached.address)
+        assert f"takes fewer bytes and this has {MIB} bytes" in str(caught.value)
+        assert "has dropped what was there before" in str(caught.value)
         await store.set(b"k", RECORD)
 
 
@@ -484,3 +486,10 @@ async def test_gobeansdb(tmp_path: Path) -> None:
             assert not await store.delete(b"k")
             assert await store.get(b"k") is None
             assert "curr_items" in await store.stats()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64])
+async def test_a_host_name_that_cannot_be_asked_for(host: str) -> None:
+    async with store_on(f"{host}:1") as store:
+        with pytest.raises(Unreachable):
+            await store.get(b"k")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from sfss.errors import BadBody, TooLarge
 from sfss.web.body import Limits, read_file
@@ -23,7 +24,7 @@ class Content:
 
 def request(pieces: list[bytes], **headers: str) -> Any:
     """Return a request with a body in ``pieces``."""
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()})
     length = int(fields["Content-Length"]) if "Content-Length" in fields else None
     return SimpleNamespace(headers=fields, content_length=length, content=Content(pieces))
 

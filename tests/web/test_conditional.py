@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sfss.web.conditional import (
     Span,
     Validators,
+    malformed,
     parse_date,
     parse_range,
     range_applies,
@@ -126,6 +127,36 @@ def test_dates(text: str, expected: int | None) -> None:
     assert parse_date(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "is_well"),
+    [
+        ("*", True),
+        (' "a" ', True),
+        ('"a","b"', True),
+        ('W/"a" , "b"', True),
+        (',"a",,"b",', True),
+        ('""', True),
+        ("", False),
+        (",", False),
+        ("abc", False),
+        ('"a', False),
+        ('"a" "b"', False),
+        ('"a", *', False),
+        ('w/"a"', False),
+        ('"a", b', False),
+    ],
+)
+def test_which_lists_are_malformed(text: str, is_well: bool) -> None:
+    for name in ("If-Match", "If-None-Match"):
+        assert malformed({name: text}) == (None if is_well else name)
+    assert malformed({"If-Modified-Since": text}) is None
+
+
+@given(st.text(alphabet='"W/, a*', max_size=200))
+def test_no_list_takes_long_to_look_at(text: str) -> None:
+    malformed({"If-Match": text * 40})
+
+
 @given(st.integers(0, 253_402_300_799))
 def test_a_date_as_we_write_it_is_read_back(seconds: int) -> None:
     assert parse_date(formatdate(seconds, usegmt=True)) == seconds
@@ -235,7 +266,7 @@ def test_content_range() -> None:
 NUMBER = st.none() | st.integers(0, 30)
 
 
-def malformed(first: int | None, last: int | None) -> bool:
+def no_range(first: int | None, last: int | None) -> bool:
     """Tell whether ``first-last`` is no range at all."""
     if first is None:
         return last is None
@@ -256,7 +287,7 @@ def test_ranges_mean_what_slices_mean(
     whole = bytes(range(size))
     parts = (["" if end is None else str(end) for end in ends] for ends in asked)
     found = parse_range("bytes=" + ",".join(map("-".join, parts)), size)
-    if any(malformed(*ends) for ends in asked):
+    if any(no_range(*ends) for ends in asked):
         assert found is None
         return
     expected = [piece for ends in asked if (piece := sliced(whole, *ends))]

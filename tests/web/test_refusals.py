@@ -79,6 +79,12 @@ def test_a_path_is_refused_before_the_body_is_sent(api: Gateway) -> None:
     ("fields", "status", "words"),
     [
         (["Content-Length: 1", "Content-Encoding: gzip"], 415, "Content-Encoding 'gzip'"),
+        (
+            ["Content-Length: 1", "Content-Encoding: identity", "Content-Encoding: gzip"],
+            *(415, "Content-Encoding 'gzip'"),
+        ),
+        (["Content-Length: 1", "If-None-Match: abc"], 400, "If-None-Match is 'abc'"),
+        (["Content-Length: 1", 'If-Match: "a" "b"'], 400, "If-Match is"),
         (["Content-Length: 1", "Content-Range: bytes 0-0/5"], 400, "Content-Range"),
         (["Content-Length: 1", "Content-Type: multipart/form-data"], 400, "boundary"),
         ([], 400, "Content-Length: 0"),
@@ -99,6 +105,10 @@ def test_bodies_that_cannot_be_stored(
 def test_identity_is_no_coding(api: Gateway, path: str) -> None:
     answer = api.request("PUT", file_at(path), b"x", {"Content-Encoding": "identity"})
     assert answer.status == 200
+    with wire(api) as connection:
+        fields = ["Content-Length: 1", "Content-Encoding:", "Content-Encoding: identity,"]
+        connection.send(head("PUT", file_at(path), *fields), b"x")
+        assert connection.answer().status == 200
 
 
 @pytest.mark.parametrize(
