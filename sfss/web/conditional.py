@@ -76,22 +76,21 @@ def malformed(fields: Mapping[str, str]) -> str | None:
     """
     for name in ("If-Match", "If-None-Match"):
         text = fields.get(name, "*").strip(" \t")
-        if text != "*" and not _ETAGS.fullmatch(text):
+        ends = [end for _, end in _etags(text)]
+        if text != "*" and (not ends or text[ends[-1] :].strip(" \t,")):
             return name
     return None
 
 
-_TAG: Final = r'(?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*"'
-_ETAG: Final = re.compile(rf"[ \t]*(?:,[ \t]*)*({_TAG})[ \t]*")
-_ETAGS: Final = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*(?:{_TAG})?)*[ \t]*")
+_ETAG: Final = re.compile(r'[ \t]*(?:,[ \t]*)*((?:W/)?"[\x21\x23-\x7e\x80-\U0010ffff]*")[ \t]*')
 
 
-def _etags(text: str) -> Iterator[str]:
-    """Yield the tags of a list up to its end or its first mistake."""
+def _etags(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the tags of a list up to its end or its first mistake, each with where it ends."""
     position = 0
     while match := _ETAG.match(text, position):
-        yield match[1]
         position = match.end()
+        yield match[1], position
         if text[position : position + 1] not in ("", ","):
             return
 
@@ -102,7 +101,8 @@ def _matches(text: str, current: Validators | None, *, strong: bool) -> bool:
     if text.strip(" \t") == "*":
         return True
     # Ours is never weak: a weak tag is never strongly equal to it (8.8.3.2).
-    return any((tag if strong else tag.removeprefix("W/")) == current.etag for tag in _etags(text))
+    tags = (tag if strong else tag.removeprefix("W/") for tag, _ in _etags(text))
+    return any(tag == current.etag for tag in tags)
 
 
 def _changed_after(text: str | None, current: Validators | None) -> bool | None:

@@ -144,6 +144,9 @@ def test_dates(text: str, expected: int | None) -> None:
         ('"a", *', False),
         ('w/"a"', False),
         ('"a", b', False),
+        ('"a"' + "," * 5000, True),
+        ('"a"' + "," * 5000 + "b", False),
+        ('"a",' * 5000 + "b", False),
     ],
 )
 def test_which_lists_are_malformed(text: str, is_well: bool) -> None:
