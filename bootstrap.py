@@ -20,6 +20,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-v",
         dest="version",
+        type=buildout_version,
         metavar="VERSION",
         default=BUILDOUT_VERSION,
         help="version of zc.buildout, 6.0.0 or later (default: %(default)s)",
@@ -82,6 +84,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("command", nargs="?", choices=("serve", "test"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the command")
     return parser.parse_args(arguments)
+
+
+def buildout_version(text: str) -> str:
+    """Return a version of zc.buildout; raise for one that zc.recipe.egg does not go with."""
+    if not re.fullmatch(r"([6-9]|[1-9]\d)(\.\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version of zc.buildout from 6.0.0 on")
+    return text
 
 
 def refuse_without_venv() -> None:

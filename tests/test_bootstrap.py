@@ -202,6 +202,25 @@ def test_every_installed_package_is_pinned() -> None:
     assert installed - {name_of(name) for name in config["versions"]} == {"zc-buildout"}
 
 
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="not the checkout's environment")
+@pytest.mark.parametrize("script", ["sfss", "gunicorn"])
+def test_scripts_work_from_another_folder(tmp_path: Path, script: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(ROOT / "bin" / script), "--version"]
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environ, text=True)
+    assert printed.startswith(script)
+
+
+@pytest.mark.parametrize("version", ["5.2", "6.x", "", "latest"])
+def test_a_version_that_cannot_work_is_refused_in_words(
+    version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bootstrap.parse(["-v", version])
+    assert ended.value.code == 2
+    assert "from 6.0.0 on" in capsys.readouterr().err
+
+
 def name_of(package: str) -> str:
     """Return the one spelling of a name that has several (PEP 503)."""
     return re.sub(r"[-_.]+", "-", package).lower()

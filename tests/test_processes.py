@@ -47,14 +47,14 @@ class Load:
     answer never came; ``failures`` lists what was not 2xx or right.
     """
 
-    def __init__(self, server: Gateway, threads: int = 8, reconnect: bool = False) -> None:
-        self._server, self._reconnect = server, reconnect
+    def __init__(self, server: Gateway, reconnect: bool = False, folder: str = "load") -> None:
+        self._server, self._reconnect, self._folder = server, reconnect, folder
         self._stop = threading.Event()
         self.kept: dict[str, bytes] = {}
         self.unsure: dict[str, bytes] = {}
         self.failures: list[str] = []
         self.done = 0
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(8)]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -77,7 +77,7 @@ class Load:
         turn = 0
         while not self._stop.is_set():
             turn += 1
-            path = f"load/{thread}/{turn % 50}"
+            path = f"{self._folder}/{thread}/{turn % 50}"
             body = os.urandom(8) * (turn % 1000)
             try:
                 self._put_and_get(connection, path, body)
@@ -626,3 +626,21 @@ def test_the_master_hears_a_stop_while_a_reload_waits_for_an_upload(tmp_path: Pa
         connection.send(b"34")
         assert connection.getresponse().status == 200
         assert server.stop() == 0
+
+
+def test_two_gateways_on_one_folder_are_one_store(tmp_path: Path) -> None:
+    with (
+        running(gateway(tmp_path, settings=EMBEDDED)) as one,
+        running(gateway(tmp_path, settings=EMBEDDED)) as other,
+    ):
+        for turn in range(20):
+            body = b"%d" % turn
+            assert one.put("a", body).status == 200
+            assert other.get("a").body == body
+            assert other.request("DELETE", "/file?path=a").status == 204
+            assert one.get("a").status == 404
+        with Load(one, folder="one") as ones, Load(other, folder="other") as others:
+            ones.more(400)
+        assert not ones.failures + others.failures
+        verify(other, ones)
+        verify(one, others)
