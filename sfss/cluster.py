@@ -9,14 +9,28 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol, TypeVar
 
-from sfss.errors import CannotList, NoStoreReachable, SfssError, Unreachable
+from sfss.errors import (
+    CannotList,
+    NoStoreReachable,
+    SfssError,
+    StoreError,
+    StoreFull,
+    Unreachable,
+)
 from sfss.keys import KeyScheme
 from sfss.record import Buffer, Head, Record, new_record
 from sfss.stores.base import Guard, Store
 
 Answer = TypeVar("Answer")
+
+COMPLAINT_EVERY_S = 10.0
+"""Seconds between two lines of the log that say of one store that it fails."""
+
+RECOVERED_AFTER_S = 2.0
+"""Seconds without a failure after which a store that answers is said to be well."""
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +136,8 @@ class Cluster:
     ) -> None:
         self._stores, self._placement, self._scheme = stores, placement, scheme
         self._clock = Clock()
-        self._failing: set[str] = set()  # those whose failure has been logged
+        # Of stores that fail: when that was logged last, and when they failed last.
+        self._complaints: dict[str, tuple[float, float]] = {}
         self.max_file_size = max_file_size
 
     def check(self, path: str) -> None:
@@ -170,28 +185,37 @@ class Cluster:
             try:
                 answer = await ask(store, indeterminate)
             except Unreachable as error:
-                self._failed(store, error)
+                self._placement.failed(store)
+                self._complain(store, error)
                 failures[error.store] = error.reason
                 indeterminate |= error.applied is None
             except SfssError as error:
+                if isinstance(error, StoreFull):
+                    self._complain(store, error)
                 if not indeterminate:
                     raise
                 # A refusal says that nothing was changed, and an earlier try may have changed it.
                 raise NoStoreReachable({**failures, store.address: str(error)}, True) from error
             else:
-                self._answered(store)
+                if self._complaints:
+                    self._answered(store)
                 return answer
         raise NoStoreReachable(failures, indeterminate)
 
-    def _failed(self, store: Store, error: Unreachable) -> None:
-        self._placement.failed(store)
-        if store.address not in self._failing:
-            self._failing.add(store.address)
+    def _complain(self, store: Store, error: StoreError) -> None:
+        """Log that ``store`` fails, once in a while: a crowd of requests fails alike."""
+        now = time.monotonic()
+        said_s, _ = self._complaints.get(store.address, (-inf, now))
+        if now - said_s >= COMPLAINT_EVERY_S:
             _log.warning("%s", error)
+            said_s = now
+        self._complaints[store.address] = said_s, now
 
     def _answered(self, store: Store) -> None:
-        if store.address in self._failing:
-            self._failing.discard(store.address)
+        # A store may answer reads and fail every write: only a while without failures is the end.
+        _, failed_s = self._complaints.get(store.address, (0.0, inf))
+        if time.monotonic() - failed_s >= RECOVERED_AFTER_S:
+            del self._complaints[store.address]
             _log.warning("store %s answers again", store.address)
 
     async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:

@@ -42,11 +42,21 @@ class Counters:
 
 
 class Board:
-    """The whole table."""
+    """The whole table, and one cell beside it."""
 
     def __init__(self, rows: int = ROWS) -> None:
-        cells = memoryview(mmap.mmap(-1, rows * _COLUMNS * _CELL)).cast("Q")
+        cells = memoryview(mmap.mmap(-1, (rows * _COLUMNS + 1) * _CELL)).cast("Q")
         self._rows = [cells[row * _COLUMNS : (row + 1) * _COLUMNS] for row in range(rows)]
+        self._store = cells[-1:]
+
+    @property
+    def store(self) -> int:
+        """A number for the store that some worker has opened last, 0 at first."""
+        return self._store[0]
+
+    @store.setter
+    def store(self, number: int) -> None:
+        self._store[0] = number
 
     def row(self, index: int) -> Counters:
         """Return the row of one worker."""

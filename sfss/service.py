@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
+from xxhash import xxh3_64_intdigest
 
 from sfss.cluster import Cluster, Owner, Placement, Proxies
 from sfss.config import Setting, Settings, load
@@ -42,18 +43,23 @@ def read_settings(
     return load(text, file or "settings", os.environ, options)
 
 
-def _embedded(settings: Settings, first: bool) -> Cluster:
+def _embedded(settings: Settings, board: Board) -> Cluster:
     options = settings.embedded
-    store = EmbeddedStore(Path(options.folder), make=first, timeout_s=options.timeout_s)
+    # Only the first worker to open a folder may make a store there: later it would be an empty one
+    # in place of one that was moved away.
+    number = xxh3_64_intdigest(os.fsencode(Path(options.folder).absolute()))
+    make = board.store != number
+    store = EmbeddedStore(Path(options.folder), make=make, timeout_s=options.timeout_s)
+    board.store = number
     alone = Owner({store.address: store}, lambda key: store.address)
     return Cluster([store], alone, KeyScheme("plain"), settings.cluster.max_file_size)
 
 
-def _nodes(settings: Settings, _: bool) -> Cluster:
+def _nodes(settings: Settings, _: Board) -> Cluster:
     return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
 
 
-def _proxies(settings: Settings, _: bool) -> Cluster:
+def _proxies(settings: Settings, _: Board) -> Cluster:
     tries, retry_after_s = settings.memcached.tries, settings.memcached.retry_after_s
     return _over_memcached(
         settings, lambda stores, ring: Proxies(stores, ring.order, tries, retry_after_s)
@@ -73,13 +79,12 @@ def _over_memcached(
 _KINDS: Final = {"embedded": _embedded, "nodes": _nodes, "proxies": _proxies}
 
 
-def make_cluster(settings: Settings, first: bool) -> Cluster:
+def make_cluster(settings: Settings, board: Board) -> Cluster:
     """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``.
 
-    Only the ``first`` process of a gateway may make an embedded store where there is none: later
-    it would be an empty one in place of one that was moved.
+    The workers of a gateway tell each other through ``board`` which store they have opened.
     """
-    return _KINDS[settings.cluster.kind](settings, first)
+    return _KINDS[settings.cluster.kind](settings, board)
 
 
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
@@ -87,7 +92,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
 
     The cluster is closed with the runner.
     """
-    cluster = make_cluster(settings, first=not board.pids())
+    cluster = make_cluster(settings, board)
 
     async def close(_: web.Application) -> None:
         await cluster.close()

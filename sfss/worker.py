@@ -40,6 +40,8 @@ RESTART_PAUSE_S: Final = 1.0
 _INHERITED: Final = frozenset({"LISTEN_FDS", "GUNICORN_FD"})
 """Variables that say that somebody listens for us: systemd, or the master that we replace."""
 
+_STOPS: Final = frozenset({signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,11 +68,14 @@ class Worker(base.Worker):  # type: ignore[misc]
     def _gone(self) -> bool:
         try:
             os.kill(int(self.pid), 0)
-        except ProcessLookupError:
-            return True
-        except ValueError:  # "[booting]": not forked yet
-            pass
+        except (ProcessLookupError, ValueError):
+            return True  # ValueError: "[booting]", and as the next one is made already, it failed
         return False
+
+    def init_signals(self) -> None:
+        """Take over the signals, those that came since the fork included."""
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -104,15 +109,18 @@ class Worker(base.Worker):  # type: ignore[misc]
         try:
             runner: Runner = await self.wsgi(self.counters, self.board)
         except SfssError as error:
-            await self._give_up(error)
+            await self._give_up(str(error))
+        except Exception as error:
+            self.log.exception("in starting")
+            await self._give_up(repr(error))
         for listener in self.sockets:
             await web.SockSite(runner, listener.sock, backlog=self.cfg.backlog).start()
         self.counters.start(os.getpid())
         return runner
 
-    async def _give_up(self, error: SfssError) -> NoReturn:
+    async def _give_up(self, reason: str) -> NoReturn:
         """End the process: the whole gateway with it at the first start, else to be replaced."""
-        self.log.error("cannot start: %s", error)
+        self.log.error("cannot start: %s", reason)
         if not self.board.pids():
             raise SystemExit(Arbiter.WORKER_BOOT_ERROR)
         await asyncio.sleep(RESTART_PAUSE_S)
@@ -129,14 +137,43 @@ class Worker(base.Worker):  # type: ignore[misc]
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """The master: gunicorn's, which would also be deaf to signals while old workers finish after a
-    reload. It waits there lest a worker get SIGTERM twice; ours do not mind.
+    """The master: gunicorn's, but that workers which are about to end count for nothing.
+
+    gunicorn waits for them in a reload, deaf to signals, and takes them for workers that serve.
     """
+
+    def __init__(self, app: "Gateway") -> None:
+        self._leaving: set[int] = set()
+        super().__init__(app)
 
     def reload(self) -> None:
         """Reload, and let the old workers finish while the master goes on."""
         super().reload()
         self.cfg.set("graceful_timeout", graceful_timeout_s(self.app.settings))
+
+    def manage_workers(self) -> None:
+        """Have as many workers as set beside those that are about to end."""
+        self._leaving &= self.WORKERS.keys()
+        staying = [worker for pid, worker in self.WORKERS.items() if pid not in self._leaving]
+        for _ in range(self.num_workers - len(staying)):
+            self.spawn_worker()
+        oldest_first = sorted(staying, key=lambda worker: int(worker.age))
+        for worker in oldest_first[: max(0, len(staying) - self.num_workers)]:
+            self._leaving.add(worker.pid)
+            self.kill_worker(worker.pid, signal.SIGTERM)
+
+    def spawn_worker(self) -> int | None:
+        """Fork a worker; where the machine has no room for one now, it is tried again later."""
+        # A stop sent to a worker that still has the master's signal handlers would be lost on it:
+        # it waits until the worker has its own (init_signals).
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        try:
+            return int(super().spawn_worker())
+        except OSError as error:
+            self.log.error("cannot fork a worker: %s", error)
+            return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
 
 class Gateway(BaseApplication):  # type: ignore[misc]
@@ -167,8 +204,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         try:
             settings = service.read_settings(self._file, self._options)
             service.check(settings, self.settings)
-            if settings.server.port != self.settings.server.port:
-                check_bindable(settings.server)
+            check_bindable(settings.server, self.settings.server)
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)
             return
@@ -219,13 +255,17 @@ def describe(settings: Settings) -> str:
     return f"sfss {__version__} serves http://{bind_address(settings.server)} ({kind}: {stores})"
 
 
-def check_bindable(server: ServerSettings) -> None:
-    """Raise ``SettingError`` when nobody can listen on the address of ``server``."""
-    if _INHERITED & os.environ.keys():
+def check_bindable(server: ServerSettings, former: ServerSettings | None = None) -> None:
+    """Raise ``SettingError`` when nobody can listen on the address of ``server``.
+
+    The port of the ``former`` settings is in use by ourselves: then only the host is tried.
+    """
+    if _INHERITED & os.environ.keys() or server == former:
         return
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    port = 0 if former and former.port == server.port else server.port
     try:
-        with socket.create_server((server.host, server.port), family=family):
+        with socket.create_server((server.host, port), family=family):
             pass
     except OSError as error:
         address = bind_address(server)

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from sfss.cluster import Clock, Cluster, Owner, Proxies
+from sfss.cluster import (
+    COMPLAINT_EVERY_S,
+    RECOVERED_AFTER_S,
+    Clock,
+    Cluster,
+    Owner,
+    Proxies,
+)
 from sfss.errors import BadPath, CannotList, NoStoreReachable, PreconditionFailed, Unreachable
 from sfss.keys import KeyScheme
 from sfss.record import Head, Kind, Record, encode, new_record
@@ -194,21 +201,27 @@ async def test_a_refusal_after_a_lost_answer_does_not_claim_that_nothing_changed
     assert body(await cluster.get("p")) == b"theirs"
 
 
-async def test_a_failing_store_is_logged_once_and_when_it_is_back(
-    caplog: pytest.LogCaptureFixture,
+async def test_a_failing_store_is_logged_once_in_a_while_and_when_it_is_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = four()
     cluster = proxies(stores, retry_after_s=0.0)
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(3):
+        stores[0].down = True
+        await cluster.get("p")
+        stores[0].down = False  # it answers in between
+        await cluster.get("p")
+    assert [entry.getMessage() for entry in caplog.records] == ["store a cannot be reached: down"]
+    now += RECOVERED_AFTER_S
+    await cluster.get("p")
+    assert caplog.records[1:][0].getMessage() == "store a answers again"
     stores[0].down = True
-    for _ in range(3):
+    for _ in range(4):
         await cluster.get("p")
-    stores[0].down = False
-    for _ in range(3):
-        await cluster.get("p")
-    assert [entry.getMessage() for entry in caplog.records] == [
-        "store a cannot be reached: down",
-        "store a answers again",
-    ]
+        now += COMPLAINT_EVERY_S / 2
+    assert len(caplog.records) == 4
 
 
 async def test_what_a_guard_raises_is_an_answer_and_parks_nobody() -> None:

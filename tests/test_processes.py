@@ -36,8 +36,13 @@ EMBEDDED = "[embedded]\nfolder = 'store'\n"
 def pair(tmp_path: Path) -> Iterator[Gateway]:
     """A gateway with two workers."""
     with running(gateway(tmp_path, "--workers", "2", settings=EMBEDDED)) as server:
-        wait_until(lambda: len(server.workers()) == 2, "two workers run")
+        wait_until(lambda: webserver(server)["workers"] == 2, "two workers serve")
         yield server
+
+
+def webserver(server: Gateway) -> Any:
+    """Return what the gateway says of itself."""
+    return server.request("GET", "/status?detail=full").json()["webserver"]
 
 
 class Load:
@@ -265,8 +270,7 @@ def test_a_stop_finishes_requests_in_flight(tmp_path: Path) -> None:
 
 def connections(server: Gateway) -> int:
     """Return how many connections are open, the one that asks included."""
-    full = server.request("GET", "/status?detail=full").json()
-    return int(full["webserver"]["connections"])
+    return int(webserver(server)["connections"])
 
 
 def accepts(server: Gateway) -> bool:
@@ -287,18 +291,15 @@ def test_workers_end_when_their_master_is_gone(pair: Gateway) -> None:
 
 
 def test_status_counts_over_all_workers_also_dead_ones(pair: Gateway) -> None:
-    def webserver() -> Any:
-        return pair.request("GET", "/status?detail=full").json()["webserver"]
-
     for _ in range(20):
         pair.put("a", b"12345")
     # A request is counted just after its answer was sent.
-    wait_until(lambda: webserver()["received_bytes"] == 100, "all are counted")
+    wait_until(lambda: webserver(pair)["received_bytes"] == 100, "all are counted")
     for worker in pair.workers():
         os.kill(worker, signal.SIGKILL)
     wait_until(lambda: pair.get("a").status == 200, "new workers serve")
-    assert webserver()["requests"]["200"] >= 20
-    assert webserver()["received_bytes"] == 100
+    assert webserver(pair)["requests"]["200"] >= 20
+    assert webserver(pair)["received_bytes"] == 100
 
 
 def test_plain_gunicorn_with_the_worker_class(tmp_path: Path) -> None:
@@ -558,12 +559,13 @@ def test_a_store_that_is_no_longer_in_its_place_is_504_and_acknowledges_nothing(
         assert pair.put("again", b"z").status == 200
 
 
-def test_a_data_file_that_was_cut_short_serves_what_is_whole(pair: Gateway) -> None:
+@pytest.mark.parametrize("part", [0.99, 0.8, 0.5, 0.2])
+def test_a_data_file_that_was_cut_short_serves_what_is_whole(pair: Gateway, part: float) -> None:
     for turn in range(40):
         pair.put(f"file{turn}", b"%d" % turn * 50_000)
     data = pair.folder / "store" / "data.mdb"
     pair.stop()
-    os.truncate(data, data.stat().st_size // 2)
+    os.truncate(data, int(data.stat().st_size * part))
     pair.start()
     wait_until(lambda: accepts(pair), "it serves")
     answers = [pair.get(f"file{turn}") for turn in range(40)]
@@ -644,3 +646,70 @@ def test_two_gateways_on_one_folder_are_one_store(tmp_path: Path) -> None:
         assert not ones.failures + others.failures
         verify(other, ones)
         verify(one, others)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "no-such-host.invalid"])
+def test_a_reload_to_a_host_that_is_not_ours_keeps_the_former_settings(
+    tmp_path: Path, host: str
+) -> None:
+    server = gateway(tmp_path, settings=EMBEDDED)
+    config = tmp_path / f"sfss-{server.port}.toml"
+    with running(server):
+        config.write_text(EMBEDDED + f"[server]\nhost = '{host}'\n")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: "not reloaded" in server.output(), "the mistake is logged")
+        assert server.put("a", b"x").status == 200
+
+
+def test_a_new_worker_that_dies_while_old_ones_finish_is_replaced_at_once(tmp_path: Path) -> None:
+    settings = EMBEDDED + "[server]\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
+    server = gateway(tmp_path, settings=settings)
+    with running(server), closing(server.connect()) as connection:
+        connection.putrequest("PUT", "/file?path=slow")
+        connection.putheader("Content-Length", "4")
+        connection.endheaders(b"12")
+        wait_until(lambda: connections(server) == 2, "the worker has the request")
+        (old,) = server.workers()
+        server.send(signal.SIGHUP)
+        wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
+        (new,) = set(server.workers()) - {old}
+        os.kill(new, signal.SIGKILL)
+        wait_until(lambda: server.put("a", b"x").status == 200, "another one serves")
+        assert old in server.workers()
+        connection.send(b"34")
+        assert connection.getresponse().status == 200
+
+
+def test_plain_gunicorn_reloads_to_a_new_folder(tmp_path: Path) -> None:
+    config = tmp_path / "sfss.toml"
+    config.write_text(EMBEDDED)
+    port = free_port()
+    server = Gateway(
+        [
+            *(sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker"),
+            *("-b", f"127.0.0.1:{port}", "sfss.service:application"),
+        ],
+        port,
+        tmp_path,
+        {**PYTHON_ENVIRON, "SFSS_CONFIG": str(config)},
+    )
+    with running(server):
+        assert server.put("a", b"x").status == 200
+        config.write_text("[embedded]\nfolder = 'other'\n")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: server.get("a").status == 404, "the new store serves")
+        assert server.put("a", b"y").status == 200
+
+
+def test_a_worker_that_cannot_be_forked_is_tried_again(tmp_path: Path) -> None:
+    """No file descriptor is left for the heartbeat of another worker."""
+    with running(gateway(tmp_path, settings=EMBEDDED)) as server:
+        assert server.put("a", b"x").status == 200
+        (worker,) = server.workers()
+        hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4, hard))
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: "cannot fork a worker" in server.output(), "the master says so")
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        wait_until(lambda: accepts(server), "a worker serves again")
+        assert server.get("a").body == b"x"

@@ -145,23 +145,30 @@ class EmbeddedStore:
         After ``timeout_s`` the thread is left behind: nobody was told that its write is kept.
         """
         if self._stop is None:
-            self._stop = _Stop(asyncio.get_running_loop().create_future())
+            self._stop = _Stop(self._new_future())
             self._queue.put(self._stop)
         await asyncio.wait([self._stop.future], timeout=self._timeout_s)
 
     async def _change(self, key: bytes, value: bytes | None, guard: Guard | None) -> bool:
         if not 0 < len(key) <= KEY_LIMIT:
             raise ValueError(f"a key has 1 to {KEY_LIMIT} bytes, not {len(key)}")
-        return await self._enqueue(partial(Change, key=key, value=value, guard=guard))
+        change = Change(self._new_future(), key, value, guard)
+        try:
+            return await self._enqueue(change)
+        finally:
+            if change.future.cancelled():
+                change.give_up()
 
-    async def _enqueue(self, make: Callable[[asyncio.Future[bool]], _Waiting]) -> bool:
+    def _new_future(self) -> asyncio.Future[bool]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _enqueue(self, item: Change | _Repair) -> bool:
         if self._stop is not None:
             raise Unreachable(self.address, "it is closed", applied=False)
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._queue.put(make(future))
+        self._queue.put(item)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await future
+                return await item.future
         except TimeoutError:
             reason = f"a write was not done within {self._timeout_s:g} s"
             raise Unreachable(self.address, reason) from None
@@ -174,8 +181,8 @@ class EmbeddedStore:
             except lmdb.Error as error:
                 if not mendable(error):
                     raise _failure(self.address, key, error, applied=False) from error
-                mend = partial(_Repair, error=error)
-            await self._enqueue(mend)
+                repair = _Repair(self._new_future(), error)
+            await self._enqueue(repair)
         raise Unreachable(self.address, "its map keeps changing", applied=False)
 
 
@@ -193,8 +200,11 @@ class _Writer:
         _post([(stop.future, True)])
 
     def _work(self, batch: Sequence[_Waiting]) -> _Stop | None:
+        changes = [item for item in batch if isinstance(item, Change)]
+        for change in changes:
+            change.taken = True
         # What was cancelled by now is not begun.
-        changes = [item for item in batch if isinstance(item, Change) and not item.future.done()]
+        changes = [change for change in changes if not change.future.done()]
         outcomes = self._change(changes) if changes else []
         answers = list(zip([change.future for change in changes], outcomes, strict=True))
         repairs = [item for item in batch if isinstance(item, _Repair)]

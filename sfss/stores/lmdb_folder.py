@@ -58,14 +58,21 @@ Outcome: TypeAlias = bool | Exception
 """Of a change: whether the key was there (delete), or why it was not made."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
-    """A write that waits; ``value`` None deletes."""
+    """A write that waits; ``value`` None deletes. ``taken``: the writer thread has begun it."""
 
     future: asyncio.Future[bool]
     key: bytes
     value: bytes | None
     guard: Guard | None
+    taken: bool = False
+
+    def give_up(self) -> None:
+        """Let go of a value that nobody waits for any more; the future is done."""
+        # The writer looks at the future after it has set "taken", so it sees one or the other.
+        if not self.taken:
+            self.value = b""
 
     @property
     def size(self) -> int:
@@ -128,10 +135,10 @@ class LmdbFolder:
                 raise Unreachable(self._address, "it is closed", applied=False)
             raise lmdb.PanicError("not open")  # mended like the failure that closed it
         if time.monotonic() >= self._check_place_at_s:
-            self._check_place()
+            self._check_place(applied=False)
         return self._environment
 
-    def _check_place(self) -> None:
+    def _check_place(self, applied: bool | None) -> None:
         """Raise ``Unreachable`` when the files under our names are not those that are open here.
 
         What is written to files that were moved or deleted is lost to whoever opens the folder
@@ -146,7 +153,8 @@ class LmdbFolder:
             if self._place_is_right:
                 _log.error("store %s: %s", self._address, reason)
             self._place_is_right = False
-            raise Unreachable(self._address, reason, applied=False)
+            self._check_place_at_s = 0.0  # reads are to know at once, too
+            raise Unreachable(self._address, reason, applied)
         self._place_is_right = True
         self._check_place_at_s = time.monotonic() + PLACE_CHECK_S
 
@@ -209,12 +217,13 @@ class LmdbFolder:
 
         The outcome of one that its guard forbade is what the guard raised.
         """
-        with self._lock:
-            self._check_place()
         for _ in range(ATTEMPTS):
             try:
                 with self._usable().begin(write=True, buffers=True) as transaction:
+                    # Now that the lock is held: to wait for it may have taken long.
+                    self._check_place(applied=False)
                     outcomes = [self._apply(transaction, change) for change in changes]
+                self._check_place(applied=None)
                 if self._reserve_spent:
                     self._keep_reserve()
                 return outcomes
@@ -227,6 +236,8 @@ class LmdbFolder:
         raise lmdb.MapFullError("the map keeps changing")
 
     def _apply(self, transaction: "lmdb.Transaction[memoryview]", change: Change) -> Outcome:
+        if change.future.done():
+            return False  # given up while the lock was waited for: newer writes may have come
         try:
             if change.guard is not None:
                 change.guard(self._head(transaction, change.key))
@@ -363,7 +374,7 @@ def _fill_up(environment: lmdb.Environment, path: Path) -> None:
     expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if (size := path.stat().st_size) < expected:
         _log.warning("%s has %d bytes, not %d: cut short, or unused there", path, size, expected)
-        with path.open("ab") as file:
+        with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), expected - 1, 1)  # unlike truncate, never shortens
 
 
@@ -371,9 +382,14 @@ def _check_format(environment: lmdb.Environment, folder: Path, make: bool) -> No
     """Raise ``SettingError`` unless the environment is a store; if ``make``, an empty one becomes
     one.
     """
-    with environment.begin() as transaction:
-        if _is_store(transaction, folder):
-            return
+    try:
+        with environment.begin() as transaction:
+            if _is_store(transaction, folder):
+                return
+    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
+        # Damage where the format stands must not hide the files that are whole.
+        _log.error("%s is damaged: %s", folder, error)
+        return
     if not make:
         raise _bad_folder(folder, "its files are gone")
     # Only now: a write transaction waits for those of other processes.

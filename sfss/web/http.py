@@ -115,7 +115,7 @@ def refuse(
 
 def refuse_error(request: web.BaseRequest, error: errors.SfssError) -> Answer:
     """Return the refusal that ``error`` stands for."""
-    if isinstance(error, errors.Corrupt | errors.StoreFull):
+    if isinstance(error, errors.Corrupt):
         _log.error("%s", error)
     return refuse(request, STATUS[type(error)], str(error))
 

@@ -27,7 +27,7 @@ from sfss.errors import (
 )
 from sfss.record import Head, encode, new_record
 from sfss.stores.embedded import EmbeddedStore
-from sfss.stores.lmdb_folder import FORMAT_KEY
+from sfss.stores.lmdb_folder import FORMAT_KEY, Change
 from tests.servers import CHECKOUT, DEADLINE_S, lacking, wait_until
 
 KIB = 1024
@@ -743,9 +743,49 @@ async def test_what_is_cancelled_before_its_turn_is_not_done(folder: Path) -> No
         await asyncio.gather(taken, late, return_exceptions=True)
         holder.tell()
         await store.set(b"other", new_record(b"1", 1))
-    assert await body_at(store, b"taken") == b"1"
+    # The lock came too late for both: newer writes of others may have been acknowledged by then.
+    assert await body_at(store, b"taken") is None
     assert await body_at(store, b"late") is None
     assert await body_at(store, b"other") == b"1"
+    await store.close()
+
+
+async def test_writes_that_were_given_up_hold_no_bodies(folder: Path) -> None:
+    store = EmbeddedStore(folder, timeout_s=0.05)
+    with child(HOLDER, folder) as holder:
+        assert holder.heard() == "held"
+        await asyncio.gather(
+            *(store.set(b"k", new_record(bytes(MIB), 1)) for _ in range(5)), return_exceptions=True
+        )
+        for _ in range(5):
+            with pytest.raises(Unreachable) as caught:
+                await store.set(b"k", new_record(bytes(MIB), 1))
+            assert caught.value.applied is None
+        waiting = [store._queue.get_nowait() for _ in range(store._queue.qsize())]
+        assert waiting
+        assert not any(item.value for item in waiting if isinstance(item, Change))
+        holder.tell()
+    store._timeout_s = 30.0
+    await store.set(b"other", new_record(b"1", 1))
+    assert await body_at(store, b"k") is None
+    await store.close()
+
+
+async def test_a_write_that_waited_while_the_folder_was_moved_is_not_acknowledged(
+    folder: Path,
+) -> None:
+    store = EmbeddedStore(folder)
+    with child(HOLDER, folder) as holder:
+        assert holder.heard() == "held"
+        waiting = asyncio.ensure_future(store.set(b"k", new_record(b"1", 1)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(wait_until, store._queue.empty, "the writer waits for the lock")
+        await asyncio.to_thread(folder.rename, folder.with_name("away"))
+        holder.tell()
+        with pytest.raises(Unreachable, match="start sfss anew"):
+            await waiting
+    with pytest.raises(Unreachable, match="start sfss anew"):
+        await store.get(b"k")
     await store.close()
 
 
