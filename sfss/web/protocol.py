@@ -96,6 +96,8 @@ class Connection(web.RequestHandler):
             self._messages.pop()
             self._request_count -= 1
             self._fail_body("its chunks are malformed")
+            if self._idle():
+                self.force_close()  # it has answered already, and what follows makes no sense
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Take note that the client has sent all it will; return whether it still gets answers."""

@@ -263,3 +263,12 @@ def test_a_client_that_leaves_harms_nobody(hasty: Gateway, path: str) -> None:
     assert hasty.put(path, b"x").status == 200
     assert json.loads(hasty.request("GET", "/status?detail=full").body)
     assert "Traceback" not in hasty.output()
+
+
+def test_a_malformed_body_that_nobody_wanted_ends_the_connection(api: Gateway, path: str) -> None:
+    api.put(path, b"x")
+    with wire(api) as connection:
+        connection.send(head("GET", file_at(path), "Transfer-Encoding: chunked"))
+        assert connection.answer().status == 200
+        connection.send(b"no size of a chunk\r\n")
+        assert connection.ended()
