@@ -22,7 +22,7 @@ from sfss.errors import (
 )
 from sfss.keys import KeyScheme
 from sfss.record import Buffer, Head, Record, new_record
-from sfss.stores.base import Guard, Store
+from sfss.stores.base import Guard, ImmediateStore, Store
 
 Answer = TypeVar("Answer")
 
@@ -138,6 +138,8 @@ class Cluster:
         self._clock = Clock()
         # Of stores that fail: when that was logged last, and when they failed last.
         self._complaints: dict[str, tuple[float, float]] = {}
+        alone: object = stores[0] if len(stores) == 1 else None
+        self._immediate = alone if isinstance(alone, ImmediateStore) else None
         self.max_file_size = max_file_size
 
     def check(self, path: str) -> None:
@@ -148,6 +150,15 @@ class Cluster:
         """Return the file at ``path``, or None where there is none. Raises ``Corrupt``."""
         key = self._scheme.key(path)
         return await self._ask(key, lambda store, _: store.get(key))
+
+    def get_now(self, path: str) -> Record | None:
+        """Return the file at ``path`` if a store can hand it over at once; None tells nothing.
+
+        ``get`` is for all that this does not find. Raises ``BadPath``, ``Corrupt``.
+        """
+        if self._immediate is None:
+            return None
+        return self._immediate.get_now(self._scheme.key(path))
 
     async def put(self, path: str, body: Buffer, guard: Guard | None = None) -> Head:
         """Keep ``body`` at ``path`` and return its head; when this returns, the store has it.

@@ -38,7 +38,9 @@ SIBLINGS = {
     ("web.native", "web.body"): "a file is read from the body",
     ("web.native", "web.conditional"): "conditions and ranges are honoured",
     ("web.native", "web.mediatypes"): "the type of a file is guessed",
+    ("web.fast", "web.mediatypes"): "the type of a file is guessed",
     ("web.protocol", "web.access"): "connections are logged",
+    ("web.protocol", "web.fast"): "connections try the short way first",
 }
 SHARED = {"stores.base", "web.http"}
 """What every sibling may import: the contract of stores, and what all faces share."""

@@ -8,7 +8,7 @@ usable and harms no other operation.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from sfss.record import Head, Record
 
@@ -63,3 +63,14 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was begun and let go of files and connections."""
+
+
+@runtime_checkable
+class ImmediateStore(Protocol):
+    """A store that may also be read without waiting."""
+
+    def get_now(self, key: bytes) -> Record | None:
+        """Return the record under ``key`` if that needs no waiting; None tells nothing.
+
+        Raises ``Corrupt``.
+        """

@@ -100,6 +100,17 @@ class EmbeddedStore:
             value = await self._read(partial(self._folder.get, key), key)
         return None if value is None else decode(value, self.address, key)
 
+    def get_now(self, key: bytes) -> Record | None:
+        """Return the record under ``key`` unless it is absent or the store has to be mended first.
+
+        Raises ``Corrupt``, ``Unreachable``.
+        """
+        try:
+            value = self._folder.get(key)
+        except lmdb.Error:
+            return None
+        return None if value is None else decode(value, self.address, key)
+
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Keep ``record`` under ``key``; when this returns, it is on disk.
 

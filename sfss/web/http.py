@@ -8,10 +8,13 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
-from sfss import errors
+from sfss import __version__, errors
 from sfss.cluster import Cluster
 from sfss.metrics import Board
 from sfss.record import Buffer
+
+SOFTWARE: Final = f"sfss/{__version__}"
+"""What the Server field says."""
 
 CLUSTER: Final = web.AppKey("cluster", Cluster)
 BOARD: Final = web.AppKey("board", Board)

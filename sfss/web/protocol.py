@@ -20,13 +20,17 @@ from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTo
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
-from sfss import __version__
 from sfss.config import ServerSettings
 from sfss.metrics import Counters
 from sfss.web import http
 from sfss.web.access import AccessLogger
+from sfss.web.fast import ShortWay
 
-_SOFTWARE: Final = f"sfss/{__version__}"
+HEAD_LIMIT: Final = 64 * 1024
+"""Bytes among which the end of a request's head is looked for."""
+
+COPIED_BODY_LIMIT: Final = 64 * 1024
+"""Bytes of a body that are copied behind their head; a larger one is sent from where it is."""
 
 LINGERING_S: Final = 5.0
 """Seconds for which the rest of a refused body is read and dropped, so that the client, busy with
@@ -46,18 +50,27 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_answered",
         "_counters",
+        "_fed",
+        "_head",
+        "_head_size",
         "_input_ended",
         "_last_payload",
         "_open",
         "_server",
+        "_short_way",
         "_stall_check",
     )
 
     def __init__(self, server: "Server", counters: Counters, **options: Any) -> None:
         super().__init__(server, **options)
         self._server, self._counters = server, counters
+        self._short_way = server.short_way
         self._open = False
         self._answered = 0
+        # Bytes in aiohttp's parser since it was last known empty; the head that they begin with, as
+        # far as it has come, and its size once it has come whole.
+        self._fed = self._head_size = 0
+        self._head = b""
         self._stall_check: asyncio.TimerHandle | None = None
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self._input_ended = False  # nothing that may still come is looked at
@@ -81,6 +94,9 @@ class Connection(web.RequestHandler):
         """Take bytes from the client: all of them come through here, before anything is parsed."""
         if self._input_ended:
             return
+        if self._fed == 0 and self._answer_now(data):
+            return
+        self._fed_more(data)
         super().data_received(data)
         if self._messages:
             message, payload = self._messages[-1]
@@ -88,6 +104,40 @@ class Connection(web.RequestHandler):
                 self._malformed()
             else:
                 self._last_payload = payload
+
+    def _answer_now(self, data: bytes) -> bool:
+        """Answer by the short way if it can be gone: nothing is in flight, nothing is unsent."""
+        transport, waiter, short_way = self.transport, self._waiter, self._short_way
+        if transport is None or waiter is None or waiter.done() or short_way is None:
+            return False
+        if self._paused or self._server.draining or (answer := short_way.answer(data)) is None:
+            return False
+        head, body = answer
+        if len(body) > COPIED_BODY_LIMIT:
+            transport.writelines((head, body))
+        else:
+            transport.write(head + body)
+        self._counters.request(200, 0, len(body))
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        return True
+
+    def _fed_more(self, data: bytes) -> None:
+        """Count the bytes that aiohttp's parser has been given since it was last known empty."""
+        if self._fed == 0:
+            self._head, self._head_size = b"", 0
+        self._fed += len(data)
+        if not self._head_size and len(self._head) < HEAD_LIMIT:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end >= 0:
+                self._head, self._head_size = b"", end + 4
+
+    def _check_parser_empty(self, request: web.BaseRequest) -> None:
+        """Note whether the request that was just answered is all that the parser was given."""
+        chunked = "Transfer-Encoding" in request.headers
+        body_size = request.content_length or 0
+        if self._head_size and not chunked and self._fed == self._head_size + body_size:
+            self._fed = 0
 
     def _malformed(self) -> None:
         self._input_ended = True
@@ -148,7 +198,7 @@ class Connection(web.RequestHandler):
         answer = resp
         if not isinstance(answer, http.Answer):  # one that aiohttp made itself
             answer = http.refuse(request, resp.status, resp.reason)
-        answer.headers["Server"] = _SOFTWARE
+        answer.headers["Server"] = http.SOFTWARE
         if answer.status == 408:  # the rest of that body is not waited for
             self._input_ended = True
             self._fail_body("it came too late")
@@ -156,6 +206,8 @@ class Connection(web.RequestHandler):
             answer.force_close()
         sent, disconnected = await super().finish_response(request, answer, start_time)
         self._answered += 1
+        if self._idle():
+            self._check_parser_empty(request)
         if not disconnected:
             received_bytes = request.content.total_bytes
             self._counters.request(answer.status, received_bytes, answer.sent_bytes)
@@ -197,9 +249,12 @@ def _reason(error: HttpProcessingError) -> str:
 class Server(web.Server):
     """All connections of one worker. While it is ``draining``, every answer closes its own."""
 
-    def __init__(self, handler: Any, counters: Counters, **options: Any) -> None:
+    def __init__(
+        self, handler: Any, counters: Counters, short_way: ShortWay | None, **options: Any
+    ) -> None:
         super().__init__(handler, **options)
         self.draining = False
+        self.short_way = short_way
         self._counters = counters
         self._empty = asyncio.Event()
         self._empty.set()
@@ -251,9 +306,12 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
+        # The short way writes no log.
+        short_way = None if self._settings.access_log else ShortWay(self.app[http.CLUSTER])
         return Server(
             made.request_handler,
             self._counters,
+            short_way,
             request_factory=made.request_factory,
             keepalive_timeout=self._settings.keepalive_timeout_s,
             lingering_time=LINGERING_S,

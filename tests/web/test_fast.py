@@ -1,0 +1,368 @@
+"""The short way: what goes it, and that it gives the same bytes as the long one."""
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sfss.cluster import Cluster, Owner
+from sfss.config import ServerSettings
+from sfss.keys import KeyScheme
+from sfss.metrics import Board
+from sfss.record import Record, decode, new_record
+from sfss.web import protocol
+from sfss.web.app import make_app
+from sfss.web.fast import REQUEST_LIMIT, ShortWay, means_nothing
+from sfss.web.protocol import Runner
+from tests.stores.dict_store import DictStore
+from tests.stores.scripted import until
+from tests.web.client import head
+
+LARGE = bytes(range(256)) * 1024
+FILES = {"a.txt": b"0123456789", "folder/b.tar.gz": b"", "ä b.png": b"x" * 2000, "large": LARGE}
+
+BROWSERS = {
+    "chromium": [
+        "Connection: keep-alive",
+        'sec-ch-ua: "Chromium";v="156", "Not)A;Brand";v="24"',
+        "sec-ch-ua-mobile: ?0",
+        "Upgrade-Insecure-Requests: 1",
+        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)",
+        "Accept: text/html,application/xhtml+xml,image/avif,*/*;q=0.8",
+        "Sec-Fetch-Site: none",
+        "Accept-Encoding: gzip, deflate, br, zstd",
+        "Accept-Language: en-US,en;q=0.9",
+        "Cookie: a=b; c=d",
+    ],
+    "curl": ["User-Agent: curl/7.88.1", "Accept: */*"],
+    "wrk": [],
+    "nginx": ["X-Real-IP: 10.0.0.1", "X-Forwarded-For: 10.0.0.1, 10.0.0.2"],
+}
+
+
+class InstantStore(DictStore):
+    """A store that can be read at once."""
+
+    def get_now(self, key: bytes) -> Record | None:
+        """Return the record under ``key``, or None."""
+        value = self.values.get(key)
+        return None if value is None else decode(value, self.address, key)
+
+
+@dataclass
+class Gateway:
+    """An application on sockets of its own; ``taken`` counts what went the short way."""
+
+    runner: Runner
+    board: Board
+    taken: int = 0
+
+    async def exchange(self, segments: list[bytes]) -> bytes:
+        """Send ``segments`` one by one and return all that comes back until the end."""
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        ours.setblocking(False)
+        server = self.runner.server
+        assert server is not None
+        await loop.connect_accepted_socket(server, theirs)
+        answers = bytearray()
+        with ours:
+            reader = asyncio.ensure_future(read_all(ours, answers))
+            for segment in segments:
+                # What was sent before is answered by then, as a rule: both ways hold in any case.
+                for _ in range(40):
+                    await asyncio.sleep(0)
+                try:
+                    await loop.sock_sendall(ours, segment)
+                except ConnectionError:
+                    break
+            await asyncio.wait_for(reader, 30)
+        return bytes(answers)
+
+
+async def read_all(connection: socket.socket, answers: bytearray) -> None:
+    """Read to the end."""
+    loop = asyncio.get_running_loop()
+    try:
+        while piece := await loop.sock_recv(connection, 1 << 20):
+            answers += piece
+    except ConnectionError:
+        answers += b"(reset)"
+
+
+@asynccontextmanager
+async def serving(by_short_way: bool, **options: float) -> AsyncIterator[Gateway]:
+    """Serve ``FILES``, by the short way or without it."""
+    store = InstantStore()
+    cluster = Cluster([store], Owner({"dict": store}, lambda _: "dict"), KeyScheme("plain"), 2**20)
+    for path, body in FILES.items():
+        await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
+    board = Board(1)
+    board.row(0).start(os.getpid())
+    app = make_app(cluster, board, 5)
+    runner = Runner(app, ServerSettings(**options), board.row(0))  # type: ignore[arg-type]
+    # How long the rest of an ignored body is waited for; hundreds of them in the test below.
+    with patch.object(protocol, "LINGERING_S", 0.02):
+        await runner.setup()
+    gateway = Gateway(runner, board)
+    server = runner.server
+    assert server is not None
+    short_way = server.short_way  # type: ignore[attr-defined]
+
+    class Counting(ShortWay):
+        def answer(self, request: bytes) -> object:  # type: ignore[override]
+            found = short_way.answer(request)
+            gateway.taken += found is not None
+            return found
+
+    server.short_way = Counting(cluster) if by_short_way else None  # type: ignore[attr-defined]
+    try:
+        yield gateway
+    finally:
+        await runner.cleanup()
+
+
+LAST = head("GET", "/file?path=a.txt", "Connection: close")
+
+
+def undated(answers: bytes) -> bytes:
+    """Return ``answers`` without their dates."""
+    return re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate:", answers)
+
+
+async def compare(segments: list[bytes]) -> int:
+    """Assert that both ways give the same bytes; return how many requests went the short way."""
+    async with serving(True) as short, serving(False) as long:
+        one = await short.exchange(segments)
+        other = await long.exchange(segments)
+        assert undated(one) == undated(other)
+        assert short.board.statuses() == long.board.statuses()
+        assert short.board.totals() == long.board.totals()
+        return short.taken
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+@pytest.mark.parametrize("path", ["a.txt", "folder/b.tar.gz", "%C3%A4%20b.png", "large"])
+async def test_requests_of_real_clients_go_the_short_way(browser: str, path: str) -> None:
+    request = head("GET", f"/file?path={path}", *BROWSERS[browser])
+    # The first request of a connection may come before aiohttp's loop waits for it.
+    assert await compare([request, request, request, LAST]) >= 2
+
+
+async def test_after_a_request_by_the_long_way_the_short_one_is_open_again() -> None:
+    get = head("GET", "/file?path=a.txt")
+    put = head("PUT", "/file?path=new", "Content-Length: 3") + b"abc"
+    missing = head("GET", "/file?path=missing")
+    segments = [put, get, missing, get, get[:20], get[20:], get, put[:-1], put[-1:], get, LAST]
+    assert await compare(segments) == 4
+
+
+METHODS = st.sampled_from(["GET"] * 6 + ["HEAD", "PUT", "POST", "DELETE", "get", "OPTIONS"])
+TARGETS = st.sampled_from(
+    [
+        *["/file?path=a.txt"] * 5,
+        "/file?path=folder/b.tar.gz",
+        "/file?path=%C3%A4%20b.png",
+        "/file?path=%c3%a4+b.png",
+        "/file?path=%2561.txt",
+        "/file?path=a%2etxt",
+        "/file?path=large",
+        "/file?path=missing",
+        "/file?path=",
+        "/file?path=/a",
+        "/file?path=a//b",
+        "/file?path=%00",
+        "/file?path=%ff",
+        "/file?path=%zz",
+        "/file?path=a.txt&path=b",
+        "/file?path=a.txt&x=1",
+        "/file?path=a.txt#x",
+        "/file?path=a;b",
+        "/file?PATH=a.txt",
+        "/%66ile?path=a.txt",
+        "/file",
+        "http://localhost/file?path=a.txt",
+        "/files?prefix=a",
+        "/nowhere",
+        "/file?path=" + "x" * 300,
+        "/file?path=" + "%41" * 2000,
+    ]
+)
+FIELDS = st.lists(
+    st.sampled_from(
+        [
+            *(field for fields in BROWSERS.values() for field in fields),
+            "Connection: close",
+            "Connection: Keep-Alive",
+            "connection: upgrade",
+            "Upgrade: websocket",
+            "Range: bytes=0-1",
+            "range: bytes=2-",
+            'If-None-Match: "x"',
+            "If-None-Match: *",
+            "IF-MATCH: *",
+            "If-Modified-Since: Fri, 31 Dec 2100 00:00:00 GMT",
+            "Content-Length: 0",
+            "Content-Length: 3",
+            "Transfer-Encoding: chunked",
+            "Expect: 100-continue",
+            "Accept: application/json",
+            "Host: other",
+            "Host:other",
+            "X-Empty:",
+            "X-Space : x",
+            " X-Folded: x",
+            "X-Wide: \xe4",
+            "X-Tab: a\tb",
+            "X-Nul: a\0b",
+            "X-Long: " + "x" * 5000,
+            "no colon",
+        ]
+    ),
+    max_size=4,
+)
+VERSIONS = st.sampled_from(["1.1"] * 8 + ["1.0", "1.2", "2.0"])
+REQUESTS = st.builds(
+    lambda method, target, fields, version, body: (
+        head(method, target, *fields, version=version) + body
+    ),
+    *(METHODS, TARGETS, FIELDS, VERSIONS, st.sampled_from([b""] * 5 + [b"abc", b"0\r\n\r\n"])),
+)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[bytes]:
+    """Requests, each in one segment or cut, or several in one; the last closes the connection."""
+    whole = b""
+    cuts: set[int] = set()
+    for request in draw(st.lists(REQUESTS, min_size=1, max_size=5)):
+        whole += request
+        if draw(st.booleans()):
+            cuts.add(len(whole))
+        if draw(st.integers(0, 3)) == 0:
+            cuts.add(draw(st.integers(1, len(whole))))
+    ends = sorted({*cuts, len(whole)})
+    pieces = [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    # What is still waited for comes as LAST, and its end ends the connection in any case.
+    return [*(piece for piece in pieces if piece), LAST, LAST]
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@given(conversations())
+def test_both_ways_give_the_same_bytes(segments: list[bytes]) -> None:
+    asyncio.run(compare(segments))
+
+
+def block(*fields: str) -> bytes:
+    """Return a header block."""
+    return "".join(f"{field}\r\n" for field in fields).encode("latin-1") + b"\r\n"
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_a_block_of_a_real_client_means_nothing(browser: str) -> None:
+    assert means_nothing(block("Host: a", *BROWSERS[browser]))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        ["Host: a", "Host: b"],
+        ["Host: a", "X: 1", "x: 2"],
+        ["Host: a", "Range: bytes=0-"],
+        ["Host: a", "If-Range: x"],
+        ["Host: a", "Content-Length: 0"],
+        ["Host: a", "Connection: close"],
+        ["Host: a", "Connection: keep-alive, x"],
+        ["Host: a", "Transfer-Encoding: chunked"],
+        ["Host: a", "Expect: x"],
+        ["Host: a", "X: \xe4"],
+        ["Host: a", "X: a\tb"],
+        ["Host: a", "X : a"],
+        ["Host: a", " X: a"],
+        ["Host: a", "X"],
+        ["Host: a", "X: a\nRange: bytes=0-"],
+        ["Host: a", "X: a\rb"],
+        ["Host: a", "", "Y: z"],
+    ],
+)
+def test_a_block_that_may_mean_something(fields: list[str]) -> None:
+    assert not means_nothing(block(*fields))
+
+
+def test_a_block_without_its_end_means_something() -> None:
+    assert not means_nothing(b"Host: a\r\n")
+    assert not means_nothing(b"Host: a")
+    assert not means_nothing(b"")
+
+
+async def test_what_was_found_in_blocks_is_bounded() -> None:
+    async with serving(True, keepalive_timeout_s=75.0) as gateway:
+        for turn in range(3000):
+            await gateway.exchange([head("GET", "/file?path=a.txt", f"X-{turn}: x"), LAST])
+            if turn == 20:
+                break
+    store = InstantStore()
+    way = ShortWay(Cluster([store], Owner({}, lambda _: ""), KeyScheme("plain"), 1))
+    for turn in range(5000):
+        way.answer(head("GET", "/file?path=a", f"X-{turn}: x"))
+    assert len(way._verdicts) <= 1024
+    assert way.answer(head("GET", "/file?path=a", "X: " + "x" * REQUEST_LIMIT)) is None
+
+
+async def test_a_client_that_does_not_read_makes_nothing_grow() -> None:
+    async with serving(True) as gateway:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        ours.setblocking(False)
+        assert gateway.runner.server is not None
+        transport, _ = await loop.connect_accepted_socket(gateway.runner.server, theirs)
+        request = head("GET", "/file?path=large")
+        largest = 0
+        with ours:
+            for _ in range(200):
+                try:
+                    ours.send(request)
+                except BlockingIOError:
+                    break
+                for _ in range(6):
+                    await asyncio.sleep(0)
+                largest = max(largest, transport.get_write_buffer_size())
+        assert 0 < largest < 3 * len(LARGE)
+
+
+async def test_an_idle_connection_is_closed_in_time() -> None:
+    async with serving(True, keepalive_timeout_s=1.0) as gateway:
+        request = head("GET", "/file?path=a.txt")
+        answers = await gateway.exchange([request, request, request])
+        assert answers.count(b"HTTP/1.1 200 OK") == 3
+        assert gateway.taken >= 2
+
+
+async def test_a_draining_worker_closes_after_the_next_answer() -> None:
+    async with serving(True) as gateway:
+        request = head("GET", "/file?path=a.txt")
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        ours.setblocking(False)
+        assert gateway.runner.server is not None
+        await loop.connect_accepted_socket(gateway.runner.server, theirs)
+        answers = bytearray()
+        with ours:
+            reader = asyncio.ensure_future(read_all(ours, answers))
+            await loop.sock_sendall(ours, request)
+            await until(lambda: answers, "the first answer")
+            draining = asyncio.ensure_future(gateway.runner.drain(30))
+            await asyncio.sleep(0)
+            await loop.sock_sendall(ours, request)
+            await asyncio.wait_for(asyncio.gather(reader, draining), 20)
+        assert answers.count(b"HTTP/1.1 200 OK") == 2
+        assert answers.count(b"Connection: close") == 1
