@@ -251,10 +251,7 @@ def test_a_stop_finishes_requests_in_flight(tmp_path: Path) -> None:
     server = gateway(tmp_path, settings=EMBEDDED)
     with running(server):
         with closing(server.connect()) as connection:
-            connection.putrequest("PUT", "/file?path=slow")
-            connection.putheader("Content-Length", "4")
-            connection.endheaders(b"12")
-            wait_until(lambda: connections(server) == 2, "the worker has the request")
+            begin_upload(server, connection)
             (worker,) = server.workers()
             server.send(signal.SIGTERM)
             wait_until(lambda: not accepts(server), "no new connection is taken")
@@ -266,6 +263,14 @@ def test_a_stop_finishes_requests_in_flight(tmp_path: Path) -> None:
         assert not Path(f"/proc/{worker}").exists()
         server.start()
         assert server.get("slow").body == b"1234"
+
+
+def begin_upload(server: Gateway, connection: HTTPConnection) -> None:
+    """Send half of a file of four bytes to the path ``slow``."""
+    connection.putrequest("PUT", "/file?path=slow")
+    connection.putheader("Content-Length", "4")
+    connection.endheaders(b"12")
+    wait_until(lambda: connections(server) == 2, "the worker has the request")
 
 
 def connections(server: Gateway) -> int:
@@ -302,19 +307,18 @@ def test_status_counts_over_all_workers_also_dead_ones(pair: Gateway) -> None:
     assert webserver(pair)["received_bytes"] == 100
 
 
+def plain_gunicorn(folder: Path, *options: str, environ: dict[str, str]) -> Gateway:
+    """Return a gateway (not started) that gunicorn itself runs."""
+    port = free_port()
+    worker = (sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker", *options)
+    command = [*worker, "-b", f"127.0.0.1:{port}", "sfss.service:application"]
+    return Gateway(command, port, folder, {**PYTHON_ENVIRON, **environ})
+
+
 def test_plain_gunicorn_with_the_worker_class(tmp_path: Path) -> None:
     config = tmp_path / "sfss.toml"
     config.write_text(EMBEDDED)
-    port = free_port()
-    server = Gateway(
-        [
-            *(sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker", "-w", "2"),
-            *("-b", f"127.0.0.1:{port}", "sfss.service:application"),
-        ],
-        port,
-        tmp_path,
-        {**PYTHON_ENVIRON, "SFSS_CONFIG": str(config)},
-    )
+    server = plain_gunicorn(tmp_path, "-w", "2", environ={"SFSS_CONFIG": str(config)})
     with running(server):
         assert server.put("a", b"x").status == 200
         assert server.get("a").body == b"x"
@@ -467,16 +471,7 @@ def test_a_reload_can_listen_on_all_addresses_of_the_same_port(tmp_path: Path) -
 
 
 def test_plain_gunicorn_writes_the_access_log_too(tmp_path: Path) -> None:
-    port = free_port()
-    server = Gateway(
-        [
-            *(sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker"),
-            *("-b", f"127.0.0.1:{port}", "sfss.service:application"),
-        ],
-        port,
-        tmp_path,
-        {**PYTHON_ENVIRON, "SFSS_SERVER_ACCESS_LOG": "true"},
-    )
+    server = plain_gunicorn(tmp_path, environ={"SFSS_SERVER_ACCESS_LOG": "true"})
     with running(server):
         server.get("a")
         wait_until(lambda: '"GET /file?path=a HTTP/1.1" 404' in server.output(), "it is logged")
@@ -614,10 +609,7 @@ def test_the_master_hears_a_stop_while_a_reload_waits_for_an_upload(tmp_path: Pa
     settings = EMBEDDED + "[server]\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
     server = gateway(tmp_path, settings=settings)
     with running(server), closing(server.connect()) as connection:
-        connection.putrequest("PUT", "/file?path=slow")
-        connection.putheader("Content-Length", "4")
-        connection.endheaders(b"12")
-        wait_until(lambda: connections(server) == 2, "the worker has the request")
+        begin_upload(server, connection)
         (old,) = server.workers()
         server.send(signal.SIGHUP)
         wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
@@ -665,10 +657,7 @@ def test_a_new_worker_that_dies_while_old_ones_finish_is_replaced_at_once(tmp_pa
     settings = EMBEDDED + "[server]\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
     server = gateway(tmp_path, settings=settings)
     with running(server), closing(server.connect()) as connection:
-        connection.putrequest("PUT", "/file?path=slow")
-        connection.putheader("Content-Length", "4")
-        connection.endheaders(b"12")
-        wait_until(lambda: connections(server) == 2, "the worker has the request")
+        begin_upload(server, connection)
         (old,) = server.workers()
         server.send(signal.SIGHUP)
         wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
@@ -683,16 +672,7 @@ def test_a_new_worker_that_dies_while_old_ones_finish_is_replaced_at_once(tmp_pa
 def test_plain_gunicorn_reloads_to_a_new_folder(tmp_path: Path) -> None:
     config = tmp_path / "sfss.toml"
     config.write_text(EMBEDDED)
-    port = free_port()
-    server = Gateway(
-        [
-            *(sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker"),
-            *("-b", f"127.0.0.1:{port}", "sfss.service:application"),
-        ],
-        port,
-        tmp_path,
-        {**PYTHON_ENVIRON, "SFSS_CONFIG": str(config)},
-    )
+    server = plain_gunicorn(tmp_path, environ={"SFSS_CONFIG": str(config)})
     with running(server):
         assert server.put("a", b"x").status == 200
         config.write_text("[embedded]\nfolder = 'other'\n")
