@@ -24,10 +24,10 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
-from typing import Final, TypeAlias
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeAlias
 
 from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_hexdigest
 
@@ -47,7 +47,8 @@ _MAGIC: Final = b"SF"
 _FORMAT: Final = 1
 _FIELDS: Final = Struct("<2sBBIQQQ16s")
 _CHECKSUM: Final = Struct("<Q")
-HEADER_SIZE: Final = _FIELDS.size + _CHECKSUM.size
+_HEADER: Final = Struct(_FIELDS.format + "Q")
+HEADER_SIZE: Final = _HEADER.size
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -59,8 +60,11 @@ class Kind(IntEnum):
     TOMBSTONE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+_KINDS: Final = {int(kind): kind for kind in Kind}
+_NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Head(NamedTuple):
     """All of a record but its body. ``version`` 0 means unknown: the body was written raw, by
     another client.
     """
@@ -70,11 +74,10 @@ class Head:
     digest: bytes
     kind: Kind = Kind.FILE
     expiry: int = 0
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = _NO_METADATA
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A file, or the memory of its deletion."""
 
     head: Head
@@ -83,7 +86,8 @@ class Record:
 
 def new_record(body: Buffer, version: int, metadata: Mapping[str, str] | None = None) -> Record:
     """Return the record of a file just received; ``version`` in microseconds since 1970."""
-    return Record(Head(version, len(body), xxh3_128_digest(body), metadata=metadata or {}), body)
+    digest = xxh3_128_digest(body)
+    return Record(Head(version, len(body), digest, metadata=metadata or _NO_METADATA), body)
 
 
 def raw_record(body: bytes) -> Record:
@@ -96,7 +100,9 @@ def encode(record: Record) -> bytes:
     limit.
     """
     head = record.head
-    metadata = json.dumps(head.metadata, separators=(",", ":")).encode() if head.metadata else b""
+    metadata = b""
+    if head.metadata:
+        metadata = json.dumps(dict(head.metadata), separators=(",", ":")).encode()
     if len(metadata) > METADATA_LIMIT:
         raise ValueError(f"metadata has {len(metadata)} bytes; {METADATA_LIMIT} are allowed")
     fields = _FIELDS.pack(
@@ -129,29 +135,36 @@ def decode_head(value: Buffer, store: str, key: bytes) -> Head:
 def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
     if len(value) < HEADER_SIZE:
         raise Corrupt(store, key, f"a header of {HEADER_SIZE} bytes", f"{len(value)} bytes")
-    magic, form, kind, metadata_size, version, expiry, size, digest = _FIELDS.unpack_from(value)
+    magic, form, kind, metadata_size, version, expiry, size, digest, checksum = _HEADER.unpack_from(
+        value
+    )
     if magic != _MAGIC or form != _FORMAT:
         raise Corrupt(store, key, f"a record of format {_FORMAT}", f"{magic!r}, format {form}")
-    body_offset = HEADER_SIZE + min(metadata_size, METADATA_LIMIT + 1)
-    if body_offset > len(value) or metadata_size > METADATA_LIMIT:
+    if metadata_size > METADATA_LIMIT or HEADER_SIZE + metadata_size > len(value):
         raise Corrupt(store, key, "metadata within its limits", f"{metadata_size} bytes of it")
-    metadata = bytes(value[HEADER_SIZE:body_offset])
-    (expected,) = _CHECKSUM.unpack_from(value, _FIELDS.size)
-    if xxh3_64_intdigest(bytes(value[: _FIELDS.size]) + metadata) != expected:
-        raise Corrupt(store, key, f"header checksum {expected:016x}", "another")
+    body_offset = HEADER_SIZE + metadata_size
+    checked = bytes(value[: _FIELDS.size])
+    if metadata_size:
+        checked += value[HEADER_SIZE:body_offset]
+    if xxh3_64_intdigest(checked) != checksum:
+        raise Corrupt(store, key, f"header checksum {checksum:016x}", "another")
     if version > VERSION_LIMIT:
         raise Corrupt(store, key, "a version of this age", str(version))
     if len(value) - body_offset != size:
         raise Corrupt(store, key, f"a body of {size} bytes", f"{len(value) - body_offset} bytes")
-    try:
-        names = _names(metadata) if metadata else {}
-        return Head(version, size, digest, Kind(kind), expiry, names), body_offset
-    except (ValueError, RecursionError) as error:
-        raise Corrupt(store, key, "readable metadata and kind", str(error)) from error
+    if kind not in _KINDS:
+        raise Corrupt(store, key, "a file or a tombstone", f"kind {kind}")
+    metadata = _NO_METADATA
+    if metadata_size:
+        try:
+            metadata = _names(value[HEADER_SIZE:body_offset])
+        except (ValueError, RecursionError) as error:
+            raise Corrupt(store, key, "readable metadata", str(error)) from error
+    return Head(version, size, digest, _KINDS[kind], expiry, metadata), body_offset
 
 
-def _names(metadata: bytes) -> dict[str, str]:
-    names = json.loads(metadata)
+def _names(metadata: Buffer) -> dict[str, str]:
+    names = json.loads(bytes(metadata))
     if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
         raise ValueError("not an object of strings")
     return names
