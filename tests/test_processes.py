@@ -273,6 +273,16 @@ def begin_upload(server: Gateway, connection: HTTPConnection) -> None:
     wait_until(lambda: connections(server) == 2, "the worker has the request")
 
 
+def reload_beside_an_upload(server: Gateway, connection: HTTPConnection) -> tuple[int, int]:
+    """Reload while an upload keeps the one worker; return its process id and the new one's."""
+    begin_upload(server, connection)
+    (old,) = server.workers()
+    server.send(signal.SIGHUP)
+    wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
+    (new,) = set(server.workers()) - {old}
+    return old, new
+
+
 def connections(server: Gateway) -> int:
     """Return how many connections are open, the one that asks included."""
     return int(webserver(server)["connections"])
@@ -609,10 +619,7 @@ def test_the_master_hears_a_stop_while_a_reload_waits_for_an_upload(tmp_path: Pa
     settings = EMBEDDED + "[server]\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
     server = gateway(tmp_path, settings=settings)
     with running(server), closing(server.connect()) as connection:
-        begin_upload(server, connection)
-        (old,) = server.workers()
-        server.send(signal.SIGHUP)
-        wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
+        old, _ = reload_beside_an_upload(server, connection)
         wait_until(lambda: server.put("a", b"x").status == 200, "the new one serves")
         server.send(signal.SIGTERM)
         wait_until(lambda: not accepts(server), "the master has heard it")
@@ -657,11 +664,7 @@ def test_a_new_worker_that_dies_while_old_ones_finish_is_replaced_at_once(tmp_pa
     settings = EMBEDDED + "[server]\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
     server = gateway(tmp_path, settings=settings)
     with running(server), closing(server.connect()) as connection:
-        begin_upload(server, connection)
-        (old,) = server.workers()
-        server.send(signal.SIGHUP)
-        wait_until(lambda: len(server.workers()) == 2, "a new worker is beside the old one")
-        (new,) = set(server.workers()) - {old}
+        old, new = reload_beside_an_upload(server, connection)
         os.kill(new, signal.SIGKILL)
         wait_until(lambda: server.put("a", b"x").status == 200, "another one serves")
         assert old in server.workers()

@@ -181,8 +181,9 @@ class EmbeddedStore:
             async with asyncio.timeout(self._timeout_s):
                 return await item.future
         except TimeoutError:
-            reason = f"a write was not done within {self._timeout_s:g} s"
-            raise Unreachable(self.address, reason) from None
+            reason = f"nothing was done within {self._timeout_s:g} s"
+            applied = None if isinstance(item, Change) else False
+            raise Unreachable(self.address, reason, applied) from None
 
     async def _read(self, read: Callable[[], Answer], key: bytes = b"database") -> Answer:
         """Return what ``read`` returns; let the writer thread mend what can be mended."""
@@ -236,8 +237,6 @@ class _Writer:
     def _change(self, changes: Sequence[Change]) -> list[Outcome]:
         try:
             return self._settle(changes)
-        except Unreachable as error:
-            return [error for _ in changes]
         except Exception as error:
             # The thread has to live, and everybody who waits has to hear.
             _log.exception("store %s: a batch of %d writes failed", self._address, len(changes))
@@ -246,6 +245,8 @@ class _Writer:
     def _settle(self, changes: Sequence[Change]) -> list[Outcome]:
         try:
             return self._folder.commit(changes)
+        except Unreachable as error:
+            return [error for _ in changes]
         except lmdb.Error as error:
             reason = self._folder.why_full(error, sum(change.size for change in changes))
             if len(changes) > 1 and (reason or isinstance(error, lmdb.TxnFullError)):

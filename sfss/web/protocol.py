@@ -26,8 +26,8 @@ from sfss.web import http
 from sfss.web.access import AccessLogger
 from sfss.web.fast import ShortWay
 
-HEAD_LIMIT: Final = 64 * 1024
-"""Bytes among which the end of a request's head is looked for."""
+HEAD_LIMIT: Final = 16 * 1024
+"""Bytes among which the end of a request's head is looked for, to come back to the short way."""
 
 COPIED_BODY_LIMIT: Final = 64 * 1024
 """Bytes of a body that are copied behind their head; a larger one is sent from where it is."""
@@ -94,9 +94,10 @@ class Connection(web.RequestHandler):
         """Take bytes from the client: all of them come through here, before anything is parsed."""
         if self._input_ended:
             return
-        if self._fed == 0 and self._answer_now(data):
-            return
-        self._fed_more(data)
+        if self._short_way is not None:
+            if self._fed == 0 and self._answer_now(self._short_way, data):
+                return
+            self._fed_more(data)
         super().data_received(data)
         if self._messages:
             message, payload = self._messages[-1]
@@ -105,10 +106,10 @@ class Connection(web.RequestHandler):
             else:
                 self._last_payload = payload
 
-    def _answer_now(self, data: bytes) -> bool:
+    def _answer_now(self, short_way: ShortWay, data: bytes) -> bool:
         """Answer by the short way if it can be gone: nothing is in flight, nothing is unsent."""
-        transport, waiter, short_way = self.transport, self._waiter, self._short_way
-        if transport is None or waiter is None or waiter.done() or short_way is None:
+        transport, waiter = self.transport, self._waiter
+        if transport is None or waiter is None or waiter.done():
             return False
         if self._paused or self._server.draining or (answer := short_way.answer(data)) is None:
             return False

@@ -901,3 +901,27 @@ async def test_damaged_pages_of_the_database_are_damage_and_not_a_store_out_of_r
                 found.add(type(error))
         await store.close()
         assert found == {Corrupt}
+
+
+async def test_a_read_that_waits_too_long_for_a_repair_speaks_of_no_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EmbeddedStore(folder, timeout_s=0.05)
+    await store.set(b"warm", new_record(b"1", 1))
+
+    def resized(_: bytes) -> bytes:
+        raise lmdb.MapResizedError("another process has grown the map")
+
+    monkeypatch.setattr(store._folder, "get", resized)
+    with child(HOLDER, folder) as holder:
+        assert holder.heard() == "held"
+        # It keeps the writer thread from mending anything.
+        waiting = asyncio.ensure_future(store.set(b"k", new_record(b"1", 1)))
+        await asyncio.sleep(0)
+        with pytest.raises(Unreachable) as caught:
+            await store.get(b"k")
+        assert caught.value.applied is False
+        with pytest.raises(Unreachable):
+            await waiting
+        holder.tell()
+    await store.close()
