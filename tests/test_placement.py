@@ -1,4 +1,6 @@
-"""Which node a key belongs to: pinned in a golden file, and the same as twemproxy's choice."""
+"""Which stores a key belongs to: pinned in golden files, and the same as twemproxy's and Photosrv's
+choice.
+"""
 
 import json
 import socket
@@ -7,11 +9,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
+from types import SimpleNamespace
 
 import pytest
+from uhashring import HashRing
 
 from sfss.keys import KeyScheme
-from sfss.placement import KetamaRing
+from sfss.placement import (
+    ChashShards,
+    JumpShards,
+    KetamaRing,
+    Mirror,
+    Shard,
+    jump,
+    leveldb_hash,
+    siphash,
+)
 from tests.servers import Server, memcached, nutcracker, running
 
 GOLDEN = Path(__file__).parent / "golden" / "placement-ketama.json"
@@ -44,6 +57,15 @@ def test_golden_placement(name: str) -> None:
     golden = json.loads(GOLDEN.read_text())[name]
     assert golden["addresses"] == RINGS[name]
     assert owners(RINGS[name]) == golden["owners"], "files on running clusters would be lost"
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_golden_orders(name: str) -> None:
+    """All stores in order, each as its number in the list: the first N hold the N copies."""
+    golden = json.loads((GOLDEN.parent / "placement-ketama-orders.json").read_text())[name]
+    ring = KetamaRing(RINGS[name])
+    found = {key.decode(): list(map(RINGS[name].index, ring.order(key))) for key in KEYS}
+    assert found == golden, "files on running clusters would be lost"
 
 
 @pytest.mark.parametrize("addresses", RINGS.values())
@@ -86,7 +108,158 @@ def test_every_node_has_a_share(addresses: list[str]) -> None:
 
 def test_a_ring_of_one() -> None:
     ring = KetamaRing(["10.0.0.1:11211"])
-    assert ring.order(b"k") == [ring.owner(b"k")] == ["10.0.0.1:11211"]
+    assert list(ring.order(b"k")) == [ring.owner(b"k")] == ["10.0.0.1:11211"]
+
+
+@pytest.mark.parametrize("addresses", RINGS.values())
+def test_the_answers_are_those_of_uhashring(addresses: list[str]) -> None:
+    names = {address.removesuffix(":11211"): address for address in addresses}
+    theirs, ring = HashRing(list(names), hash_fn="ketama"), KetamaRing(addresses)
+    for key in map(str, range(3000)):
+        assert ring.owner(key.encode()) == names[theirs.get_node(key)]
+        order = [names[node["nodename"]] for node in theirs.range(key)]
+        assert list(ring.order(key.encode())) == order
+
+
+# Around every point of a ring: md5 gives no key for a point, so the ring is given the point.
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+def test_a_key_on_a_point_belongs_to_the_next(monkeypatch: pytest.MonkeyPatch, beside: int) -> None:
+    addresses = RINGS["three"]
+    theirs, ring = HashRing(addresses, hash_fn="ketama"), KetamaRing(addresses)
+    for point, _ in theirs.get_points():
+        word = (point + beside) % (1 << 32)
+        digest = SimpleNamespace(digest=lambda word=word: word.to_bytes(4, "little"))
+        monkeypatch.setattr("sfss.placement.md5", lambda _, digest=digest: digest)
+        monkeypatch.setattr(theirs, "hashi", lambda _, word=word: word)
+        assert ring.owner(b"") == theirs.get_node("")
+        assert list(ring.order(b"")) == [node["nodename"] for node in theirs.range("")]
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("addresses", RINGS.values())
+def test_primaries_are_the_first_of_the_order_and_handoffs_the_rest(
+    addresses: list[str], copies: int
+) -> None:
+    ring = KetamaRing(addresses, copies)
+    for key in KEYS:
+        primaries, handoffs = ring.primaries(key), ring.handoffs(key)
+        assert [*primaries, *handoffs] == list(ring.order(key))
+        assert len(primaries) == min(copies, len(addresses))
+
+
+def test_a_removed_store_costs_each_key_at_most_one_copy() -> None:
+    addresses = RINGS["five by name"]
+    before, after = KetamaRing(addresses, 3), KetamaRing(addresses[1:], 3)
+    for key in KEYS:
+        kept = set(before.primaries(key)) - {addresses[0]}
+        assert kept <= set(after.primaries(key))
+
+
+# -- shards
+
+SHARDS = [Shard(f"shard{number}", (f"a{number}", f"b{number}")) for number in range(1, 6)]
+WEIGHTED = [Shard("large", ("a:80", "b:80"), 3), Shard("small", ("c:80",)), Shard("none", (), 0)]
+CHOOSERS: dict[str, type[JumpShards] | type[ChashShards]] = {
+    "jump": JumpShards,
+    "chash": ChashShards,
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "siphashed", "jumped", "chashed"),
+    [
+        (b"a", 0x96C20860CD93A249, 1, 3),
+        (b"foo", 0xDDE38BD48EAE7414, 4, 1),
+        (b"baz", 0x665E159A7E18356C, 5, 2),
+        (b"a/b/c", 0x52F5756E9C17045F, 3, 4),
+    ],
+)
+def test_the_placements_of_photosrv(key: bytes, siphashed: int, jumped: int, chashed: int) -> None:
+    assert siphash(key) == siphashed
+    assert JumpShards(SHARDS).shard(key) == SHARDS[jumped - 1]
+    assert ChashShards(SHARDS).shard(key) == SHARDS[chashed - 1]
+    assert JumpShards(SHARDS).primaries(key) == (f"a{jumped}", f"b{jumped}")
+    assert ChashShards(SHARDS).primaries(key) == (f"a{chashed}", f"b{chashed}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"", 0xBC9F1D34),
+        (b"\x62", 0xEF1345C4),
+        (b"\xc3\x97", 0x5B663814),
+        (b"\xe2\x99\xa5", 0x323C078F),
+        (b"\xe1\x80\xb9\x32", 0xED21633A),
+    ],
+)
+def test_the_hashes_of_leveldb(text: bytes, expected: int) -> None:
+    """From its own util/hash_test.cc."""
+    assert leveldb_hash(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("key_hash", "buckets", "expected"),
+    [
+        (0, 1, 0),
+        (1, 1, 0),
+        (42, 57, 43),
+        (0xDEAD10CC, 1, 0),
+        (0xDEAD10CC, 666, 361),
+        (256, 1024, 520),
+    ],
+)
+def test_jumps_of_the_paper(key_hash: int, buckets: int, expected: int) -> None:
+    """As in other implementations of it."""
+    assert jump(key_hash, buckets) == expected
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_golden_shards(name: str) -> None:
+    golden = json.loads((GOLDEN.parent / f"placement-{name}.json").read_text())
+    for title, shards in (("five equal", SHARDS), ("weighted", WEIGHTED)):
+        chooser = CHOOSERS[name](shards)
+        found = {key.decode(): chooser.shard(key).name for key in KEYS}
+        assert found == golden[title], "files on running clusters would be lost"
+
+
+def test_weights_choose_among_the_expanded_list() -> None:
+    expanded = [Shard(name, ()) for name in ("large#0", "large#1", "large#2", "small#0")]
+    for chooser in CHOOSERS.values():
+        weighted, equal = chooser(WEIGHTED), chooser(expanded)
+        for key in KEYS:
+            assert weighted.shard(key).name == equal.shard(key).name.partition("#")[0]
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_a_shard_gets_keys_by_its_weight(name: str) -> None:
+    chooser = CHOOSERS[name](WEIGHTED)
+    owners = [chooser.shard(b"%d" % number).name for number in range(4000)]
+    assert owners.count("none") == 0
+    assert 600 < owners.count("small") < 1400
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_a_further_shard_takes_keys_and_moves_no_others(name: str) -> None:
+    before, after = CHOOSERS[name](SHARDS[:-1]), CHOOSERS[name](SHARDS)
+    moved = {key: after.shard(key) for key in KEYS if after.shard(key) != before.shard(key)}
+    assert set(map(id, moved.values())) == {id(SHARDS[-1])}
+    assert len(moved) < len(KEYS) / 3
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
+def test_shards_without_weight_are_refused(name: str) -> None:
+    for shards in ([], [Shard("one", ("a",), 0)]):
+        with pytest.raises(ValueError, match="weight"):
+            CHOOSERS[name](shards)
+
+
+def test_nobody_stands_in_for_shards_and_mirrors() -> None:
+    for placement in (JumpShards(SHARDS), ChashShards(SHARDS), Mirror(["a", "b"])):
+        assert placement.handoffs(b"k") == ()
+
+
+def test_a_mirror_holds_everything_everywhere() -> None:
+    assert Mirror(["b", "a", "c"]).primaries(b"k") == ("b", "a", "c")
 
 
 @pytest.fixture(name="twemproxy", scope="module")
