@@ -78,6 +78,14 @@ class Contender:
         """Raise ``Void`` unless answers are right, before (``requests`` None) and after a round."""
         raise NotImplementedError
 
+    def measure(self, number: int, seconds: int) -> tuple[dict[str, float], float]:
+        """Put the load of round ``number`` on it, with wrk unless it is no HTTP.
+
+        Return ``requests``, ``rate``, ``p50_us`` and ``p99_us``, and the CPU seconds of the load.
+        """
+        text, load_cpu_s = _wrk(self.load(number), self.servers[0], seconds)
+        return _counts(self, number, text), load_cpu_s
+
     def pids(self) -> list[int]:
         """Return the processes of all servers."""
         return families(server.pid for server in self.servers)
@@ -245,11 +253,10 @@ def _round(contender: Contender, number: int, seconds: int) -> Round:
     contender.check(number, None)
     pids = contender.pids()
     before_s = cpu_s(pids)
-    text, load_cpu_s = _wrk(contender.load(number), contender.servers[0], seconds)
+    counts, load_cpu_s = contender.measure(number, seconds)
     spent_s = cpu_s(pids) - before_s
     if contender.pids() != pids:
         raise Void(f"{contender.name}: a process has been replaced")
-    counts = _counts(contender, number, text)
     elapsed_s = counts["requests"] / counts["rate"]
     contender.check(number, int(counts["requests"]))
     return Round(
@@ -265,18 +272,24 @@ def _round(contender: Contender, number: int, seconds: int) -> Round:
 
 def _wrk(load: Load, server: Server, seconds: int) -> tuple[str, float]:
     """Return what wrk prints, and the CPU seconds that it used."""
-    command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{load.connections}"]
+    command = ["wrk", "-t1", f"-c{load.connections}"]
     command += [f"-d{seconds}s", "--latency", "--timeout", "30s"]
     for header in load.headers:
         command += ["-H", header]
     if load.script:
         command += ["-s", str(BENCH / load.script)]
     command += [f"http://{server.address}{load.target}", "--", *load.arguments]
+    return run_load(command)
+
+
+def run_load(command: Sequence[str]) -> tuple[str, float]:
+    """Run a load on its core; return what it prints, and the CPU seconds that it used."""
+    pinned = ["taskset", "-c", str(LOAD_CORE), *command]
     before = os.times()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(pinned, capture_output=True, text=True, check=False)
     after = os.times()
     if done.returncode:
-        raise Void(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
+        raise Void(f"{command[0]} ended with {done.returncode}: {done.stdout}{done.stderr}")
     used_s = after.children_user + after.children_system
     return done.stdout, used_s - before.children_user - before.children_system
 

@@ -18,6 +18,7 @@ from tests.servers import (
     free_port,
     gateway,
     memcached,
+    node,
 )
 
 _PLAIN_HANDLER: Final = Path(__file__).with_name("plain_handler.py")
@@ -96,6 +97,11 @@ def sfss_over(folder: Path, memcached_port: int) -> Gateway:
     server = f"127.0.0.1:{memcached_port}"
     settings = f'[cluster]\nkind = "nodes"\n[memcached]\nservers = ["{server}"]\n'
     return pinned(gateway(folder, "--workers", "1", settings=settings))
+
+
+def sfss_node(folder: Path) -> Server:
+    """Return a node over a store of its own."""
+    return pinned(node(folder))
 
 
 def pinned_memcached(folder: Path) -> Server:

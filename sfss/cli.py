@@ -3,11 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
 
 from sfss import __version__
 from sfss.config import DECLARATIONS, Setting, as_toml
 from sfss.errors import SettingError
+from sfss.node_commands import NodeSettings
+from sfss.node_process import DEFAULT_ADDRESS, read_address, run
 from sfss.service import read_settings
 from sfss.worker import Gateway
 
@@ -31,18 +35,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    overrides: dict[str, Setting] = {
-        key: value for key in _FLAGS.values() if (value := getattr(options, key)) is not None
-    }
     try:
-        if options.command == "config":
-            print(as_toml(read_settings(options.config, overrides)), end="")
-            return 0
-        Gateway(options.config, overrides).run()
+        _COMMANDS[options.command](options)
         return 0
     except SettingError as error:
         print(f"sfss: {error}", file=sys.stderr)
         return 2
+
+
+def _serve(options: argparse.Namespace) -> None:
+    Gateway(options.config, _overrides(options)).run()
+
+
+def _print_settings(options: argparse.Namespace) -> None:
+    print(as_toml(read_settings(options.config, _overrides(options))), end="")
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Setting]:
+    values = vars(options)
+    return {key: values[key] for key in _FLAGS.values() if values[key] is not None}
+
+
+def _node(options: argparse.Namespace) -> None:
+    values = vars(options)
+    settings = NodeSettings(**{entry.name: values[entry.name] for entry in fields(NodeSettings)})
+    for entry in fields(NodeSettings):
+        if not entry.metadata["check"].holds(values[entry.name]):
+            allowed = f"{entry.metadata['check'].allowed} is expected"
+            found = f"is {values[entry.name]!r}"
+            raise SettingError("command line", _flag(entry.name), found, allowed)
+    run(read_address(options.listen), Path(options.store), settings)
+
+
+_COMMANDS: Final = {"serve": _serve, "config": _print_settings, "node": _node}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +89,38 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         help="print the settings in force, as TOML",
     )
+    _add_node(commands)
     return parser
+
+
+def _add_node(commands: Any) -> None:
+    parser = commands.add_parser(
+        "node",
+        allow_abbrev=False,
+        help="serve an embedded store in the memcached protocol",
+        description="Serve an embedded store in the memcached protocol.",
+    )
+    parser.add_argument(
+        "--listen",
+        default=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help=f"address to listen on (default: {DEFAULT_ADDRESS})",
+    )
+    parser.add_argument(
+        "--store", required=True, metavar="FOLDER", help="folder of the items, made if missing"
+    )
+    for entry in fields(NodeSettings):
+        help = f"{entry.metadata['help']} (default: {entry.default})"
+        if entry.type is bool:
+            parser.add_argument(_flag(entry.name), action="store_true", help=help)
+        else:
+            parser.add_argument(
+                _flag(entry.name), type=int, default=entry.default, metavar="NUMBER", help=help
+            )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _settings_parser() -> argparse.ArgumentParser:

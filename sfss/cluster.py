@@ -22,7 +22,7 @@ from sfss.errors import (
 )
 from sfss.keys import KeyScheme
 from sfss.record import Buffer, Head, Record, new_record
-from sfss.stores.base import Guard, ImmediateStore, Store
+from sfss.stores.base import Guard, Store, Use, ViewableStore
 
 Answer = TypeVar("Answer")
 
@@ -138,8 +138,12 @@ class Cluster:
         self._clock = Clock()
         # Of stores that fail: when that was logged last, and when they failed last.
         self._complaints: dict[str, tuple[float, float]] = {}
-        alone: object = stores[0] if len(stores) == 1 else None
-        self._immediate = alone if isinstance(alone, ImmediateStore) else None
+        self._viewable = {
+            store.address: store for store in stores if isinstance(store, ViewableStore)
+        }
+        self._only = next(iter(self._viewable.values()), None) if len(stores) == 1 else None
+        self.state = self._only.state if self._only is not None else lambda: 0
+        """Returns a number that is another after every change; see ``ViewableStore.state``."""
         self.max_file_size = max_file_size
 
     def check(self, path: str) -> None:
@@ -151,14 +155,17 @@ class Cluster:
         key = self._scheme.key(path)
         return await self._ask(key, lambda store, _: store.get(key))
 
-    def get_now(self, path: str) -> Record | None:
-        """Return the file at ``path`` if a store can hand it over at once; None tells nothing.
+    def key(self, path: str) -> bytes:
+        """Return what the stores are asked for when somebody names ``path``."""
+        return self._scheme.key(path)
 
-        ``get`` is for all that this does not find. Raises ``BadPath``, ``Corrupt``.
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
+
+        The store that ``get`` would ask first is asked, and no other.
         """
-        if self._immediate is None:
-            return None
-        return self._immediate.get_now(self._scheme.key(path))
+        store = self._only or self._viewable.get(self._placement.candidates(key)[0].address)
+        return store is not None and store.view(key, use)
 
     async def put(self, path: str, body: Buffer, guard: Guard | None = None) -> Head:
         """Keep ``body`` at ``path`` and return its head; when this returns, the store has it.

@@ -25,6 +25,7 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 import json
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeAlias
@@ -43,6 +44,7 @@ METADATA_LIMIT: Final = 65_536
 VERSION_LIMIT: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999: no calendar goes on."""
 
+_SHORT_METADATA: Final = 256
 _MAGIC: Final = b"SF"
 _FORMAT: Final = 1
 _FIELDS: Final = Struct("<2sBBIQQQ16s")
@@ -51,6 +53,9 @@ _HEADER: Final = Struct(_FIELDS.format + "Q")
 HEADER_SIZE: Final = _HEADER.size
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+digest_of = xxh3_128_digest
+"""The digest of a body, 16 bytes."""
 
 
 class Kind(IntEnum):
@@ -90,16 +95,25 @@ def new_record(body: Buffer, version: int, metadata: Mapping[str, str] | None = 
     return Record(Head(version, len(body), digest, metadata=metadata or _NO_METADATA), body)
 
 
+def raw_head(body: Buffer) -> Head:
+    """Return the head for a body that some other client stored without a header."""
+    return Head(0, len(body), digest_of(body))
+
+
 def raw_record(body: bytes) -> Record:
     """Return the record for a body that some other client stored without a header."""
-    return Record(Head(0, len(body), xxh3_128_digest(body)), body)
+    return Record(raw_head(body), body)
 
 
 def encode(record: Record) -> bytes:
     """Return ``record`` as it is kept in a store; raise ValueError when its metadata is over the
     limit.
     """
-    head = record.head
+    return b"".join((encode_head(record.head), record.body))
+
+
+def encode_head(head: Head) -> bytes:
+    """Return what stands before the body in a record with ``head``; errors as in ``encode``."""
     metadata = b""
     if head.metadata:
         metadata = json.dumps(dict(head.metadata), separators=(",", ":")).encode()
@@ -109,7 +123,7 @@ def encode(record: Record) -> bytes:
         _MAGIC, _FORMAT, head.kind, len(metadata), head.version, head.expiry, head.size, head.digest
     )
     checksum = _CHECKSUM.pack(xxh3_64_intdigest(fields + metadata))
-    return b"".join((fields, checksum, metadata, record.body))
+    return fields + checksum + metadata
 
 
 def decode(value: Buffer, store: str, key: bytes) -> Record:
@@ -143,9 +157,9 @@ def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
     if metadata_size > METADATA_LIMIT or HEADER_SIZE + metadata_size > len(value):
         raise Corrupt(store, key, "metadata within its limits", f"{metadata_size} bytes of it")
     body_offset = HEADER_SIZE + metadata_size
-    checked = bytes(value[: _FIELDS.size])
+    checked = value[: _FIELDS.size]
     if metadata_size:
-        checked += value[HEADER_SIZE:body_offset]
+        checked = bytes(checked) + value[HEADER_SIZE:body_offset]
     if xxh3_64_intdigest(checked) != checksum:
         raise Corrupt(store, key, f"header checksum {checksum:016x}", "another")
     if version > VERSION_LIMIT:
@@ -157,14 +171,24 @@ def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
     metadata = _NO_METADATA
     if metadata_size:
         try:
-            metadata = _names(value[HEADER_SIZE:body_offset])
+            metadata = _names(bytes(value[HEADER_SIZE:body_offset]))
         except (ValueError, RecursionError) as error:
             raise Corrupt(store, key, "readable metadata", str(error)) from error
     return Head(version, size, digest, _KINDS[kind], expiry, metadata), body_offset
 
 
-def _names(metadata: Buffer) -> dict[str, str]:
-    names = json.loads(bytes(metadata))
+def _names(metadata: bytes) -> Mapping[str, str]:
+    # Few metadata are different, most say no more than a type.
+    return _read_names(metadata) if len(metadata) > _SHORT_METADATA else _short_names(metadata)
+
+
+@lru_cache(maxsize=1024)
+def _short_names(metadata: bytes) -> Mapping[str, str]:
+    return _read_names(metadata)
+
+
+def _read_names(metadata: bytes) -> Mapping[str, str]:
+    names = json.loads(metadata)
     if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
         raise ValueError("not an object of strings")
-    return names
+    return MappingProxyType(names)

@@ -22,7 +22,7 @@ from sfss.placement import KetamaRing
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
 from sfss.web.app import make_app
-from sfss.web.protocol import Runner
+from sfss.web.server import Runner
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 

@@ -6,6 +6,7 @@ what still comes over open connections, tells those clients to close, and ends w
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -24,7 +25,7 @@ from sfss import __version__, service
 from sfss.config import ServerSettings, Setting, Settings
 from sfss.errors import SettingError, SfssError
 from sfss.metrics import ROWS, Board
-from sfss.web.protocol import Runner
+from sfss.web.server import Runner
 
 IDLE_GRACE_S: Final = 3.0
 """Seconds that a stopping worker waits for a last request on an idle connection.
@@ -116,6 +117,9 @@ class Worker(base.Worker):  # type: ignore[misc]
         for listener in self.sockets:
             await web.SockSite(runner, listener.sock, backlog=self.cfg.backlog).start()
         self.counters.start(os.getpid())
+        # What is there now stays: no later collection has to look through it, which takes a while.
+        gc.collect()
+        gc.freeze()
         return runner
 
     async def _give_up(self, reason: str) -> NoReturn:

@@ -231,6 +231,18 @@ hstore:
     return Server([program, "-confdir", str(home / "conf")], port, folder)
 
 
+def node(folder: Path, *options: str) -> Server:
+    """Return an ``sfss node`` (not started) over a store under ``folder``; see ``node_folder``."""
+    port = free_port()
+    command = [*SFSS, "node", "--listen", f"127.0.0.1:{port}", *options]
+    return Server([*command, "--store", f"node-{port}"], port, folder, PYTHON_ENVIRON)
+
+
+def node_folder(server: Server) -> Path:
+    """Return where a node keeps its store."""
+    return server.folder / f"node-{server.port}"
+
+
 def gateway(
     folder: Path, *options: str, settings: str = "", environ: Mapping[str, str] | None = None
 ) -> "Gateway":

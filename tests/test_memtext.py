@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from random import Random
 
 import pytest
 from hypothesis import assume, given
@@ -10,7 +11,17 @@ from hypothesis import strategies as st
 from sfss import memtext
 from sfss.errors import BadPath
 from sfss.keys import KEY_LIMIT, KeyScheme
-from sfss.memtext import BadKey, BadReply, Reply, ReplyParser, Stat, Status, Value
+from sfss.memtext import (
+    AnswerParser,
+    BadKey,
+    BadReply,
+    Grammar,
+    Reply,
+    ReplyParser,
+    Stat,
+    Status,
+    Value,
+)
 
 VALUE_LIMIT = 1000
 
@@ -37,6 +48,12 @@ def byte_by_byte(text: bytes) -> list[bytes]:
 
 def test_get_command() -> None:
     assert memtext.get_command(b"k") == b"get k\r\n"
+
+
+@given(st.lists(st.from_regex(rb"[!-~]{1,250}", fullmatch=True).filter(memtext.is_safe_key)))
+def test_get_commands_are_one_for_each_key(keys: list[bytes]) -> None:
+    each = b"".join(map(memtext.get_command, keys))
+    assert (memtext.get_commands(keys) if keys else b"") == each
 
 
 def test_set_command_has_exptime_0_and_the_exact_size() -> None:
@@ -259,3 +276,273 @@ def test_any_bytes_give_replies_or_a_bad_reply(noise: bytes) -> None:
             parse(byte_by_byte(noise))
     else:
         assert parse(byte_by_byte(noise))[0] == replies
+
+
+# -- answers
+
+A_VALUE = b"VALUE k 5 3\r\nabc\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "grammar", "keys"),
+    [
+        (b"VALUE other 5 3\r\nabc\r\nEND\r\n", memtext.GET, [b"k"]),
+        (b"VALUE K 5 3\r\nabc\r\nEND\r\n", memtext.GET, [b"k"]),
+        (b"VALUE kk 5 3\r\nabc\r\nEND\r\n", memtext.GET, [b"k"]),
+        (A_VALUE + A_VALUE + b"END\r\n", memtext.GET, [b"k"]),
+        (A_VALUE + b"STORED\r\n", memtext.GET, [b"k"]),
+        (b"STORED\r\n", memtext.GET, [b"k"]),
+        (b"NOT_FOUND\r\n", memtext.GET, [b"k"]),
+        (b"STAT pid 1\r\nEND\r\n", memtext.GET, [b"k"]),
+        (A_VALUE + b"END\r\n", memtext.STATS, ()),
+        (b"END\r\n", memtext.SET, ()),
+        (b"VERSION 1\r\n", memtext.DELETE, ()),
+        (b"".join(b"STAT %d 0\r\n" % number for number in range(10_001)), memtext.STATS, ()),
+    ],
+)
+def test_what_does_not_answer_the_command(text: bytes, grammar: Grammar, keys: list[bytes]) -> None:
+    for pieces in ([text], byte_by_byte(text)):
+        parser = AnswerParser(VALUE_LIMIT)
+        with pytest.raises(BadReply):
+            for piece in pieces:
+                parser.feed(piece)
+                assert parser.next_answer(grammar, keys) is None
+
+
+def test_answers() -> None:
+    parser = AnswerParser(VALUE_LIMIT)
+    parser.feed(A_VALUE + b"VALUE l 0 0\r\n\r\nEND\r\nSTAT pid 1\r\nEND\r\nSERVER_ERROR x\r\n")
+    found = parser.next_answer(memtext.GET, [b"k", b"l"])
+    assert found is not None
+    assert (found.status.word, found.stats) == ("END", {})
+    assert found.values == [Value(b"k", 5, b"abc"), Value(b"l", 0, b"")]
+    assert parser.next_answer(memtext.STATS) == memtext.Answer(Status("END"), [], {"pid": "1"})
+    assert parser.next_answer(memtext.SET) == memtext.Answer(Status("SERVER_ERROR", "x"))
+    assert parser.next_answer(memtext.SET) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "in_step"),
+    [("END", True), ("SERVER_ERROR", True), ("CLIENT_ERROR", False), ("ERROR", False)],
+)
+def test_after_which_words_a_server_is_in_step(word: str, in_step: bool) -> None:
+    assert memtext.Answer(Status(word)).in_step is in_step
+
+
+# -- items: the hot path, held to the same answers
+
+Item = tuple[bytes | None, int]
+
+KEYS = [b"k", b"kk", b"a/b%20c.png"]
+
+
+def received(parser: AnswerParser, text: bytes, size: int) -> None:
+    """Let ``text`` come in as a socket would bring it, where the parser says."""
+    while text:
+        room = parser.room(size)
+        assert len(room) > 0
+        part = text[: len(room)]
+        room[: len(part)] = part
+        parser.received(len(part))
+        text = text[len(part) :]
+
+
+def items(
+    pieces: Iterable[bytes], asked: list[bytes], release: bool = True
+) -> tuple[list[Item], str]:
+    """Return the items for the keys ``asked``, and how it ended."""
+    parser, found = AnswerParser(VALUE_LIMIT), list[tuple[bytes | memoryview | None, int]]()
+    keys = list(asked)
+    try:
+        for piece in pieces:
+            received(parser, piece, len(piece))
+            while keys and (item := parser.next_item(keys[0])) is not None:
+                body, flags = item
+                found.append((bytes(body) if release and body is not None else body, flags))
+                del keys[0], body, item
+    except BadReply:
+        end = "bad"
+    else:
+        end = "whole" if parser.empty() else "more"
+    return [(None if body is None else bytes(body), flags) for body, flags in found], end
+
+
+def items_by_the_long_way(text: bytes, asked: list[bytes]) -> tuple[list[Item], str]:
+    """Return what ``items`` should, by ``next_answer`` and the checks of a connection."""
+    parser, found = AnswerParser(VALUE_LIMIT), list[Item]()
+    parser.feed(text)
+    try:
+        for key in asked:
+            answer = parser.next_answer(memtext.GET, [key])
+            if answer is None:
+                break
+            if not answer.in_step:
+                return found, "bad"
+            told = answer.status.word == "END" and answer.values
+            found.append((answer.values[0].body, answer.values[0].flags) if told else (None, 0))
+    except BadReply:
+        return found, "bad"
+    return found, "whole" if parser.empty() else "more"
+
+
+def whole_value(key: bytes, flags: bytes, size: bytes, body: bytes, end: bytes) -> bytes:
+    return b"VALUE %b %b %b\r\n%b%b" % (key, flags, size, body, end)
+
+
+BODIES = st.binary(max_size=40) | st.sampled_from(
+    [b"\r\nEND\r\n", b"END\r\nVALUE k 5 3\r\nabc\r\nEND\r\n", b"x" * 900, b"y" * VALUE_LIMIT]
+)
+GOOD = st.builds(
+    lambda key, flags, body: whole_value(key, flags, b"%d" % len(body), body, b"\r\nEND\r\n"),
+    st.sampled_from(KEYS),
+    st.sampled_from([b"0", b"1398145025"]),
+    BODIES,
+)
+ODD = st.builds(
+    whole_value,
+    st.sampled_from([*KEYS, b"K", b"", b"k" * 251]),
+    st.sampled_from([b"0", b"-1", b"4294967295", b"4294967296", b"-2147483649", b"+1", b"1_0"]),
+    st.sampled_from([b"0", b"3", b"003", b"3 77", b"03 ", b" 3", b"3_", b"0000000000003", b"1001"]),
+    st.sampled_from([b"", b"abc", b"abcd", b"x" * 1001]),
+    st.sampled_from([b"\r\nEND\r\n", b"END\r\n", b"\r\nSERVER_ERROR x\r\n", b"\r\n" + A_VALUE]),
+)
+LINES = st.sampled_from([b"END\r\n", b"SERVER_ERROR no\r\n", b"ERROR\r\n", b"STORED\r\n", b"x"])
+
+
+@given(
+    st.lists(GOOD | GOOD | GOOD | ODD | LINES, max_size=8),
+    st.lists(st.sampled_from(KEYS), max_size=8),
+    st.booleans(),
+    st.booleans(),
+    st.data(),
+)
+def test_items_are_what_the_answers_say(
+    texts: list[bytes], keys: list[bytes], matching: bool, release: bool, data: st.DataObject
+) -> None:
+    stream = b"".join(texts)
+    if matching:  # mostly the right keys, so that more than the first is looked at
+        keys = [text.split(b" ")[1] if b" " in text else b"k" for text in texts]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    found, end = items(pieces, keys, release)
+    expected, expected_end = items_by_the_long_way(stream, keys)
+    assert (found, end) == (expected, expected_end)
+
+
+@given(st.lists(GOOD, min_size=1, max_size=5), st.data())
+def test_one_byte_changed_is_never_read_otherwise(texts: list[bytes], data: st.DataObject) -> None:
+    stream = bytearray(b"".join(texts))
+    place = data.draw(st.integers(0, len(stream) - 1))
+    stream[place] = data.draw(st.integers(0, 255))
+    keys = [text.split(b" ")[1] for text in texts]
+    assert items([bytes(stream)], keys) == items_by_the_long_way(bytes(stream), keys)
+    assert items(byte_by_byte(bytes(stream)), keys) == items_by_the_long_way(bytes(stream), keys)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_no_item_before_its_last_byte(count: int) -> None:
+    # All answers alike: what is left of the last one in memory would complete the next.
+    text = b"VALUE k 1398145025 10\r\n0123456789\r\nEND\r\n"
+    parser = AnswerParser(VALUE_LIMIT)
+    for _ in range(count):
+        for byte in byte_by_byte(text[:-1]):
+            received(parser, byte, 1000)
+            assert parser.next_item(b"k") is None
+        received(parser, text[-1:], 1000)
+        assert parser.next_item(b"k") == (b"0123456789", 1398145025)
+    assert parser.empty()
+
+
+@pytest.mark.parametrize("room", [1, 7, 64, 5000])
+def test_what_is_looked_at_is_not_written_over(room: int) -> None:
+    random = Random(room)
+    bodies = [random.randbytes(random.randrange(VALUE_LIMIT)) for _ in range(50)]
+    parser, held = AnswerParser(VALUE_LIMIT), []
+    for body in bodies:
+        received(parser, whole_value(b"k", b"0", b"%d" % len(body), body, b"\r\nEND\r\n"), room)
+        item = parser.next_item(b"k")
+        assert item is not None
+        held.append(item[0])
+    assert held == bodies
+
+
+@pytest.mark.parametrize(
+    ("pieces", "asked", "expected"),
+    [
+        # A second value in one answer, once the first has been taken.
+        ([A_VALUE, A_VALUE + b"END\r\n"], [b"k"], ([], "bad")),
+        # Refused at the last moment; the next answer is right.
+        ([A_VALUE + b"SERVER_ERROR x\r\n" + b"END\r\n"], [b"k"] * 2, ([(None, 0)] * 2, "whole")),
+        ([A_VALUE, b"END\r\n" + b"END\r\n"], [b"k"] * 2, ([(b"abc", 5), (None, 0)], "whole")),
+        # A whole value that is one byte too large.
+        ([b"VALUE k 0 1001\r\n" + b"x" * 1001 + b"\r\nEND\r\n"], [b"k"], ([], "bad")),
+        # A line after a value that was known to be coming.
+        (
+            [b"VALUE k 5 3\r\na", b"bc\r\nEND\r\n", b"END\r\n"],
+            [b"k"] * 2,
+            ([(b"abc", 5), (None, 0)], "whole"),
+        ),
+        # Bytes that nobody asked for.
+        ([A_VALUE + b"END\r\n", b"END\r\n"], [b"k"], ([(b"abc", 5)], "more")),
+    ],
+)
+def test_items_at_the_seams(
+    pieces: list[bytes], asked: list[bytes], expected: tuple[list[Item], str]
+) -> None:
+    assert items(pieces, asked) == expected
+    assert items_by_the_long_way(b"".join(pieces), asked) == expected
+
+
+@pytest.mark.parametrize("larger", [0, 50, 4000])
+def test_more_than_the_value_that_was_waited_for(larger: int) -> None:
+    parser = AnswerParser()
+    parser.feed(b"STAT x %b\r\nEND\r\n" % (b"x" * larger))
+    assert parser.next_answer(memtext.STATS)
+    rest = b"c\r\nEND\r\n" + b"VALUE k 5 9000\r\n%b\r\nEND\r\n" % (b"y" * 9000)
+    parser.feed(b"VALUE k 5 3\r\nab")
+    assert parser.next_item(b"k") is None
+    parser.feed(rest)
+    assert parser.next_item(b"k") == (b"abc", 5)
+    assert parser.next_item(b"k") == (b"y" * 9000, 5)
+    assert parser.empty()
+
+
+@pytest.mark.parametrize(("size", "copies"), [(3 << 20, 0.03), (9 << 20, 2)])
+def test_a_large_value_is_hardly_moved(
+    size: int, copies: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = []
+    move = AnswerParser._move_to_front
+
+    def counted(parser: AnswerParser, capacity: int) -> None:
+        moved.append(parser._end - parser._start)
+        move(parser, capacity)
+
+    monkeypatch.setattr(AnswerParser, "_move_to_front", counted)
+    body = Random(1).randbytes(size)
+    text = whole_value(b"k", b"0", b"%d" % len(body), body, b"\r\nEND\r\n")
+    parser = AnswerParser()
+    for count in range(1, 4):
+        for start in range(0, len(text), 10_000):
+            received(parser, text[start : start + 10_000], 64_000)
+            item = parser.next_item(b"k")
+        assert item == (body, 0)
+        del item
+        assert sum(moved) <= copies * len(text) * count
+
+
+def test_a_promise_of_many_bytes_takes_no_memory() -> None:
+    parser = AnswerParser()
+    parser.feed(b"VALUE k 0 %d\r\n" % memtext.VALUE_LIMIT)
+    assert parser.next_item(b"k") is None
+    assert len(parser.room(1000)) <= 5 << 20
+
+
+def test_memory_for_a_very_large_value_is_not_kept() -> None:
+    body = bytes(20 << 20)
+    parser = AnswerParser()
+    parser.feed(whole_value(b"k", b"0", b"%d" % len(body), body, b"\r\n"))
+    assert parser.next_item(b"k") is None
+    parser.feed(b"END\r\n")
+    assert parser.next_item(b"k") == (body, 0)
+    assert len(parser.room(1000)) <= 5 << 20

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from sfss.record import Head, Record
+from sfss.record import Buffer, Head, Record
 
 Guard: TypeAlias = Callable[[Head | None], None]
 """Called with the head of what a key holds (None: nothing) just before it is changed; raises to
@@ -65,12 +65,28 @@ class Store(Protocol):
         """Finish what was begun and let go of files and connections."""
 
 
+Use: TypeAlias = Callable[[Buffer | None, bool], None]
+"""Called with an item as it lies in the store, and whether that is a record (else a raw body). The
+bytes may be used only during the call. None: the store has nothing, or could not tell. It must not
+raise.
+"""
+
+
 @runtime_checkable
-class ImmediateStore(Protocol):
-    """A store that may also be read without waiting."""
+class ViewableStore(Protocol):
+    """A store that can also show what it has without a task or a future: for the hot path.
 
-    def get_now(self, key: bytes) -> Record | None:
-        """Return the record under ``key`` if that needs no waiting; None tells nothing.
+    What goes wrong is not told; ``get`` finds it again, and says it.
+    """
 
-        Raises ``Corrupt``.
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called once with the item under ``key``, now or in a later turn of the event
+        loop; return False, and never call it, where that is not possible now.
+
+        The item is not decoded: neither header nor digest have been checked.
+        """
+
+    def state(self) -> int:
+        """Return a number that is another after every change that anybody has made to the store;
+        always 0 where it cannot tell.
         """

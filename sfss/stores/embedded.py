@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ import lmdb
 from sfss import __version__
 from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
 from sfss.keys import KEY_LIMIT
-from sfss.record import Record, decode, encode
-from sfss.stores.base import Entry, Guard
+from sfss.record import Buffer, Record, decode, encode_head
+from sfss.stores.base import Entry, Guard, Use
 from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
 INITIAL_MAP_SIZE: Final = 1 << 34
@@ -81,10 +82,10 @@ class EmbeddedStore:
         initial_map_size: int = INITIAL_MAP_SIZE,
     ) -> None:
         self.address = f"embedded:{folder}"
-        self._timeout_s = timeout_s
         self._folder = LmdbFolder(self.address, folder, initial_map_size, make)
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
         self._stop: _Stop | None = None
+        self._patience = _Patience(timeout_s)
         writer = _Writer(self.address, self._folder, self._queue)
         # A daemon never keeps a dying process alive; what it has not committed, nobody was told of.
         threading.Thread(target=writer.run, name=self.address, daemon=True).start()
@@ -100,16 +101,18 @@ class EmbeddedStore:
             value = await self._read(partial(self._folder.get, key), key)
         return None if value is None else decode(value, self.address, key)
 
-    def get_now(self, key: bytes) -> Record | None:
-        """Return the record under ``key`` unless it is absent or the store has to be mended first.
-
-        Raises ``Corrupt``, ``Unreachable``.
+    def view(self, key: bytes, use: Use) -> bool:
+        """Call ``use`` at once, in a read transaction, with the record under ``key``: a view of the
+        database itself. ``use`` may not ask this store for anything. See ``ViewableStore.view``.
         """
         try:
-            value = self._folder.get(key)
-        except lmdb.Error:
-            return None
-        return None if value is None else decode(value, self.address, key)
+            return self._folder.view(key, use)
+        except (lmdb.Error, Unreachable):
+            return False
+
+    def state(self) -> int:
+        """Return the number of the last commit, whoever made it."""
+        return self._folder.last_commit.number()
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Keep ``record`` under ``key``; when this returns, it is on disk.
@@ -119,11 +122,11 @@ class EmbeddedStore:
         counts as nothing there: it can be replaced. Raises what ``guard`` raises, ``StoreFull``,
         ``Unreachable``; ValueError for a key that is no key.
         """
-        await self._change(key, encode(record), guard)
+        await self._change(key, encode_head(record.head), record.body, guard)
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
-        return await self._change(key, None, guard)
+        return await self._change(key, None, b"", guard)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
@@ -158,17 +161,18 @@ class EmbeddedStore:
         if self._stop is None:
             self._stop = _Stop(self._new_future())
             self._queue.put(self._stop)
-        await asyncio.wait([self._stop.future], timeout=self._timeout_s)
+        await asyncio.wait([self._stop.future], timeout=self._patience.timeout_s)
 
-    async def _change(self, key: bytes, value: bytes | None, guard: Guard | None) -> bool:
+    async def _change(
+        self, key: bytes, head: bytes | None, body: Buffer, guard: Guard | None
+    ) -> bool:
         if not 0 < len(key) <= KEY_LIMIT:
             raise ValueError(f"a key has 1 to {KEY_LIMIT} bytes, not {len(key)}")
-        change = Change(self._new_future(), key, value, guard)
+        change = Change(self._new_future(), key, head, body, guard)
         try:
             return await self._enqueue(change)
         finally:
-            if change.future.cancelled():
-                change.give_up()
+            change.give_up()
 
     def _new_future(self) -> asyncio.Future[bool]:
         return asyncio.get_running_loop().create_future()
@@ -177,11 +181,11 @@ class EmbeddedStore:
         if self._stop is not None:
             raise Unreachable(self.address, "it is closed", applied=False)
         self._queue.put(item)
+        self._patience.watch(item.future)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await item.future
+            return await item.future
         except TimeoutError:
-            reason = f"nothing was done within {self._timeout_s:g} s"
+            reason = f"nothing was done within {self._patience.timeout_s:g} s"
             applied = None if isinstance(item, Change) else False
             raise Unreachable(self.address, reason, applied) from None
 
@@ -196,6 +200,36 @@ class EmbeddedStore:
                 repair = _Repair(self._new_future(), error)
             await self._enqueue(repair)
         raise Unreachable(self.address, "its map keeps changing", applied=False)
+
+
+class _Patience:
+    """Fails futures that are not done within ``timeout_s`` with ``TimeoutError``.
+
+    One timer for all, which waits for the oldest: one for each costs as much as LMDB's own work.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._waiting: deque[tuple[float, asyncio.Future[bool]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, future: asyncio.Future[bool]) -> None:
+        """Give ``future``, of the running loop, its time from now on."""
+        waiting = self._waiting
+        while waiting and waiting[0][1].done():
+            waiting.popleft()
+        loop = future.get_loop()
+        waiting.append((loop.time() + self.timeout_s, future))
+        if self._timer is None:
+            self._timer = loop.call_later(self.timeout_s, self._expire, loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s, waiting = loop.time(), self._waiting
+        while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
+            _, future = waiting.popleft()
+            if not future.done():
+                future.set_exception(TimeoutError())
+        self._timer = loop.call_at(waiting[0][0], self._expire, loop) if waiting else None
 
 
 class _Writer:
@@ -254,7 +288,7 @@ class _Writer:
                 return [outcome for change in changes for outcome in self._settle([change])]
             if reason is None:
                 return [_failure(self._address, change.key, error) for change in changes]
-        if changes[0].value is None and self._folder.spend_reserve():
+        if changes[0].head is None and self._folder.spend_reserve():
             return self._settle(changes)
         return [StoreFull(self._address, reason)]
 

@@ -24,8 +24,9 @@ import lmdb
 
 from sfss.errors import Corrupt, SettingError, Unreachable
 from sfss.keys import KEY_LIMIT
-from sfss.record import Head, decode_head
-from sfss.stores.base import Entry, Guard
+from sfss.record import Buffer, Head, decode_head
+from sfss.stores.base import Entry, Guard, Use
+from sfss.stores.lmdb_commits import LastCommit
 
 FORMAT: Final = b"sfss 1"
 """What the value of ``FORMAT_KEY`` says in a store that this module reads."""
@@ -60,24 +61,27 @@ Outcome: TypeAlias = bool | Exception
 
 @dataclass(slots=True)
 class Change:
-    """A write that waits; ``value`` None deletes. ``taken``: the writer thread has begun it."""
+    """A write that waits, of a value in two parts; ``head`` None deletes. ``taken``: the writer
+    thread has begun it.
+    """
 
     future: asyncio.Future[bool]
     key: bytes
-    value: bytes | None
+    head: bytes | None
+    body: Buffer
     guard: Guard | None
     taken: bool = False
 
     def give_up(self) -> None:
-        """Let go of a value that nobody waits for any more; the future is done."""
+        """Let go of a body that nobody waits for any more; the future is done."""
         # The writer looks at the future after it has set "taken", so it sees one or the other.
         if not self.taken:
-            self.value = b""
+            self.body = b""
 
     @property
     def size(self) -> int:
         """Bytes that it may add to the data file."""
-        return _CHANGE_OVERHEAD + len(self.value or b"")
+        return _CHANGE_OVERHEAD + len(self.head or b"") + len(self.body)
 
 
 class LmdbFolder:
@@ -112,6 +116,17 @@ class LmdbFolder:
             # An empty store made here now would say "no such file" of files that have moved.
             raise _bad_folder(self._folder, "its files are gone")
         _make_lock_file(self._folder / "lock.mdb")
+        last_commit = LastCommit(self._folder / "lock.mdb")
+        try:
+            self._environment = self._opened(make)
+        except BaseException:
+            last_commit.close()
+            raise
+        with self._environment.begin() as transaction:
+            last_commit.expect(transaction.id())
+        self.last_commit = last_commit
+
+    def _opened(self, make: bool) -> lmdb.Environment:
         environment = lmdb.open(
             str(self._folder),
             map_size=self._map_size,
@@ -123,11 +138,11 @@ class LmdbFolder:
             _fill_up(environment, self._folder / "data.mdb")
             environment.reader_check()
             _check_format(environment, self._folder, make)
+            self._identity = _identity(self._folder)
+            return environment
         except BaseException:
             environment.close()
             raise
-        self._identity = _identity(self._folder)
-        self._environment = environment
 
     def _usable(self) -> lmdb.Environment:
         if self._environment is None:
@@ -162,6 +177,15 @@ class LmdbFolder:
         """Return a copy of the value under ``key``."""
         with self._lock, self._usable().begin() as transaction:
             return transaction.get(key)
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Call ``use`` with the value under ``key`` where it lies, unless there is none."""
+        with self._lock, self._usable().begin(buffers=True) as transaction:
+            value = transaction.get(key)
+            if value is None:
+                return False
+            use(value, True)
+            return True
 
     def scan(self, prefix: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
         """Return the first of the entries that ``scan`` of the store is to return, and the key to
@@ -245,9 +269,10 @@ class LmdbFolder:
             raise
         except Exception as refusal:
             return refusal
-        if change.value is None:
+        if change.head is None:
             return transaction.delete(change.key)
-        return transaction.put(change.key, change.value)
+        # Joined only now: of all the bodies that wait, two copies would be too many.
+        return transaction.put(change.key, b"".join((change.head, change.body)))
 
     def _head(self, transaction: "lmdb.Transaction[memoryview]", key: bytes) -> Head | None:
         value = transaction.get(key)
@@ -279,18 +304,20 @@ class LmdbFolder:
 
     def _open_again(self) -> None:
         with self._lock:
-            if self._environment is not None:
-                self._environment.close()
-                self._environment = None
+            self._close()
             self._open(make=False)
 
     def close(self) -> None:
         """Close the environment; whatever is asked later raises ``Unreachable``."""
         with self._lock:
             self._closed = True
-            if self._environment is not None:
-                self._environment.close()
-                self._environment = None
+            self._close()
+
+    def _close(self) -> None:
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
+            self.last_commit.close()
 
     def why_full(self, error: lmdb.Error, needed: int) -> str | None:
         """Return the reason if ``error`` means that ``needed`` bytes found no room, else None."""

@@ -20,6 +20,11 @@ from sfss import record as records
 from sfss.config import MIB, MemcachedSettings
 from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.memtext import (
+    DELETE,
+    GET,
+    SET,
+    STATS,
+    VERSION,
     VERSION_COMMAND,
     BadReply,
     Status,
@@ -29,18 +34,11 @@ from sfss.memtext import (
     set_command,
     stats_command,
 )
+from sfss.memtext_commands import DAMAGED, DISK_FULL
 from sfss.record import RECORD_FLAGS, Head, Record
-from sfss.stores.base import Entry, Guard
-from sfss.stores.memcached_pool import (
-    DELETE,
-    GET,
-    SET,
-    STATS,
-    VERSION,
-    Client,
-    Closed,
-    Exchange,
-)
+from sfss.stores.base import Entry, Guard, Use
+from sfss.stores.memcached_pipeline import Pipeline
+from sfss.stores.memcached_pool import Client, Closed, Exchange
 
 ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
 """Bytes of memcached's item_size_max that key and value cannot use: item header, cas number, flags,
@@ -77,6 +75,7 @@ class MemcachedStore:
         self.address = address
         self._settings = settings
         self._client = Client(host.strip("[]"), int(port), settings.connections)
+        self._pipeline = Pipeline(host.strip("[]"), int(port), settings.timeout_s)
         self._asked_limit: _AskedLimit | None = None
         self._asking_limit = asyncio.Lock()
 
@@ -86,6 +85,14 @@ class MemcachedStore:
         async with self._border(exchange):
             value = await self._fetch(exchange)
         return None if value is None else self._record(key, value)
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``."""
+        return self._pipeline.view(key, use)
+
+    def state(self) -> int:
+        """Return 0: the server does not say when it is changed."""
+        return 0
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Keep ``record`` under ``key``; see ``Store.set``.
@@ -131,6 +138,7 @@ class MemcachedStore:
 
     async def close(self) -> None:
         """Wait for what is being asked, and close every connection."""
+        await self._pipeline.close()
         await self._client.close()
 
     @asynccontextmanager
@@ -149,21 +157,21 @@ class MemcachedStore:
 
     async def _fetch(self, exchange: Exchange) -> Value | None:
         answer = await self._client.run(exchange)
+        if answer.status.word == "SERVER_ERROR" and answer.status.text.startswith(DAMAGED):
+            text = answer.status.text[:200]
+            raise Corrupt(self.address, exchange.keys[0], "what was stored", text)
         if answer.status.word != "END":
             raise self._refused(answer.status, exchange)
         return answer.values[0] if answer.values else None
 
     async def _head(self, key: bytes) -> Head | None:
-        value = await self._fetch(Exchange(get_command(key), GET, (key,)))
-        if value is None:
-            return None
-        if value.flags == RECORD_FLAGS:
-            return self._record_head(key, value)
-        return records.raw_record(value.body).head
-
-    def _record_head(self, key: bytes, value: Value) -> Head | None:
         try:
-            return records.decode_head(value.body, self.address, key)
+            value = await self._fetch(Exchange(get_command(key), GET, (key,)))
+            if value is None:
+                return None
+            if value.flags == RECORD_FLAGS:
+                return records.decode_head(value.body, self.address, key)
+            return records.raw_record(value.body).head
         except Corrupt as error:
             # A damaged file must not forbid its own replacement.
             _log.warning("taken for absent by a conditional write: %s", error)
@@ -190,6 +198,8 @@ class MemcachedStore:
             # The limit that we went by is wrong, and the right one is not in the answer.
             self._asked_limit = None
             return TooLarge(len(record.body), None, self.address, former_lost=True)
+        if status.word == "SERVER_ERROR" and status.text.startswith(DISK_FULL):
+            return StoreFull(self.address, status.text[:200])
         if status.word == "SERVER_ERROR" and status.text.startswith("out of memory"):
             return StoreFull(self.address, status.text[:200], former_lost=True)
         return self._refused(status, exchange)

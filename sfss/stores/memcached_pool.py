@@ -11,53 +11,23 @@ its pool and of the three methods through which all of its commands go.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from aiomcache.client import FlagClient
 from aiomcache.pool import Connection, MemcachePool
 
-from sfss.config import MIB
-from sfss.memtext import BadReply, Reply, ReplyParser, Stat, Status, Value, check_key
-
-VALUE_LIMIT: Final = 100 * MIB
-"""Largest value, in bytes, that is taken from a server: Beansdb's limit, the highest default."""
+from sfss.memtext import GET, Answer, AnswerParser, BadReply, Grammar, Value, check_key
 
 _READ_SIZE: Final = 256 * 1024
-_STATS_LIMIT: Final = 10_000
-
-_REFUSALS: Final = frozenset({"SERVER_ERROR", "CLIENT_ERROR", "ERROR"})
-"""Words that may answer any command."""
-
-_OUT_OF_STEP: Final = frozenset({"CLIENT_ERROR", "ERROR"})
-"""Words after which a server may run the rest of what it was sent as commands."""
-
-
-class Closed(Exception):
-    """Raised when the server closed or reset a connection before its whole reply had come."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """What may answer a command: replies of the kind ``item``, then one of the words ``ends``.
-
-    ``changes``: the command changes what the server holds.
-    """
-
-    ends: frozenset[str]
-    item: type[Value] | type[Stat] | None = None
-    changes: bool = False
-
-
-GET: Final = Grammar(frozenset({"END"}), item=Value)
-SET: Final = Grammar(frozenset({"STORED", "NOT_STORED"}), changes=True)
-DELETE: Final = Grammar(frozenset({"DELETED", "NOT_FOUND"}), changes=True)
-STATS: Final = Grammar(frozenset({"END"}), item=Stat)
-VERSION: Final = Grammar(frozenset({"VERSION"}))
 _ANY: Final = Grammar(
     frozenset({"STORED", "NOT_STORED", "EXISTS", "NOT_FOUND", "DELETED", "OK", "VERSION"}),
     changes=True,
 )
+
+
+class Closed(Exception):
+    """Raised when the server closed or reset a connection before its whole reply had come."""
 
 
 @dataclass(slots=True)
@@ -76,15 +46,6 @@ class Exchange:
     def applied(self) -> bool | None:
         """What is known of a change that got no good answer, in the words of ``Unreachable``."""
         return None if self.grammar.changes and self.times_sent else False
-
-
-@dataclass(slots=True)
-class Answer:
-    """A whole reply: the line that ended it, and what came before."""
-
-    status: Status
-    values: list[Value] = field(default_factory=list)
-    stats: dict[str, str] = field(default_factory=dict)
 
 
 class CountingReader(asyncio.StreamReader):
@@ -110,7 +71,6 @@ class ServerConnection(Connection):
     reader: CountingReader
 
     def __init__(self, reader: CountingReader, writer: asyncio.StreamWriter) -> None:
-        self._parser = ReplyParser(VALUE_LIMIT)
         self._in_step = False
         self.pooled = False
 
@@ -134,41 +94,23 @@ class ServerConnection(Connection):
         exchange.times_sent += 1
         # Not drained: the server may answer, and close, before it has read a whole body.
         self.writer.write(exchange.request)
-        answer = await self._answer(exchange)
-        if self.reader.unread_bytes or not self._parser.empty():
+        parser = AnswerParser()
+        while (answer := parser.next_answer(exchange.grammar, exchange.keys)) is None:
+            parser.feed(await self._read())
+        if self.reader.unread_bytes or not parser.empty():
             raise BadReply(f"more than one answer, the first of them {answer.status.word}")
-        self._in_step = answer.status.word not in _OUT_OF_STEP
+        self._in_step = answer.in_step
         self.pooled = True
         return answer
 
-    async def _answer(self, exchange: Exchange) -> Answer:
-        values: dict[bytes, Value] = {}
-        stats: dict[str, str] = {}
-        while not isinstance(reply := await self._next_reply(), Status):
-            if type(reply) is not exchange.grammar.item:
-                raise BadReply(f"a {type(reply).__name__} line that was not asked for")
-            if isinstance(reply, Value):
-                if reply.key not in exchange.keys or reply.key in values:
-                    raise BadReply(f"the value of {reply.key[:80]!r}, which was not asked for")
-                values[reply.key] = reply
-            else:
-                stats[reply.name] = reply.value
-                if len(stats) > _STATS_LIMIT:
-                    raise BadReply(f"more than {_STATS_LIMIT} STAT lines")
-        if reply.word not in exchange.grammar.ends and reply.word not in _REFUSALS:
-            raise BadReply(f"{reply.word}, which does not answer what was asked")
-        return Answer(reply, list(values.values()), stats)
-
-    async def _next_reply(self) -> Reply:
-        while (reply := self._parser.next_reply()) is None:
-            try:
-                chunk = await self.reader.read(_READ_SIZE)
-            except ConnectionError as error:
-                raise Closed(f"it reset the connection ({error})") from error
-            if not chunk:
-                raise Closed("it closed the connection without a whole answer")
-            self._parser.feed(chunk)
-        return reply
+    async def _read(self) -> bytes:
+        try:
+            chunk = await self.reader.read(_READ_SIZE)
+        except ConnectionError as error:
+            raise Closed(f"it reset the connection ({error})") from error
+        if not chunk:
+            raise Closed("it closed the connection without a whole answer")
+        return chunk
 
 
 class Pool(MemcachePool):

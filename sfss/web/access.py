@@ -25,7 +25,16 @@ class AccessLogger(AbstractAccessLogger):
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write the line of one request; ``time`` is how many seconds it took."""
         sent_bytes = response.sent_bytes if isinstance(response, http.Answer) else 0
-        self.logger.info("%s", combined(request, response.status, sent_bytes))
+        headers = request.headers
+        line = combined(
+            request.remote,
+            _request_line(request),
+            response.status,
+            sent_bytes,
+            headers.get("Referer"),
+            headers.get("User-Agent"),
+        )
+        self.logger.info("%s", line)
 
     @property
     def enabled(self) -> bool:
@@ -33,13 +42,19 @@ class AccessLogger(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
 
-def combined(request: web.BaseRequest, status: int, sent_bytes: int) -> str:
+def combined(
+    remote: str | None,
+    request_line: str | None,
+    status: int,
+    sent_bytes: int,
+    referer: str | None,
+    agent: str | None,
+) -> str:
     """Return the line; ``sent_bytes`` is the size of the body of the answer."""
     moment = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    referer, agent = (quoted(request.headers.get(name)) for name in ("Referer", "User-Agent"))
     return (
-        f"{request.remote or '-'} - - [{moment}] {quoted(_request_line(request))}"
-        f" {status} {sent_bytes or '-'} {referer} {agent}"
+        f"{remote or '-'} - - [{moment}] {quoted(request_line)}"
+        f" {status} {sent_bytes or '-'} {quoted(referer)} {quoted(agent)}"
     )
 
 

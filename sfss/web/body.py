@@ -17,6 +17,8 @@ from sfss.web import form
 ENVELOPE_LIMIT: Final = 64 * 1024
 """Bytes that a form may have beside the file in it."""
 
+_SMALL_PIECE: Final = 4096  # kept apart, the bytes of a body that trickles in would take 40 each
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -56,27 +58,34 @@ def _check_head(request: web.Request) -> None:
         raise BadBody("there is none; an empty file has Content-Length: 0")
 
 
-async def _read(request: web.Request, limits: Limits, most: int) -> bytearray:
+async def _read(request: web.Request, limits: Limits, most: int) -> bytes:
     """Return the whole body, of at most ``most`` bytes."""
     length = request.content_length
     if length is not None and length > most:
         raise TooLarge(length if most == limits.size else None, limits.size)
     await _invite(request)
-    # Grown in place: to join pieces at the end would hold the body twice.
-    body = bytearray()
+    pieces: list[bytes] = []
+    size = 0
     # Not "until at_eof()": a body that was cut off is at its end, too, and only reading it raises.
-    while piece := await _piece(request.content, limits.timeout_s):
-        if len(body) + len(piece) > most:
+    while size != length and (piece := await _piece(request.content, limits.timeout_s)):
+        size += len(piece)
+        if size > most:
             raise TooLarge(None, limits.size)
-        body += piece
-    if length is not None and len(body) != length:
-        raise BadBody(f"it ends after {len(body)} of {length} bytes")
-    return body
+        if pieces and len(pieces[-1]) < _SMALL_PIECE:
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    if length is not None and size != length:
+        raise BadBody(f"it ends after {size} of {length} bytes")
+    # One body at a time is held twice. Bytearrays that grow, all at once, move and leave holes.
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def _piece(content: StreamReader, timeout_s: float) -> bytes:
     """Return what has arrived, as soon as there is something; empty at the end of the body."""
     try:
+        if content.is_eof():  # all has come: it would cost more to set an alarm than to read
+            return content.read_nowait()
         async with asyncio.timeout(timeout_s):
             return await content.readany()
     except TimeoutError:

@@ -1,36 +1,49 @@
-"""The short way for a plain GET of a file that its store can hand over at once.
+"""The short way for a plain GET of a file.
 
-A request that is understood here from its bytes alone is answered in the same turn of the event
-loop, without a parser, a task or a request object. Everything else goes the long way, through
-aiohttp; so does what cannot be answered 200. Both ways give the same bytes but for Date
-(``tests/web/test_fast.py``), so a request that could mean anything more than "the whole file,
-please, and keep the connection" is not for this module.
+A request that is understood here from its bytes alone is answered by the function that the store
+calls with the file: without a parser, a task, a future or a request object, and from the embedded
+store without a copy. Everything else goes the long way, through aiohttp; so does what cannot be
+answered 200. Both ways give the same bytes but for Date (``tests/web/test_fast.py``), so a request
+that could mean anything more than "the whole file, please, and keep the connection" is not for
+this module.
 
-The header block of a client is the same bytes from request to request: what was found in a block is
-remembered for it.
+Clients repeat themselves. What was found in a header block, in a whole request, and in the header
+of the record that answered it, is remembered. The answer itself is remembered only for as long as
+nobody, in whatever process, has changed anything in the store, and never beyond the second of its
+Date; otherwise the file is read and held against its digest.
 """
 
 import re
+import time
 from email.utils import formatdate
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, partial
+from typing import Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from aiohttp.helpers import rfc822_formatted_time
-
+from sfss import record as records
 from sfss.cluster import Cluster
-from sfss.errors import SfssError
-from sfss.record import Buffer, Head
+from sfss.errors import BadPath, Corrupt
+from sfss.record import Buffer, Head, Kind, digest_of
 from sfss.web import http, mediatypes
 
 REQUEST_LIMIT: Final = 4096
 """Bytes of a request that is looked at here; browsers send about 700."""
 
-_BLOCKS_REMEMBERED: Final = 1024
+_REMEMBERED: Final = 1024
+"""Blocks, and requests, that are remembered."""
 
-# Of a query's characters (RFC 3986, 3.4) those with no meaning of their own in a form.
+ANSWER_LIMIT: Final = 64 * 1024
+"""Bytes of a body whose answer is remembered; of a larger one, the copy to the socket is what
+costs.
+"""
+
+_ANSWERS_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of all answers that are remembered."""
+
+# Of a query's characters (RFC 3986, 3.4) those with no meaning of their own in a form. Possessive:
+# a long path that ends wrong is looked at once, not over and over.
 _REQUEST_LINE: Final = re.compile(
-    rb"GET /file\?path=((?:[A-Za-z0-9._~!$'()*,:@/-]|%[0-9A-Fa-f]{2})+) HTTP/1\.1\r\n"
+    rb"GET /file\?path=((?:[A-Za-z0-9._~!$'()*,:@/-]++|%[0-9A-Fa-f]{2})++) HTTP/1\.1\r\n"
 )
 _FIELD: Final = re.compile(
     rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?"
@@ -41,6 +54,8 @@ _SIGNIFICANT: Final = re.compile(
     rb"if-.*|range|content-.*|transfer-encoding|te|trailer|expect|upgrade|http2-settings"
     rb"|connection|keep-alive|proxy-connection|sec-websocket-.*|x-http-method.*"
 )
+
+Value = TypeVar("Value")
 
 
 def means_nothing(block: bytes) -> bool:
@@ -65,51 +80,176 @@ def means_nothing(block: bytes) -> bool:
     return b"host" in names
 
 
+def read(request: bytes) -> tuple[str, dict[str, str]]:
+    """Return the first line of a request that went the short way, and its fields by lower name."""
+    line, *fields = request.decode("ascii").split("\r\n")[:-2]
+    found = (field.partition(":") for field in fields)
+    return line, {name.lower(): value.strip(" \t") for name, _, value in found}
+
+
+class Client(Protocol):
+    """The connection that a request came from; one of the two is called for each request."""
+
+    def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
+        """Send an answer in its three parts, before this returns: ``body`` may be gone then."""
+
+    def go_long_way(self, request: bytes) -> None:
+        """Have aiohttp answer ``request``."""
+
+
+class _Asked:
+    """A request that was understood, and what is known of the record that answers it.
+
+    ``stamp`` is all of the record before its body, when it was read last; as long as that is the
+    same, so are ``digest`` and ``head``, the answer's up to its date.
+    """
+
+    __slots__ = ("digest", "fields", "head", "key", "stamp")
+
+    def __init__(self, key: bytes, fields: str) -> None:
+        self.key, self.fields = key, fields
+        self.stamp = self.digest = self.head = b""
+
+    def answer(self, item: Buffer, is_record: bool) -> tuple[bytes, Buffer] | None:
+        """Return head and body of the answer; None for what is damaged, or no file, or not for
+        ever.
+        """
+        if not is_record:
+            return _head(self.fields, records.raw_head(item)), item
+        known = self.stamp
+        if (not known or item[: len(known)] != known) and not self._learn(item):
+            return None
+        body = memoryview(item)[len(self.stamp) :]
+        return (self.head, body) if digest_of(body) == self.digest else None
+
+    def _learn(self, item: Buffer) -> bool:
+        try:
+            head = records.decode_head(item, "", self.key)
+        except Corrupt:
+            return False  # the long way names the store
+        if head.kind is not Kind.FILE or head.expiry:
+            return False
+        self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
+        self.head = _head(self.fields, head)
+        return True
+
+
 class ShortWay:
     """Answers what it can from ``cluster``."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        self._cluster, self._state = cluster, cluster.state
         self._verdicts: dict[bytes, bool] = {}
+        self._asked: dict[bytes, _Asked] = {}
+        # Answers with the sizes of their bodies, good in this state of the store until this time.
+        self._answers: dict[bytes, tuple[bytes, int]] = {}
+        self._answers_size = 0
+        self._good_in, self._good_until_s = 0, 0.0
+        self._date, self._date_s = b"", 0
 
-    def answer(self, request: bytes) -> tuple[bytes, Buffer] | None:
-        """Return head and body of the answer to ``request``, or None: not by this way.
+    def remembered(self, request: bytes, now_s: float) -> tuple[bytes, int] | None:
+        """Return the answer to ``request`` and the size of its body, if it is remembered.
 
-        ``request`` is all that has come, and is answered only if it is one whole request.
+        ``now_s`` is the time of the event loop.
         """
+        if now_s >= self._good_until_s or self._state() != self._good_in:
+            self._forget(now_s)
+        return self._answers.get(request)
+
+    def _forget(self, now_s: float) -> None:
+        # Before anything is read: an answer may be newer than the state that it is kept under,
+        # and is dropped at the next look then, but never older.
+        self._good_in = self._state()
+        self._answers_size = 0
+        self._answers.clear()
+        if now_s >= self._good_until_s:
+            self._good_until_s = now_s + 1 - time.time() % 1
+            for known in (self._asked, self._verdicts):
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+
+    def begin(self, request: bytes, client: Client) -> bool:
+        """Take ``request`` on, and call ``client``, now or later; return False if it is not for
+        this way.
+
+        ``request`` is all that has come; it is taken only if it is one whole request.
+        """
+        asked = self._asked.get(request)
+        again = asked is not None
+        if asked is None:
+            asked = self._understand(request)
+            if asked is None:
+                return False
+        finish = partial(self._finish, asked, again, request, client)
+        return self._cluster.view(asked.key, finish)
+
+    def _understand(self, request: bytes) -> _Asked | None:
         line = _REQUEST_LINE.match(request)
         if line is None or len(request) > REQUEST_LIMIT:
             return None
         block = request[line.end() :]
         verdict = self._verdicts.get(block)
         if verdict is None:
-            verdict = self._look_at(block)
-        return self._read(line[1]) if verdict else None
-
-    def _look_at(self, block: bytes) -> bool:
-        verdict = means_nothing(block)
-        if len(self._verdicts) >= _BLOCKS_REMEMBERED:
-            self._verdicts.clear()
-        self._verdicts[block] = verdict
-        return verdict
-
-    def _read(self, target: bytes) -> tuple[bytes, Buffer] | None:
+            verdict = _remember(self._verdicts, block, means_nothing(block))
+        if not verdict:
+            return None
+        target = line[1]
         try:
-            path = unquote_to_bytes(target).decode() if b"%" in target else target.decode()
-            record = self._cluster.get_now(path)
-        except (SfssError, UnicodeDecodeError):
+            path = (unquote_to_bytes(target) if b"%" in target else target).decode()
+            key = self._cluster.key(path)
+        except (BadPath, UnicodeDecodeError):
             return None  # the long way finds it again, and says it in words
-        return None if record is None else (_head(path, record.head), record.body)
+        return _remember(self._asked, request, _Asked(key, _type_fields(path)))
+
+    def _finish(
+        self,
+        asked: _Asked,
+        again: bool,
+        request: bytes,
+        client: Client,
+        item: Buffer | None,
+        is_record: bool,
+    ) -> None:
+        """Answer with ``item``, see ``Use``, and remember that if ``request`` came ``again``."""
+        answer = None if item is None else asked.answer(item, is_record)
+        if answer is None:
+            client.go_long_way(request)
+            return
+        head, body = answer
+        date = self._date_line()
+        if again and self._good_in and len(body) <= ANSWER_LIMIT:
+            self._remember(request, (head, date, body))
+        client.answer(request, head, date, body)
+
+    def _remember(self, request: bytes, parts: tuple[bytes, bytes, Buffer]) -> None:
+        whole = b"".join(parts)
+        if self._answers_size + len(whole) <= _ANSWERS_LIMIT:
+            self._answers_size += len(whole)
+            self._answers[request] = whole, len(parts[2])
+
+    def _date_line(self) -> bytes:
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s = now_s
+            self._date = f"{formatdate(now_s, usegmt=True)}\r\n\r\n".encode()
+        return self._date
 
 
-def _head(path: str, head: Head) -> bytes:
-    """Return the head of a 200, to the byte as ``native.read`` and aiohttp make it."""
+def _remember(known: dict[bytes, Value], request: bytes, found: Value) -> Value:
+    # What finds no room is not missed: in a flood of requests that come once, to make room for each
+    # costs more than it saves. All is forgotten within a second, and what comes often is back.
+    if len(known) < _REMEMBERED:
+        known[request] = found
+    return found
+
+
+def _head(fields: str, head: Head) -> bytes:
+    """Return the head of a 200 up to its date, as ``native.read`` and aiohttp make it."""
     modified = _last_modified(head.version // 1_000_000) if head.version else ""
     return (
-        f"HTTP/1.1 200 OK\r\n{_type_fields(path)}"
+        f"HTTP/1.1 200 OK\r\n{fields}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'
-        f"Content-Length: {head.size}\r\nServer: {http.SOFTWARE}\r\n"
-        f"Date: {rfc822_formatted_time()}\r\n\r\n"
+        f"Content-Length: {head.size}\r\nServer: {http.SOFTWARE}\r\nDate: "
     ).encode("ascii")
 
 
@@ -119,8 +259,9 @@ def _last_modified(second: int) -> str:
 
 
 def _type_fields(path: str) -> str:
-    # Only what follows the last "/" and its first "." says the type, and that repeats.
-    return _fields_of_suffix("".join(path[path.rfind("/") + 1 :].partition(".")[1:]))
+    # Only the first "." behind the last "/" and what follows say the type, and that repeats.
+    dot = path.find(".", path.rfind("/") + 1)
+    return _fields_of_suffix(path[dot:] if dot >= 0 else "")
 
 
 @lru_cache(maxsize=1024)

@@ -152,10 +152,11 @@ def argument(request: web.BaseRequest, name: str) -> str | None:
     """
     # Not request.query: that replaces what is not UTF-8, and would store under another path.
     target = request.raw_path.encode("utf-8", "surrogateescape").partition(b"#")[0]
+    wanted = name.encode()
     found: list[bytes] = []
     for pair in target.partition(b"?")[2].split(b"&"):
         key, _, value = pair.partition(b"=")
-        if _decoded(key) == name.encode():
+        if _decoded(key) == wanted:
             found.append(_decoded(value))
     if len(found) > 1:
         raise errors.BadArgument(name, f"given {len(found)} times", "once is allowed")
@@ -168,7 +169,8 @@ def argument(request: web.BaseRequest, name: str) -> str | None:
 
 
 def _decoded(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" "))
+    # Most texts are plain, and to find that out is cheap.
+    return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
 
 
 def path_argument(request: web.BaseRequest) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lmdb
@@ -17,7 +17,15 @@ from sfss.record import RECORD_FLAGS, Head, Record, decode, encode, new_record
 from sfss.stores.base import Store
 from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.memcached import MemcachedStore
-from tests.servers import Server, gobeansdb, memcached, nutcracker, running
+from tests.servers import (
+    Server,
+    gobeansdb,
+    memcached,
+    node,
+    node_folder,
+    nutcracker,
+    running,
+)
 from tests.stores.dict_store import DictStore
 
 MIB = 1024 * 1024
@@ -65,6 +73,20 @@ def open_remote(server: Server) -> Subject:
     return Subject(store, "percent", lambda key, value: plant_by_socket(server.port, key, value))
 
 
+def open_node(server: Server) -> Subject:
+    """A store on one of our own nodes, which takes no damaged records: they are planted on disk."""
+
+    def plant(key: bytes, value: bytes) -> None:
+        folder = str(node_folder(server))
+        with (
+            lmdb.open(folder, lib_version=0) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            transaction.put(key, value)
+
+    return replace(open_remote(server), plant=plant)
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
     """Start a server when it is first asked for; it lives as long as this module's tests."""
@@ -87,10 +109,11 @@ MAKERS: dict[str, Callable[[Path, Callable[[str], Server]], Server]] = {
         folder, [start("memcached").address, start("memcached-2").address]
     ),
     "gobeansdb": lambda folder, _: gobeansdb(folder),
+    "node": lambda folder, _: node(folder),
 }
 
 
-@pytest.fixture(params=["dict", "embedded", "memcached", "twemproxy", "gobeansdb"])
+@pytest.fixture(params=["dict", "embedded", "memcached", "twemproxy", "gobeansdb", "node"])
 async def subject(
     request: pytest.FixtureRequest, tmp_path: Path, servers: Callable[[str], Server]
 ) -> AsyncIterator[Subject]:
@@ -100,6 +123,8 @@ async def subject(
         opened = Subject(plain, "plain", plain.values.__setitem__)
     elif request.param == "embedded":
         opened = open_embedded(tmp_path)
+    elif request.param == "node":
+        opened = open_node(servers("node"))
     else:
         opened = open_remote(servers(request.param))
     yield opened

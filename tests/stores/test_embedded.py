@@ -763,11 +763,32 @@ async def test_writes_that_were_given_up_hold_no_bodies(folder: Path) -> None:
             assert caught.value.applied is None
         waiting = [store._queue.get_nowait() for _ in range(store._queue.qsize())]
         assert waiting
-        assert not any(item.value for item in waiting if isinstance(item, Change))
+        assert not any(item.body for item in waiting if isinstance(item, Change))
         holder.tell()
-    store._timeout_s = 30.0
+    store._patience.timeout_s = 30.0
     await store.set(b"other", new_record(b"1", 1))
     assert await body_at(store, b"k") is None
+    await store.close()
+
+
+async def test_a_body_that_waits_is_not_copied(folder: Path) -> None:
+    store = EmbeddedStore(folder)
+    bodies = [bytes(MIB) for _ in range(3)]
+    with child(HOLDER, folder) as holder:
+        assert holder.heard() == "held"
+        first = asyncio.ensure_future(store.set(b"0", new_record(b"", 1)))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(wait_until, store._queue.empty, "the writer waits for the lock")
+        writes = [asyncio.ensure_future(store.set(b"k", new_record(body, 1))) for body in bodies]
+        await asyncio.sleep(0)
+        waiting = [store._queue.get_nowait() for _ in bodies]
+        assert [item.body for item in waiting if isinstance(item, Change)] == bodies
+        for item, body in zip(waiting, bodies, strict=True):
+            assert isinstance(item, Change) and item.body is body
+            store._queue.put(item)
+        holder.tell()
+        await asyncio.gather(first, *writes)
+    assert await body_at(store, b"k") == bodies[-1]
     await store.close()
 
 

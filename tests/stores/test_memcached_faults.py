@@ -13,9 +13,9 @@ import pytest
 
 from sfss.config import MIB, MemcachedSettings
 from sfss.errors import SfssError, StoreFull, TooLarge, Unreachable
+from sfss.memtext import VALUE_LIMIT
 from sfss.record import RECORD_FLAGS, Record, encode, new_record
 from sfss.stores.memcached import MemcachedStore
-from sfss.stores.memcached_pool import VALUE_LIMIT
 from tests.servers import Server, free_port, running
 from tests.servers import memcached as memcached_with
 from tests.stores.scripted import CLOSE, Script, ScriptedServer, until

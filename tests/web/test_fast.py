@@ -17,14 +17,15 @@ from sfss.cluster import Cluster, Owner
 from sfss.config import ServerSettings
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
-from sfss.record import Record, decode, new_record
-from sfss.web import protocol
+from sfss.record import Buffer, Kind, Record, new_record
+from sfss.stores.base import Use
+from sfss.web import server as web_server
 from sfss.web.app import make_app
-from sfss.web.fast import REQUEST_LIMIT, ShortWay, means_nothing
-from sfss.web.protocol import Runner
+from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, means_nothing
+from sfss.web.server import Runner, Server
 from tests.stores.dict_store import DictStore
 from tests.stores.scripted import until
-from tests.web.client import head
+from tests.web.client import chunked, head
 
 LARGE = bytes(range(256)) * 1024
 FILES = {"a.txt": b"0123456789", "folder/b.tar.gz": b"", "ä b.png": b"x" * 2000, "large": LARGE}
@@ -48,13 +49,25 @@ BROWSERS = {
 }
 
 
-class InstantStore(DictStore):
-    """A store that can be read at once."""
+class ViewableStore(DictStore):
+    """A store that calls at once, or in the next turn of the loop."""
 
-    def get_now(self, key: bytes) -> Record | None:
-        """Return the record under ``key``, or None."""
+    def __init__(self, at_once: bool = True) -> None:
+        super().__init__()
+        self.at_once = at_once
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Call ``use`` with what is under ``key``."""
         value = self.values.get(key)
-        return None if value is None else decode(value, self.address, key)
+        if not self.at_once:
+            asyncio.get_running_loop().call_soon(use, value, value is not None)
+        elif value is not None:
+            use(memoryview(value), True)
+        return not self.at_once or value is not None
+
+    def state(self) -> int:
+        """Tell nothing."""
+        return 0
 
 
 @dataclass
@@ -99,9 +112,11 @@ async def read_all(connection: socket.socket, answers: bytearray) -> None:
 
 
 @asynccontextmanager
-async def serving(by_short_way: bool, **options: float) -> AsyncIterator[Gateway]:
+async def serving(
+    by_short_way: bool, store: ViewableStore | None = None, **options: float
+) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
-    store = InstantStore()
+    store = store or ViewableStore()
     cluster = Cluster([store], Owner({"dict": store}, lambda _: "dict"), KeyScheme("plain"), 2**20)
     for path, body in FILES.items():
         await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
@@ -110,20 +125,25 @@ async def serving(by_short_way: bool, **options: float) -> AsyncIterator[Gateway
     app = make_app(cluster, board, 5)
     runner = Runner(app, ServerSettings(**options), board.row(0))  # type: ignore[arg-type]
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
-    with patch.object(protocol, "LINGERING_S", 0.02):
+    with patch.object(web_server, "LINGERING_S", 0.02):
         await runner.setup()
     gateway = Gateway(runner, board)
     server = runner.server
-    assert server is not None
-    short_way = server.short_way  # type: ignore[attr-defined]
+    assert isinstance(server, Server)
+    short_way = server._short_way
 
     class Counting(ShortWay):
-        def answer(self, request: bytes) -> object:  # type: ignore[override]
-            found = short_way.answer(request)
-            gateway.taken += found is not None
+        def remembered(self, request: bytes, now_s: float) -> tuple[bytes, int] | None:
+            found = by_short_way and short_way.remembered(request, now_s)
+            gateway.taken += bool(found)
+            return found or None
+
+        def begin(self, request: bytes, client: Client) -> bool:
+            found = by_short_way and short_way.begin(request, client)
+            gateway.taken += found
             return found
 
-    server.short_way = Counting(cluster) if by_short_way else None  # type: ignore[attr-defined]
+    server._short_way = Counting(cluster)
     try:
         yield gateway
     finally:
@@ -138,9 +158,9 @@ def undated(answers: bytes) -> bytes:
     return re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate:", answers)
 
 
-async def compare(segments: list[bytes]) -> int:
+async def compare(segments: list[bytes], at_once: bool = True) -> int:
     """Assert that both ways give the same bytes; return how many requests went the short way."""
-    async with serving(True) as short, serving(False) as long:
+    async with serving(True, ViewableStore(at_once)) as short, serving(False) as long:
         one = await short.exchange(segments)
         other = await long.exchange(segments)
         assert undated(one) == undated(other)
@@ -149,12 +169,15 @@ async def compare(segments: list[bytes]) -> int:
         return short.taken
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("browser", BROWSERS)
 @pytest.mark.parametrize("path", ["a.txt", "folder/b.tar.gz", "%C3%A4%20b.png", "large"])
-async def test_requests_of_real_clients_go_the_short_way(browser: str, path: str) -> None:
+async def test_requests_of_real_clients_go_the_short_way(
+    browser: str, path: str, at_once: bool
+) -> None:
     request = head("GET", f"/file?path={path}", *BROWSERS[browser])
     # The first request of a connection may come before aiohttp's loop waits for it.
-    assert await compare([request, request, request, LAST]) >= 2
+    assert await compare([request, request, request, LAST], at_once) >= 2
 
 
 async def test_after_a_request_by_the_long_way_the_short_one_is_open_again() -> None:
@@ -163,6 +186,35 @@ async def test_after_a_request_by_the_long_way_the_short_one_is_open_again() -> 
     missing = head("GET", "/file?path=missing")
     segments = [put, get, missing, get, get[:20], get[20:], get, put[:-1], put[-1:], get, LAST]
     assert await compare(segments) == 4
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [head("PUT", "/file?path=new", "Transfer-Encoding: chunked") + chunked(b"abc")],
+        [head("PUT", "/file?path=new", "Transfer-Encoding: chunked"), chunked(b"abc", b"d")],
+        [head("GET", "/file?path=a.txt") * 3],
+        [
+            head("GET", "/file?path=a.txt") * 2 + b"GET /fi",
+            b"le?path=a.txt HTTP/1.1\r\nHost: a\r\n\r\n",
+        ],
+        [head("GET", "/file?path=a.txt", "Content-Length: 3") + b"abc"],
+    ],
+)
+async def test_after_anything_that_has_come_whole_the_short_way_is_open(
+    segments: list[bytes],
+) -> None:
+    get = head("GET", "/file?path=a.txt")
+    assert await compare([*segments, get, get, LAST]) == 2
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"G", b"GET /file?path=a.txt HTTP/1.1\r\n", b"\r\n", b"\r\n\r\n", b"\r"]
+)
+async def test_behind_the_beginning_of_a_request_it_is_not(beginning: bytes) -> None:
+    get = head("GET", "/file?path=a.txt")
+    await compare([get + beginning, get, get, LAST])
+    await compare([get, get + beginning, get[1:], get, LAST])
 
 
 METHODS = st.sampled_from(["GET"] * 6 + ["HEAD", "PUT", "POST", "DELETE", "get", "OPTIONS"])
@@ -256,9 +308,24 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
-@given(conversations())
-def test_both_ways_give_the_same_bytes(segments: list[bytes]) -> None:
-    asyncio.run(compare(segments))
+@given(conversations(), st.booleans())
+def test_both_ways_give_the_same_bytes(segments: list[bytes], at_once: bool) -> None:
+    asyncio.run(compare(segments, at_once))
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+async def test_both_ways_write_the_same_log(browser: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "sfss.access")
+    request = head("GET", "/file?path=a.txt", 'Referer:  "quoted"\\', *BROWSERS[browser])
+    lines: list[list[str]] = []
+    for by_short_way in (True, False):
+        caplog.clear()
+        async with serving(by_short_way, access_log=True) as gateway:
+            await gateway.exchange([request, request, request, LAST])
+            assert gateway.taken >= 2 * by_short_way
+        lines.append([re.sub(r"\[.*?\]", "[]", record.getMessage()) for record in caplog.records])
+    assert len(lines[0]) == 4
+    assert lines[0] == lines[1]
 
 
 def block(*fields: str) -> bytes:
@@ -304,18 +371,100 @@ def test_a_block_without_its_end_means_something() -> None:
     assert not means_nothing(b"")
 
 
-async def test_what_was_found_in_blocks_is_bounded() -> None:
-    async with serving(True, keepalive_timeout_s=75.0) as gateway:
-        for turn in range(3000):
-            await gateway.exchange([head("GET", "/file?path=a.txt", f"X-{turn}: x"), LAST])
-            if turn == 20:
-                break
-    store = InstantStore()
-    way = ShortWay(Cluster([store], Owner({}, lambda _: ""), KeyScheme("plain"), 1))
+class Witness:
+    """A client that notes how it was answered."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+        self.long = 0
+
+    def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
+        """Note an answer."""
+        self.answers.append(head + date + bytes(body))
+
+    def go_long_way(self, request: bytes) -> None:
+        """Note that there was none."""
+        self.long += 1
+
+
+def way_to(store: ViewableStore) -> ShortWay:
+    """Return the short way to ``store``."""
+    owner = Owner({"dict": store}, lambda _: "dict")
+    return ShortWay(Cluster([store], owner, KeyScheme("plain"), 2**20))
+
+
+async def test_what_is_remembered_is_bounded() -> None:
+    way, client = way_to(ViewableStore()), Witness()
     for turn in range(5000):
-        way.answer(head("GET", "/file?path=a", f"X-{turn}: x"))
+        way.begin(head("GET", "/file?path=a", f"X-{turn}: x"), client)
+        way.begin(head("GET", f"/file?path=a{turn}"), client)
     assert len(way._verdicts) <= 1024
-    assert way.answer(head("GET", "/file?path=a", "X: " + "x" * REQUEST_LIMIT)) is None
+    assert len(way._asked) <= 1024
+    assert not way.begin(head("GET", "/file?path=a", "X: " + "x" * REQUEST_LIMIT), client)
+
+
+REQUEST = head("GET", "/file?path=a")
+
+
+async def test_what_is_remembered_is_never_answered() -> None:
+    store, client = ViewableStore(), Witness()
+    way = way_to(store)
+    for body in (b"one", b"two", b"", b"longer than before"):
+        await store.set(b"a", new_record(body, 1))
+        assert way.begin(REQUEST, client)
+        assert client.answers[-1].endswith(b"\r\n\r\n" + body)
+    await store.delete(b"a")
+    assert not way.begin(REQUEST, client)
+    assert client.long == 0
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+@pytest.mark.parametrize("position", [0, 3, 20, 40, 50, 56, 60, -1])
+async def test_a_damaged_record_goes_the_long_way(seen_before: bool, position: int) -> None:
+    store, client = ViewableStore(), Witness()
+    way = way_to(store)
+    await store.set(b"a", new_record(b"12345678", 1))
+    if seen_before:
+        assert way.begin(REQUEST, client)
+    value = bytearray(store.values[b"a"])
+    value[position] ^= 1
+    for damaged in (bytes(value), store.values[b"a"][:position], b""):
+        store.values[b"a"] = damaged
+        assert way.begin(REQUEST, client)
+    assert client.long == 3
+    assert len(client.answers) == seen_before
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+@pytest.mark.parametrize("change", [{"kind": Kind.TOMBSTONE}, {"expiry": 1}])
+async def test_what_is_not_a_file_for_ever_goes_the_long_way(
+    seen_before: bool, change: dict[str, int]
+) -> None:
+    store, client = ViewableStore(), Witness()
+    way = way_to(store)
+    record = new_record(b"12345678", 1)
+    await store.set(b"a", record)
+    if seen_before:
+        assert way.begin(REQUEST, client)
+    await store.set(b"a", Record(record.head._replace(**change), record.body))
+    assert way.begin(REQUEST, client)
+    assert client.long == 1
+
+
+async def test_a_raw_body_is_answered_with_the_tag_of_its_bytes() -> None:
+    class RawStore(ViewableStore):
+        def view(self, key: bytes, use: Use) -> bool:
+            use(self.values[key], False)
+            return True
+
+    store, client = RawStore(), Witness()
+    way = way_to(store)
+    for body in (b"SF raw", b"another"):
+        store.values[b"a"] = body
+        assert way.begin(REQUEST, client)
+        assert f'ETag: "{new_record(body, 0).head.digest.hex()}"'.encode() in client.answers[-1]
+        assert b"Last-Modified" not in client.answers[-1]
+        assert client.answers[-1].endswith(b"\r\n\r\n" + body)
 
 
 async def test_a_client_that_does_not_read_makes_nothing_grow() -> None:

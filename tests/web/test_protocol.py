@@ -18,9 +18,10 @@ from sfss.keys import KeyScheme
 from sfss.metrics import Board
 from sfss.record import Record, new_record
 from sfss.stores.base import Guard
-from sfss.web import http, protocol
+from sfss.web import connection, http
+from sfss.web import server as web_server
 from sfss.web.app import ROUTES, make_app
-from sfss.web.protocol import Runner
+from sfss.web.server import Runner
 from tests.servers import Answer
 from tests.stores.dict_store import DictStore
 from tests.web.client import Wire, chunked, head
@@ -333,7 +334,7 @@ async def test_an_idle_connection_is_closed() -> None:
 async def test_the_rest_of_a_body_that_came_too_late_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(protocol, "LINGERING_S", 3600.0)
+    monkeypatch.setattr(web_server, "LINGERING_S", 3600.0)
     async with serving(ServerSettings(body_timeout_s=0.1)) as face:
         wire = await face.connect()
         put = head("PUT", "/file?path=a", "Content-Length: 9")
@@ -342,7 +343,7 @@ async def test_the_rest_of_a_body_that_came_too_late_is_not_waited_for(
 
 
 async def test_a_client_that_stops_reading_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "STALLED_S", 0.2)
+    monkeypatch.setattr(connection, "STALLED_S", 0.2)
     async with serving(ServerSettings()) as face:
         await face.store.set(b"a", new_record(bytes(32 * 1024 * 1024), 1))
         slow, stopped = await face.connect(), await face.connect()

@@ -1,0 +1,91 @@
+"""The process of a node: ``sfss node`` opens a store, listens, and stops when it is told to.
+
+SIGTERM and SIGINT drain: nobody new is taken in, what clients have sent is answered, and the store
+is closed last.
+"""
+
+import asyncio
+import logging
+import logging.config
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from sfss import __version__
+from sfss.errors import SettingError
+from sfss.node import Server
+from sfss.node_commands import NodeSettings
+from sfss.service import logging_settings
+from sfss.stores.embedded import EmbeddedStore
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7900"
+BACKLOG: Final = 1024
+
+DRAIN_S: Final = 30.0
+"""Seconds that a stopping node waits for its clients at most."""
+
+_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a node listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read_address(text: str) -> Address:
+    """Return the address in ``text``, "host:port" or "[IPv6]:port"; raises ``SettingError``."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match[3]) < 65_536:
+        raise SettingError("command line", "--listen", f"is {text!r}", '"host:port" is expected')
+    return Address(match[1] or match[2], int(match[3]))
+
+
+def run(address: Address, folder: Path, settings: NodeSettings) -> None:
+    """Serve the store in ``folder``, made if missing, until told to stop.
+
+    Raises ``SettingError``.
+    """
+    logging.config.dictConfig(logging_settings("info"))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(address, folder.absolute(), settings))
+
+
+async def _serve(address: Address, folder: Path, settings: NodeSettings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    store = EmbeddedStore(folder)
+    try:
+        server = Server(store, settings, address.port)
+        listener = await _listen(address, server)
+        _log.info("sfss %s: node listens on %s, %s", __version__, address, store.address)
+        await stopping.wait()
+        listener.close()
+        _log.info("stopping: %d clients", server.traffic.connections)
+        await server.drain(DRAIN_S)
+    finally:
+        await store.close()
+
+
+async def _listen(address: Address, server: Server) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(
+            server.connection, address.host, address.port, backlog=BACKLOG
+        )
+    except OSError as error:
+        found = f"{address}: {error.strerror or error}"
+        raise SettingError("command line", "--listen", found, "it must be free") from None

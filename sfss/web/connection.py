@@ -1,0 +1,184 @@
+"""Connections: what aiohttp does with one, and where this service needs it done otherwise.
+
+- A body that is cut off or malformed is answered with 400 as soon as that is known, also to a
+  client that has closed only its half. aiohttp leaves such a handler waiting for the rest.
+- A client that stops reading is cut off: aiohttp waits for it for ever, and holds the file.
+- Its errors come in our form, without a traceback; a request is counted when it is answered.
+
+A request goes on when its client leaves: a write that has begun is finished.
+"""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
+
+from sfss.metrics import Counters
+from sfss.web import http
+
+STALLED_S: Final = 60.0
+"""Seconds in which a client that is being sent an answer has to take some of it."""
+
+_log = logging.getLogger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_answered",
+        "_counters",
+        "_draining",
+        "_input_ended",
+        "_last_payload",
+        "_open",
+        "_stall_check",
+    )
+
+    def __init__(self, server: web.Server, counters: Counters, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._counters = counters
+        self._open = self._draining = False
+        self._answered = 0
+        self._stall_check: asyncio.TimerHandle | None = None
+        self._last_payload: StreamReader = EMPTY_PAYLOAD
+        self._input_ended = False  # nothing that may still come is looked at
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._open = True
+        self._counters.connected(1)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End: nobody can be answered any more."""
+        if self._open:
+            self._open = False
+            self._counters.connected(-1)
+        self._forget_stall()
+        super().connection_lost(exc)
+        self._fail_body("the connection was lost")
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client and have aiohttp parse them."""
+        if self._input_ended:
+            return
+        super().data_received(data)
+        if self._messages:
+            message, payload = self._messages[-1]
+            if isinstance(message, _ErrInfo):
+                self._malformed()
+            else:
+                self._last_payload = payload
+
+    def _malformed(self) -> None:
+        self._input_ended = True
+        if not self._last_payload.is_eof():
+            # The mistake is in the body of a request that already has a handler: it answers.
+            self._messages.pop()
+            self._request_count -= 1
+            self._fail_body("its chunks are malformed")
+            if self._idle():
+                self.force_close()  # it has answered already, and what follows makes no sense
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Take note that the client has sent all it will; return whether it still gets answers."""
+        self._input_ended = True
+        self._fail_body("it ends before its Content-Length or its last chunk")
+        if not self._messages:
+            self._close = True
+        return not self._idle()
+
+    def _idle(self) -> bool:
+        return self._answered == self._request_count
+
+    def _fail_body(self, reason: str) -> None:
+        """Let whoever reads the body that has not come to its end fail."""
+        if not self._last_payload.is_eof():
+            if not self._idle():
+                self._last_payload.set_exception(web.RequestPayloadError(reason))
+            self._last_payload.feed_eof()
+
+    def pause_writing(self) -> None:
+        """Take note that more waits to be sent than the transport likes to hold."""
+        super().pause_writing()
+        self._expect_progress(None)
+
+    def resume_writing(self) -> None:
+        """Take note that the client has caught up."""
+        self._forget_stall()
+        super().resume_writing()
+
+    def _expect_progress(self, unsent_before: int | None) -> None:
+        if self.transport is None:
+            return
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == unsent_before:
+            self.transport.abort()
+        else:
+            self._stall_check = self._loop.call_later(STALLED_S, self._expect_progress, unsent)
+
+    def _forget_stall(self) -> None:
+        if self._stall_check is not None:
+            self._stall_check.cancel()
+            self._stall_check = None
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer to one request and count it."""
+        answer = resp
+        if not isinstance(answer, http.Answer):  # one that aiohttp made itself
+            answer = http.refuse(request, resp.status, resp.reason)
+        answer.headers["Server"] = http.SOFTWARE
+        if answer.status == 408:  # the rest of that body is not waited for
+            self._input_ended = True
+            self._fail_body("it came too late")
+        if self._draining or (self._input_ended and not self._messages):
+            answer.force_close()
+        sent, disconnected = await super().finish_response(request, answer, start_time)
+        self._answered += 1
+        if not disconnected:
+            received_bytes = request.content.total_bytes
+            self._counters.request(answer.status, received_bytes, answer.sent_bytes)
+        return sent, disconnected
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to what is not HTTP, or to what the handler did not foresee."""
+        if isinstance(exc, HttpProcessingError):
+            answer = http.refuse(request, status, f"malformed request: {_reason(exc)}")
+        else:
+            _log.error("error in answering a request", exc_info=exc)
+            answer = http.refuse(request, 500, "internal error")
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer had begun when the error came")
+        answer.force_close()
+        return answer
+
+    def drain(self) -> None:
+        """Close the connection with the next answer."""
+        self._draining = True
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is in flight."""
+        if self._idle():
+            self.force_close()
+
+
+def _reason(error: HttpProcessingError) -> str:
+    if isinstance(error, LineTooLong):
+        return f"a line has more than {error.args[1]} bytes"
+    if isinstance(error, InvalidURLError):
+        return "the address may hold only ASCII; write other characters as %XX"
+    # What follows the first line quotes the request.
+    return error.message.partition("\n")[0].rstrip(":")

@@ -1,0 +1,236 @@
+"""A connection whose plain GETs go the short way (``fast``); all else is ``Connection``'s.
+
+The order of answers is the order of requests: while aiohttp has one in hand, all that comes goes to
+aiohttp; while a store is waited for, what comes is held, and then aiohttp answers both.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from aiohttp import web
+
+from sfss.metrics import Counters
+from sfss.record import Buffer
+from sfss.web import fast
+from sfss.web.access import combined
+from sfss.web.connection import Connection
+from sfss.web.fast import ShortWay
+
+HEAD_LIMIT: Final = 16 * 1024
+"""Bytes among which the end of a request's head is looked for, to come back to the short way."""
+
+_access_log = logging.getLogger("sfss.access")
+
+ShortLog: TypeAlias = Callable[[asyncio.Transport, bytes, int], None]
+"""Called with the connection, the request and the size of the body of its answer."""
+
+
+class FastConnection(Connection):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_awaits_store",
+        "_descriptor",
+        "_fed",
+        "_head",
+        "_head_size",
+        "_held",
+        "_interrupted",
+        "_log",
+        "_now",
+        "_short_way",
+        "_short_way_open",
+        "_tail",
+    )
+
+    def __init__(
+        self,
+        server: web.Server,
+        counters: Counters,
+        short_way: ShortWay,
+        log: ShortLog | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(server, counters, **options)
+        self._short_way, self._log, self._now = short_way, log, self._loop.time
+        self._short_way_open = False
+        self._descriptor = -1
+        # A request that went the short way and is not answered yet; what has come behind it; and
+        # whether something came in between, so that the answer must be aiohttp's.
+        self._awaits_store = self._interrupted = False
+        self._held = b""
+        # Bytes in aiohttp's parser since it was last known empty, and the last four of them; the
+        # head that they begin with, as far as it has come, and its size once it has come whole.
+        self._fed = self._head_size = 0
+        self._head = self._tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        if transport.get_extra_info("sslcontext") is None:
+            self._descriptor = transport.get_extra_info("socket").fileno()
+        self._settle()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End: nobody can be answered any more."""
+        self._short_way_open = False
+        self._interrupted = True
+        self._descriptor = -1
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client: all of them come through here, before anything is parsed."""
+        if self._short_way_open:
+            remembered = self._short_way.remembered(data, self._now())
+            if remembered is not None:
+                whole, body_size = remembered
+                self._send(data, (whole,), len(whole), body_size)
+                return
+            self._awaits_store = True
+            if self._short_way.begin(data, self):
+                if self._awaits_store:
+                    self._short_way_open = False
+                return
+            self._awaits_store = False
+        elif self._awaits_store:
+            self._hold(data)
+            return
+        self._feed(data)
+
+    def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
+        """Send the answer to ``request``, which went the short way; see ``fast.Client``."""
+        if self._interrupted:
+            self.go_long_way(request)
+            return
+        body_size = len(body)
+        self._awaits_store = False
+        self._short_way_open = True
+        self._send(request, (head, date, body), len(head) + len(date) + body_size, body_size)
+
+    def _send(self, request: bytes, parts: tuple[Buffer, ...], size: int, body_size: int) -> None:
+        """Send ``parts``, ``size`` bytes, from where they are, and count the request."""
+        transport = self.transport
+        if transport is None:
+            return
+        try:
+            direct = self._descriptor >= 0 and not transport.get_write_buffer_size()
+            sent = os.writev(self._descriptor, parts) if direct else 0
+        except OSError:
+            sent = 0  # the transport will find the same, and knows what to do
+        if sent != size:
+            transport.write(_unsent(parts, sent))
+        self._counters.request(200, 0, body_size)
+        self._next_keepalive_close_time = self._now() + self._keepalive_timeout
+        if self._log is not None:
+            self._log(transport, request, body_size)
+
+    def go_long_way(self, request: bytes) -> None:
+        """Have aiohttp answer ``request``, and what has come behind it."""
+        held, self._held = self._held, b""
+        self._awaits_store = self._interrupted = False
+        if self.transport is None:
+            return
+        if held:
+            self.transport.resume_reading()
+        input_ended, self._input_ended = self._input_ended, False
+        self._feed(request + held)
+        if input_ended:
+            super().eof_received()
+
+    def _hold(self, data: bytes) -> None:
+        """Keep what comes while a file is awaited: aiohttp answers both requests, in order."""
+        if not self._held and self.transport is not None:
+            self.transport.pause_reading()
+        self._held += data
+        self._interrupted = True
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Take note that the client has sent all it will; return whether it still gets answers."""
+        if self._awaits_store:
+            self._input_ended = self._interrupted = True
+            return True
+        self._short_way_open = False
+        return super().eof_received()
+
+    def drain(self) -> None:
+        """Close the connection with the next answer."""
+        super().drain()
+        self._short_way_open = False
+        self._interrupted = self._awaits_store
+
+    def pause_writing(self) -> None:
+        """Take note that more waits to be sent than the transport likes to hold."""
+        super().pause_writing()
+        self._short_way_open = False
+
+    def resume_writing(self) -> None:
+        """Take note that the client has caught up."""
+        super().resume_writing()
+        self._settle()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer to one request and count it; if it was the last, open the short way."""
+        sent, disconnected = await super().finish_response(request, resp, start_time)
+        if self._idle() and sent.keep_alive and self._parser_is_empty(request):
+            self._fed = 0
+            self._settle()
+        return sent, disconnected
+
+    def _settle(self) -> None:
+        """Open the short way unless something is in flight, unsent, or about to end."""
+        busy = self._fed or self._paused or self._awaits_store
+        self._short_way_open = not (busy or self._input_ended or self._draining)
+
+    def _idle(self) -> bool:
+        return super()._idle() and not self._awaits_store
+
+    def _process_keepalive(self) -> None:
+        if self._awaits_store:
+            self._next_keepalive_close_time = self._now() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    def _feed(self, data: bytes) -> None:
+        """Give ``data`` to aiohttp's parser, and note how much it has since it was empty."""
+        if self._fed == 0:
+            self._head, self._tail, self._head_size = b"", b"", 0
+        self._short_way_open = False
+        self._fed += len(data)
+        self._tail = (self._tail + data[-4:])[-4:]
+        if not self._head_size and len(self._head) < HEAD_LIMIT:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end >= 0:
+                self._head, self._head_size = b"", end + 4
+        super().data_received(data)
+
+    def _parser_is_empty(self, request: web.BaseRequest) -> bool:
+        """Tell whether the parser holds nothing behind ``request``, the last that it has found."""
+        if not request.content.is_eof():
+            return False
+        # A head that ended so would have been found. Chunks end so, too; other bodies anyhow.
+        ends_here = self._tail == b"\r\n\r\n"
+        size = self._head_size + (request.content_length or 0)
+        return ends_here or (self._head_size > 0 and self._fed == size)
+
+
+def _unsent(parts: tuple[Buffer, ...], sent: int) -> bytes:
+    """Return a copy of ``parts`` without the first ``sent`` bytes."""
+    rest = []
+    for part in parts:
+        rest.append(memoryview(part)[sent:])
+        sent = max(0, sent - len(part))
+    return b"".join(rest)
+
+
+def log_short(transport: asyncio.Transport, request: bytes, body_size: int) -> None:
+    """Write the line of a request that was answered 200 by the short way."""
+    peer = transport.get_extra_info("peername")
+    line, fields = fast.read(request)
+    referer, agent = fields.get("referer"), fields.get("user-agent")
+    remote = str(peer[0]) if peer else None
+    _access_log.info("%s", combined(remote, line, 200, body_size, referer, agent))
