@@ -42,8 +42,13 @@ BUILDOUT_VERSION = "6.0.1"
 PARTS = {"service": "sfss", "test": "test"}
 PARTS_OF_COMMAND = {None: ("service", "test"), "serve": ("service",), "test": ("service", "test")}
 
-# Programs that the tests use, named as their Debian packages are.
-PROGRAMS = ("curl", "memcached", "nutcracker")
+# Programs that the tests use, and their Debian packages.
+PROGRAMS = {
+    "curl": "curl",
+    "memcached": "memcached",
+    "memccapable": "libmemcached-tools",
+    "nutcracker": "nutcracker",
+}
 PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin")
 GOBEANSDB = "github.com/douban/gobeansdb@latest"
 GOBEANSDB_TIMEOUT_S = 120
@@ -197,14 +202,15 @@ def install_programs() -> None:
     missing = missing_programs()
     if missing and os.geteuid() == 0 and Path("/etc/debian_version").exists():
         say(f"installing {' and '.join(missing)}")
-        if not apt_get("install", *missing):
+        packages = [PROGRAMS[program] for program in missing]
+        if not apt_get("install", *packages):
             apt_get("update")
-            apt_get("install", *missing)
+            apt_get("install", *packages)
         missing = missing_programs()
     if missing and os.environ.get("CI") == "true":
         sys.exit(f"bootstrap.py: CI=true, and these programs are missing: {', '.join(missing)}")
     for program in missing:
-        say(f"{program} is missing (apt-get install {program}): its tests are skipped")
+        say(f"{program} is missing (apt-get install {PROGRAMS[program]}): its tests are skipped")
 
 
 def apt_get(*arguments: str) -> bool:

@@ -311,7 +311,7 @@ def _read_gat(arguments: list[bytes], unique: bool) -> Command:
 
 
 def _read_delete(arguments: list[bytes]) -> Command:
-    noreply = _cut_noreply(arguments)
+    noreply = len(arguments) > 1 and _cut_noreply(arguments)  # alone it is the key
     # A time of 0 is what is left of an argument that memcached once had.
     if arguments[1:] not in ([], [b"0"]) or not arguments:
         return Answer(UNKNOWN, noreply)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
 from xxhash import xxh3_64_intdigest
 
 from sfss.cluster import Cluster, Owner, Placement, Proxies
@@ -21,7 +20,7 @@ from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
-from sfss.web.app import make_app
+from sfss.web.http import Site
 from sfss.web.server import Runner
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
@@ -93,13 +92,8 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     The cluster is closed with the runner.
     """
     cluster = make_cluster(settings, board)
-
-    async def close(_: web.Application) -> None:
-        await cluster.close()
-
-    app = make_app(cluster, board, settings.server.body_timeout_s)
-    app.on_cleanup.append(close)
-    runner = Runner(app, settings.server, counters)
+    site = Site(cluster, board, settings.server.body_timeout_s)
+    runner = Runner(site, settings.server, counters)
     await runner.setup()
     return runner
 

@@ -310,13 +310,15 @@ def test_missing_programs_are_named(
     monkeypatch.delenv("CI", raising=False)
     bootstrap.install_programs()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["curl", "memcached", "nutcracker"]
+    named = [line.split()[1] for line in lines]
+    assert named == ["curl", "memcached", "memccapable", "nutcracker"]
+    assert "(apt-get install libmemcached-tools)" in lines[2]
 
 
 @pytest.mark.usefixtures("no_programs")
 def test_missing_programs_fail_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(SystemExit, match=r"missing: curl, memcached, nutcracker$"):
+    with pytest.raises(SystemExit, match=r"missing: curl, memcached, memccapable, nutcracker$"):
         bootstrap.install_programs()
 
 

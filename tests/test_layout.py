@@ -59,6 +59,7 @@ SIBLINGS = {
     ("stores.memcached", "stores.memcached_pipeline"): "the hot path has a connection of its own",
     ("web.app", "web.native"): "the routes name their handlers",
     ("web.app", "web.status"): "the routes name their handlers",
+    ("web.server", "web.app"): "requests are answered by the routes",
     ("web.body", "web.form"): "a form is one way to carry a file",
     ("web.native", "web.body"): "a file is read from the body",
     ("web.native", "web.conditional"): "conditions and ranges are honoured",

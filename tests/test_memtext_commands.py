@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sfss.keys import KEY_LIMIT
@@ -81,6 +81,11 @@ COMMANDS: list[tuple[bytes, Command]] = [
     (b"delete k 0\r\n", Delete(b"k")),
     (b"delete k noreply\r\n", Delete(b"k", True)),
     (b"delete k 0 noreply\r\n", Delete(b"k", True)),
+    (b"delete noreply\r\n", Delete(b"noreply")),
+    (b"delete noreply noreply\r\n", Delete(b"noreply", True)),
+    (b"set noreply 0 0 1\r\nx\r\n", Set("set", b"noreply", 0, 0, b"x")),
+    (b"incr noreply 1\r\n", Count(b"noreply", 1, down=False)),
+    (b"touch noreply 1\r\n", Touch(b"noreply", 1)),
     (b"incr k 1\r\n", Count(b"k", 1, down=False)),
     (b"decr k 18446744073709551615 noreply\r\n", Count(b"k", (1 << 64) - 1, True, True)),
     (b"touch k 60\r\n", Touch(b"k", 60)),
@@ -115,7 +120,6 @@ REFUSED: list[tuple[bytes, Command]] = [
     (b"gat k k\r\n", Answer(BAD_FORMAT)),
     (b"gat 1 " + LONGEST + b"k\r\n", Answer(BAD_FORMAT)),
     (b"delete\r\n", Answer(UNKNOWN)),
-    (b"delete noreply\r\n", Answer(UNKNOWN, True)),
     (b"delete k 1\r\n", Answer(UNKNOWN)),
     (b"delete a b c d e\r\n", Answer(UNKNOWN)),
     (b"delete " + LONGEST + b"k\r\n", Answer(BAD_FORMAT)),
@@ -203,6 +207,7 @@ def test_no_bytes_do_harm(pieces: list[bytes]) -> None:
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 2**32 - 1), st.binary(max_size=100))
+@example(b"noreply", 0, b"")
 def test_what_our_client_sends_is_understood(key: bytes, flags: int, body: bytes) -> None:
     try:
         check_key(key)

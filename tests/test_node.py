@@ -1,5 +1,6 @@
 """``sfss node``: a real process, spoken to over sockets, beside a memcached where both can."""
 
+import asyncio
 import os
 import random
 import re
@@ -21,7 +22,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from sfss.config import MemcachedSettings
+from sfss.errors import StoreFull
 from sfss.record import RECORD_FLAGS, encode, new_record
+from sfss.stores.memcached import MemcachedStore
 from tests.servers import (
     DEADLINE_S,
     PYTHON_ENVIRON,
@@ -186,6 +190,10 @@ EXCHANGES: dict[str, tuple[bytes, bytes]] = {
     "delete": (
         b"set K 0 0 1\r\na\r\ndelete K\r\ndelete K\r\ndelete K 0\r\n",
         b"STORED\r\nDELETED\r\nNOT_FOUND\r\nNOT_FOUND\r\n",
+    ),
+    "a key of the name noreply": (
+        b"set noreply 0 0 1\r\na\r\nget noreply\r\ndelete noreply\r\nget noreply\r\n",
+        b"STORED\r\nVALUE noreply 0 1\r\na\r\nEND\r\nDELETED\r\nEND\r\n",
     ),
     "incr": (
         b"incr K 1\r\nset K 7 0 1\r\n9\r\nincr K 1\r\nincr K 90\r\nget K\r\n",
@@ -540,9 +548,20 @@ def test_a_full_disk_refuses_keeps_what_was_there_and_serves_on(own: Server) -> 
         answer = client.ask(set_command(b"kept", bytes(2 * MIB)))
         assert answer.startswith(b"SERVER_ERROR disk full: ")
         assert client.get(b"kept") == b"old"
+        with pytest.raises(StoreFull) as caught:
+            asyncio.run(_set_through_our_client(own, b"kept", bytes(2 * MIB)))
+        assert not caught.value.former_lost
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         resource.prlimit(own.pid, resource.RLIMIT_FSIZE, unlimited)
         assert client.ask(set_command(b"kept", bytes(2 * MIB))) == STORED
+
+
+async def _set_through_our_client(server: Server, key: bytes, body: bytes) -> None:
+    store = MemcachedStore(server.address, MemcachedSettings())
+    try:
+        await store.set(key, new_record(body, 1))
+    finally:
+        await store.close()
 
 
 def test_everything_is_there_after_a_restart(own: Server) -> None:

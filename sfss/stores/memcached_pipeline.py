@@ -54,10 +54,9 @@ class Pipeline:
             return False
         return self._connection.ask(key, use)
 
-    def lost(self, connection: "_Connection", failed: bool) -> None:
-        """Take note that a connection has ended."""
-        if self._connection is connection:
-            self._connection = None
+    def lost(self, failed: bool) -> None:
+        """Take note that there is no connection any more, or again none."""
+        self._connection = None
         if failed:
             self._retry_at_s = asyncio.get_running_loop().time() + RETRY_AFTER_S
 
@@ -73,7 +72,7 @@ class Pipeline:
             async with asyncio.timeout(self._timeout_s):
                 await loop.create_connection(lambda: connection, self._host, self._port)
         except (OSError, UnicodeError):
-            self.lost(connection, failed=True)
+            self.lost(failed=True)
         else:
             self._connection = None if connection.ended else connection
         finally:
@@ -157,12 +156,8 @@ class _Connection(asyncio.BufferedProtocol):
         """Go on."""
         self._paused = False
 
-    def eof_received(self) -> None:
-        """End: what is under way will not be answered."""
-        self.connection_lost(None)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """End, which is no failure of a server that has nothing to do."""
+        """End; a server may well close a connection on which nothing is under way."""
         self.end(failed=bool(self._sent) or not self._sent_count)
 
     def _tick(self) -> None:
@@ -175,19 +170,17 @@ class _Connection(asyncio.BufferedProtocol):
         else:
             self._age_ticks += 1
         self._late = self._age_ticks >= _LATE_TICKS
-        self._ticking = self._loop.call_later(_TICK_S, self._tick) if self._sent else None
         if self._age_ticks >= self._patience_ticks:
             self.end(failed=True)
+        self._ticking = self._loop.call_later(_TICK_S, self._tick) if self._sent else None
 
     def end(self, failed: bool = False) -> None:
         """Throw the connection away; whoever waits for an item gets None."""
         if self.ended:
             return
         self.ended = True
-        self._pipeline.lost(self, failed)
+        self._pipeline.lost(failed)
         self._transport.abort()
-        if self._ticking is not None:
-            self._ticking.cancel()
         waiting = [*self._sent, *self._unsent.items()]
         self._sent.clear()
         self._unsent.clear()

@@ -6,12 +6,10 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from sfss.cluster import Cluster
 from sfss.errors import SfssError
-from sfss.metrics import Board
 from sfss.web import http, native, status
 
-Handler = Callable[[web.Request], Awaitable[http.Answer]]
+Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
 
 class Route(NamedTuple):
@@ -51,22 +49,7 @@ def _by_address() -> Mapping[str, Mapping[str, Handler]]:
 _HANDLERS: Final = _by_address()
 
 
-def make_app(cluster: Cluster, board: Board, body_timeout_s: float) -> web.Application:
-    """Return the application that serves ``cluster``; to close the cluster is the caller's part."""
-    app = web.Application()
-    app[http.CLUSTER] = cluster
-    app[http.BOARD] = board
-    app[http.BODY_TIMEOUT_S] = body_timeout_s
-    app.router.add_route("*", "/{address:.*}", dispatch, expect_handler=_promise_nothing)
-    return app
-
-
-async def _promise_nothing(_: web.Request) -> None:
-    # aiohttp would send "100 Continue" here, before the request has been looked at.
-    return None
-
-
-async def dispatch(request: web.Request) -> http.Answer:
+async def dispatch(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """Answer any request: by its handler, or with the refusal that an error stands for."""
     if unclear := http.refuse_framing(request):
         return unclear
@@ -79,7 +62,7 @@ async def dispatch(request: web.Request) -> http.Answer:
         sentence = f"{request.method} is not allowed here; allowed are {allowed}"
         return http.refuse(request, 405, sentence, {"Allow": allowed})
     try:
-        return await handler(request)
+        return await handler(site, request)
     except SfssError as error:
         return http.refuse_error(request, error)
     except Exception:

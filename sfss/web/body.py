@@ -17,7 +17,7 @@ from sfss.web import form
 ENVELOPE_LIMIT: Final = 64 * 1024
 """Bytes that a form may have beside the file in it."""
 
-_SMALL_PIECE: Final = 4096  # kept apart, the bytes of a body that trickles in would take 40 each
+_SMALL_PIECE: Final = 4096  # kept apart, those of a body that trickles in take many times its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Limits:
     timeout_s: float
 
 
-async def read_file(request: web.Request, limits: Limits) -> Buffer:
+async def read_file(request: web.BaseRequest, limits: Limits) -> Buffer:
     """Return the file that ``request`` carries.
 
     Raises ``TooLarge``, ``UnsupportedCoding``, ``BodyTimeout``, and ``BadBody`` for what is cut
@@ -46,7 +46,7 @@ async def read_file(request: web.Request, limits: Limits) -> Buffer:
     return file
 
 
-def _check_head(request: web.Request) -> None:
+def _check_head(request: web.BaseRequest) -> None:
     headers = request.headers
     for coding in ",".join(headers.getall("Content-Encoding", [])).split(","):
         if coding.strip().lower() not in ("", "identity"):
@@ -58,7 +58,7 @@ def _check_head(request: web.Request) -> None:
         raise BadBody("there is none; an empty file has Content-Length: 0")
 
 
-async def _read(request: web.Request, limits: Limits, most: int) -> bytes:
+async def _read(request: web.BaseRequest, limits: Limits, most: int) -> bytes:
     """Return the whole body, of at most ``most`` bytes."""
     length = request.content_length
     if length is not None and length > most:
@@ -96,7 +96,7 @@ async def _piece(content: StreamReader, timeout_s: float) -> bytes:
         raise BadBody("the connection was lost") from None
 
 
-async def _invite(request: web.Request) -> None:
+async def _invite(request: web.BaseRequest) -> None:
     """Send ``100 Continue`` to a client that waits for it (RFC 9110, 10.1.1)."""
     waits = request.headers.get("Expect", "").lower() == "100-continue"
     if waits and request.version >= HttpVersion11 and not request.content.total_bytes:

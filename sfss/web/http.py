@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -15,10 +16,6 @@ from sfss.record import Buffer
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
-
-CLUSTER: Final = web.AppKey("cluster", Cluster)
-BOARD: Final = web.AppKey("board", Board)
-BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
 
 STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.BadPath: 400,
@@ -42,6 +39,15 @@ SENTENCE_LIMIT: Final = 1000
 """Characters that a refusal quotes at most."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the faces show, and the longest silence in a body that they bear."""
+
+    cluster: Cluster
+    board: Board
+    body_timeout_s: float
 
 
 class Answer(web.StreamResponse):

@@ -23,29 +23,28 @@ LIST_LIMIT: Final = 1000
 """Most files on one page of a listing, and the default."""
 
 
-async def create(request: web.Request) -> http.Answer:
+async def create(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``POST /files?path=P``: create or replace; 201 with Location and ETag."""
-    path, head = await _store(request)
+    path, head = await _store(site, request)
     location = f"/file?path={quote(path, safe='/')}"
     return http.Answer(201, {"Location": location, **_validators(head).fields()})
 
 
-async def put(request: web.Request) -> http.Answer:
+async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``PUT /file?path=P``: create or replace; 200 with ETag."""
-    _, head = await _store(request)
+    _, head = await _store(site, request)
     return http.Answer(200, _validators(head).fields())
 
 
-async def _store(request: web.Request) -> tuple[str, Head]:
+async def _store(site: http.Site, request: web.BaseRequest) -> tuple[str, Head]:
     path = http.path_argument(request)
-    cluster = request.app[http.CLUSTER]
-    cluster.check(path)
-    limits = body.Limits(cluster.max_file_size, request.app[http.BODY_TIMEOUT_S])
+    site.cluster.check(path)
+    limits = body.Limits(site.cluster.max_file_size, site.body_timeout_s)
     file = await body.read_file(request, limits)
-    return path, await cluster.put(path, file, _guard(request))
+    return path, await site.cluster.put(path, file, _guard(request))
 
 
-async def remove(request: web.Request) -> http.Answer:
+async def remove(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``DELETE /file?path=P``: 204, or 404 where there is none."""
     path = http.path_argument(request)
     guard = _guard(request)
@@ -58,12 +57,12 @@ async def remove(request: web.Request) -> http.Answer:
         if guard is not None:
             guard(head)
 
-    if not await request.app[http.CLUSTER].delete(path, guard and guard_present):
+    if not await site.cluster.delete(path, guard and guard_present):
         raise NotFound(path)
     return http.Answer(204, {})
 
 
-def _guard(request: web.Request) -> Callable[[Head | None], None] | None:
+def _guard(request: web.BaseRequest) -> Callable[[Head | None], None] | None:
     """Return the preconditions of a write as the stores take them; None where there are none."""
     fields = _precondition_fields(request)
     if not fields:
@@ -80,7 +79,7 @@ def _guard(request: web.Request) -> Callable[[Head | None], None] | None:
     return guard
 
 
-def _precondition_fields(request: web.Request) -> dict[str, str]:
+def _precondition_fields(request: web.BaseRequest) -> dict[str, str]:
     headers = request.headers
     return {name: ", ".join(headers.getall(name)) for name in conditional.FIELDS if name in headers}
 
@@ -90,10 +89,10 @@ def _validators(head: Head) -> Validators:
     return Validators(f'"{head.digest.hex()}"', modified_s)
 
 
-async def read(request: web.Request) -> http.Answer:
+async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET`` or ``HEAD /file?path=P``: the file, or what the conditions and ranges make of it."""
     path = http.path_argument(request)
-    record = await request.app[http.CLUSTER].get(path)
+    record = await site.cluster.get(path)
     if record is None:
         raise NotFound(path)
     validators = _validators(record.head)
@@ -111,7 +110,7 @@ async def read(request: web.Request) -> http.Answer:
     return _part(request, record, fields) or http.Answer(200, fields, record.body)
 
 
-def _part(request: web.Request, record: Record, fields: dict[str, str]) -> http.Answer | None:
+def _part(request: web.BaseRequest, record: Record, fields: dict[str, str]) -> http.Answer | None:
     """Return what a Range asks for; None where the whole file is the answer."""
     wanted, if_range = request.headers.get("Range"), request.headers.get("If-Range")
     if wanted is None or request.method != "GET":
@@ -150,7 +149,7 @@ def _parts(record: Record, spans: list[Span], fields: dict[str, str]) -> http.An
     return http.Answer(206, {**fields, "Content-Type": content_type}, b"".join(pieces))
 
 
-async def page(request: web.Request) -> http.Answer:
+async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /files?prefix=&after=&limit=``: a page of what is stored, in byte order of the path.
 
     ``next`` is what to give as ``after`` for the next page; null on the last.
@@ -159,7 +158,7 @@ async def page(request: web.Request) -> http.Answer:
     after = http.argument(request, "after") or ""
     limit = _limit(http.argument(request, "limit"))
     # One more than asked tells whether there is a next page.
-    found = await request.app[http.CLUSTER].list(prefix, after, limit + 1)
+    found = await site.cluster.list(prefix, after, limit + 1)
     files = found[:limit]
     return http.json_answer(
         {

@@ -7,6 +7,7 @@ for what is in flight: a connection closed just as a request arrives would drop 
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from sfss.config import ServerSettings
 from sfss.metrics import Counters
 from sfss.web import http
 from sfss.web.access import AccessLogger
+from sfss.web.app import dispatch
 from sfss.web.connection import Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
@@ -92,23 +94,24 @@ class Server(web.Server):
                 connection.close_if_idle()
 
 
-class Runner(web.AppRunner):
-    """Serves an application on the sockets of the sites that are made with it."""
+class Runner(web.BaseRunner):
+    """Serves ``site`` on the sockets that it is given, and closes its cluster in the end.
 
-    def __init__(self, app: web.Application, settings: ServerSettings, counters: Counters) -> None:
+    aiohttp's Application is left out: to find the one route in it costs as much as all of ours.
+    """
+
+    def __init__(self, site: http.Site, settings: ServerSettings, counters: Counters) -> None:
         # What drain() could not wait for is cut off: it has had its time.
-        super().__init__(app, shutdown_timeout=0.5)
-        self._settings, self._counters = settings, counters
+        super().__init__(shutdown_timeout=0.5)
+        self._site, self._settings, self._counters = site, settings, counters
 
     async def _make_server(self) -> Server:
-        made = await super()._make_server()
         access_log = _access_log if self._settings.access_log else None
         return Server(
-            made.request_handler,
+            partial(dispatch, self._site),
             self._counters,
-            ShortWay(self.app[http.CLUSTER]),
+            ShortWay(self._site.cluster),
             log_short if access_log else None,
-            request_factory=made.request_factory,
             keepalive_timeout=self._settings.keepalive_timeout_s,
             lingering_time=LINGERING_S,
             auto_decompress=False,
@@ -116,6 +119,12 @@ class Runner(web.AppRunner):
             access_log=access_log,
             logger=_log,
         )
+
+    async def shutdown(self) -> None:
+        """Do nothing: there is nobody to be told."""
+
+    async def _cleanup_server(self) -> None:
+        await self._site.cluster.close()
 
     async def drain(self, idle_s: float) -> None:
         """Wait for the end of all connections, once nobody listens for new ones.

@@ -18,7 +18,7 @@ _STARTED_S: Final = time.monotonic()
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-async def show(request: web.Request) -> http.Answer:
+async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """Answer with the STATS of every store that answers, by address, under ``storages`` if full.
 
     Raises ``NoStoreReachable`` when none does.
@@ -26,10 +26,10 @@ async def show(request: web.Request) -> http.Answer:
     detail = http.argument(request, "detail")
     if detail not in (None, "full"):
         raise BadArgument("detail", repr(detail), "full is the only one")
-    storages = await request.app[http.CLUSTER].stats()
+    storages = await site.cluster.stats()
     if detail is None:
         return http.json_answer(storages)
-    return http.json_answer({"storages": storages, "webserver": webserver(request.app[http.BOARD])})
+    return http.json_answer({"storages": storages, "webserver": webserver(site.board)})
 
 
 def webserver(board: Board) -> dict[str, object]:

@@ -20,8 +20,8 @@ from sfss.metrics import Board
 from sfss.record import Buffer, Kind, Record, new_record
 from sfss.stores.base import Use
 from sfss.web import server as web_server
-from sfss.web.app import make_app
 from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, means_nothing
+from sfss.web.http import Site
 from sfss.web.server import Runner, Server
 from tests.stores.dict_store import DictStore
 from tests.stores.scripted import until
@@ -122,8 +122,7 @@ async def serving(
         await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
     board = Board(1)
     board.row(0).start(os.getpid())
-    app = make_app(cluster, board, 5)
-    runner = Runner(app, ServerSettings(**options), board.row(0))  # type: ignore[arg-type]
+    runner = Runner(Site(cluster, board, 5), ServerSettings(**options), board.row(0))  # type: ignore[arg-type]
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
     with patch.object(web_server, "LINGERING_S", 0.02):
         await runner.setup()

@@ -20,7 +20,7 @@ from sfss.record import Record, new_record
 from sfss.stores.base import Guard
 from sfss.web import connection, http
 from sfss.web import server as web_server
-from sfss.web.app import ROUTES, make_app
+from sfss.web.app import ROUTES
 from sfss.web.server import Runner
 from tests.servers import Answer
 from tests.stores.dict_store import DictStore
@@ -97,8 +97,8 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Face]:
     board = Board(2)
     counters = board.row(1)
     counters.start(os.getpid())
-    app = make_app(cluster, board, settings.body_timeout_s)
-    face = Face(store, Runner(app, settings, counters), board)
+    served = http.Site(cluster, board, settings.body_timeout_s)
+    face = Face(store, Runner(served, settings, counters), board)
     await face.runner.setup()
     site = web.TCPSite(face.runner, "127.0.0.1", 0)
     await site.start()
