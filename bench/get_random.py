@@ -3,8 +3,8 @@
     python3 bench/get_random.py [--full] [--rounds 5] [--seconds 3]
 
 The embedded store with 10,000 files of 1 KiB, with ``--full`` also with 1,000,000: paths drawn at
-random, beside one hot path of the same store, drawn in the same way. nginx reads the 10,000 from
-files, all of them in its open_file_cache.
+random, beside one hot path of the same store, drawn in the same way. nginx reads the same from
+a folder; its open_file_cache holds 20,000. And 10,000 files in memcached, at random.
 """
 
 import sys
@@ -29,10 +29,13 @@ _NUMBER_DIGITS = 7
 
 
 class ManyFiles(Contender):
-    """One server that is asked for the first ``count`` files; ``before`` begins each target."""
+    """One server that is asked for the first ``count`` files; ``before`` begins each target.
 
-    def __init__(self, name: str, server: Server, before: str, count: int) -> None:
-        super().__init__(name, server)
+    ``behind`` is what it asks itself.
+    """
+
+    def __init__(self, name: str, server: Server, before: str, count: int, *behind: Server) -> None:
+        super().__init__(name, server, *behind)
         self._before, self._count = before, count
 
     def load(self, number: int) -> Load:
@@ -55,26 +58,47 @@ def question(plan: Plan) -> Iterator[Group]:
     """Yield a group for each number of files."""
     for count in (MANY, FULL) if plan.full else (MANY,):
         yield _compare(plan, count)
+    yield _compare_memcached(plan)
 
 
 def _compare(plan: Plan, count: int) -> Group:
     with plan.room() as folder:
         files.fill(folder / "store", count)
+        _write(folder / "root", count)
         sfss = rivals.sfss_embedded(folder, folder / "store")
         nginx = rivals.nginx_static(folder, folder / "root")
         with all_running(sfss, nginx):
-            hot, at_random = "sfss, one hot file", "sfss, at random"
+            hot, at_random, static = (
+                "sfss, one hot file",
+                "sfss, at random",
+                "nginx static, at random",
+            )
             contenders = [
                 ManyFiles(at_random, sfss, "/file?path=", count),
                 ManyFiles(hot, sfss, "/file?path=", 1),
+                ManyFiles(static, nginx, "/", count),
             ]
-            versus = [Versus(at_random, hot, rate=BARS[count])]
-            if count == MANY:
-                _write(folder / "root", count)
-                contenders.append(ManyFiles("nginx static, at random", nginx, "/", count))
-                versus.append(Versus(at_random, "nginx static, at random"))
+            versus = [Versus(at_random, hot, rate=BARS[count]), Versus(at_random, static)]
             title = f"GET 1 KiB of {count:,} files, embedded"
             return compete(title, contenders, versus, plan)
+
+
+def _compare_memcached(plan: Plan) -> Group:
+    with plan.room() as folder:
+        store = rivals.pinned_memcached(folder)
+        sfss = rivals.sfss_over(folder, store.port)
+        nginx = rivals.nginx_memcached(folder, store.port)
+        with all_running(store, sfss, nginx):
+            for number in range(MANY):
+                path = files.path(number)
+                rivals.set_raw(store, path, files.body(path))
+            ours, theirs = "sfss over memcached", "nginx memcached_pass"
+            contenders = [
+                ManyFiles(ours, sfss, "/file?path=", MANY, store),
+                ManyFiles(theirs, nginx, "/file?path=", MANY, store),
+            ]
+            title = f"GET 1 KiB of {MANY:,} files, memcached, at random"
+            return compete(title, contenders, [Versus(ours, theirs)], plan)
 
 
 def _write(root: Path, count: int) -> None:

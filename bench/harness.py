@@ -311,7 +311,7 @@ def _counts(contender: Contender, number: int, text: str) -> dict[str, float]:
 
 
 def _latency_us(text: str, percent: int) -> float:
-    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)\s*$", text, re.MULTILINE)
     if found is None:
         raise Void(f"wrk does not say the {percent}% latency: {text}")
     return float(found[1]) * _US[found[2]]

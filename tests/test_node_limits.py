@@ -17,6 +17,7 @@ from sfss.config import MIB
 from sfss.items import record_of
 from sfss.node_commands import NodeSettings
 from sfss.node_room import Room
+from sfss.node_stats import Traffic
 from sfss.record import Record, encode
 from sfss.stores.base import Guard, Use
 from tests.servers import DEADLINE_S
@@ -151,6 +152,50 @@ def test_a_client_that_never_reads_is_cut_off(run: Run, monkeypatch: pytest.Monk
                     client.sendall(request)
                     await until(lambda: served.server.traffic.connections == 1, "it is taken up")
                     await until(lambda: not served.server.traffic.connections, "it is cut off")
+
+    run(test())
+
+
+class StuckTransport(asyncio.Transport):
+    """Has a few bytes left to send, fewer than would be reported, and never gets rid of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = False
+        self.aborted = asyncio.Event()
+
+    def is_closing(self) -> bool:
+        """Tell whether it was closed."""
+        return self.closing
+
+    def close(self) -> None:
+        """Be closed when all is sent, so never."""
+        self.closing = True
+
+    def get_write_buffer_size(self) -> int:
+        """Return what is left."""
+        return 10
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take it."""
+
+    def abort(self) -> None:
+        """Be closed at once."""
+        self.aborted.set()
+
+
+def test_a_closed_client_that_does_not_take_its_last_answer_is_cut_off(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_outbox, "STALLED_S", 0.05)
+
+    async def test() -> None:
+        outbox, transport = node_outbox.Outbox(Traffic()), StuckTransport()
+        outbox.open(transport)
+        outbox.say(b"END\r\n")
+        outbox.close()
+        assert transport.closing and not transport.aborted.is_set()
+        await transport.aborted.wait()
 
     run(test())
 

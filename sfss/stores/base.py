@@ -88,5 +88,5 @@ class ViewableStore(Protocol):
 
     def state(self) -> int:
         """Return a number that is another after every change that anybody has made to the store;
-        always 0 where it cannot tell.
+        0 where it cannot tell, which says nothing of another 0.
         """

@@ -111,8 +111,11 @@ class EmbeddedStore:
             return False
 
     def state(self) -> int:
-        """Return the number of the last commit, whoever made it."""
-        return self._folder.last_commit.number()
+        """Return the number of the last commit, whoever made it; 0 while the files are not in
+        their place.
+        """
+        folder = self._folder
+        return folder.last_commit.number() if folder.place_is_right else 0
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Keep ``record`` under ``key``; when this returns, it is on disk.

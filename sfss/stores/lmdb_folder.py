@@ -14,29 +14,23 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import TemporaryFile
 from typing import Final, TypeAlias
 
 import lmdb
 
-from sfss.errors import Corrupt, SettingError, Unreachable
-from sfss.keys import KEY_LIMIT
+from sfss.errors import Corrupt, Unreachable
 from sfss.record import Buffer, Head, decode_head
 from sfss.stores.base import Entry, Guard, Use
-from sfss.stores.lmdb_commits import LastCommit
-
-FORMAT: Final = b"sfss 1"
-"""What the value of ``FORMAT_KEY`` says in a store that this module reads."""
-
-FORMAT_KEY: Final = b"\xff" * (KEY_LIMIT + 1)
-"""Longer than, and so never, the key of a file; it is the last of all in byte order."""
-
-_READERS: Final = 1022  # workers, those of a reload, and tools
-_LOCK_FILE_SIZE: Final = 65_536  # a table of that many readers
-_ENGINE: Final = 0  # LMDB 0.9, whatever LMDB_DEFAULT_LIB_VERSION says
+from sfss.stores.lmdb_opening import (
+    FORMAT_KEY,
+    bad_folder,
+    identity,
+    make_folder,
+    open_environment,
+)
 
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 4 * 1024 * 1024
@@ -96,7 +90,7 @@ class LmdbFolder:
 
     def __init__(self, address: str, folder: Path, map_size: int, make: bool) -> None:
         self._address, self._folder, self._map_size = address, folder, map_size
-        self._place_is_right = True
+        self.place_is_right = True
         self._check_place_at_s = 0.0
         self._lock = threading.Lock()
         self._closed = False
@@ -105,44 +99,15 @@ class LmdbFolder:
         self._reserve_spent = False
         try:
             if make:
-                _make_folder(folder)
+                make_folder(folder)
             self._open(make)
         except (OSError, lmdb.Error) as error:
-            raise _bad_folder(folder, str(error)) from error
+            raise bad_folder(folder, str(error)) from error
         self._keep_reserve()
 
     def _open(self, make: bool) -> None:
-        if not make and not (self._folder / "data.mdb").exists():
-            # An empty store made here now would say "no such file" of files that have moved.
-            raise _bad_folder(self._folder, "its files are gone")
-        _make_lock_file(self._folder / "lock.mdb")
-        last_commit = LastCommit(self._folder / "lock.mdb")
-        try:
-            self._environment = self._opened(make)
-        except BaseException:
-            last_commit.close()
-            raise
-        with self._environment.begin() as transaction:
-            last_commit.expect(transaction.id())
-        self.last_commit = last_commit
-
-    def _opened(self, make: bool) -> lmdb.Environment:
-        environment = lmdb.open(
-            str(self._folder),
-            map_size=self._map_size,
-            max_readers=_READERS,
-            max_spare_txns=1,
-            lib_version=_ENGINE,
-        )
-        try:
-            _fill_up(environment, self._folder / "data.mdb")
-            environment.reader_check()
-            _check_format(environment, self._folder, make)
-            self._identity = _identity(self._folder)
-            return environment
-        except BaseException:
-            environment.close()
-            raise
+        opened = open_environment(self._folder, self._map_size, make)
+        self._environment, self._identity, self.last_commit = opened
 
     def _usable(self) -> lmdb.Environment:
         if self._environment is None:
@@ -160,17 +125,17 @@ class LmdbFolder:
         next, and two processes with different lock files write over each other.
         """
         try:
-            is_right = _identity(self._folder) == self._identity
+            is_right = identity(self._folder) == self._identity
         except OSError:
             is_right = False
         if not is_right:
             reason = "its files were moved, deleted or replaced while open; start sfss anew"
-            if self._place_is_right:
+            if self.place_is_right:
                 _log.error("store %s: %s", self._address, reason)
-            self._place_is_right = False
+            self.place_is_right = False
             self._check_place_at_s = 0.0  # reads are to know at once, too
             raise Unreachable(self._address, reason, applied)
-        self._place_is_right = True
+        self.place_is_right = True
         self._check_place_at_s = time.monotonic() + PLACE_CHECK_S
 
     def get(self, key: bytes) -> bytes | None:
@@ -317,7 +282,7 @@ class LmdbFolder:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
-            self.last_commit.close()
+        self.last_commit.close()
 
     def why_full(self, error: lmdb.Error, needed: int) -> str | None:
         """Return the reason if ``error`` means that ``needed`` bytes found no room, else None."""
@@ -354,92 +319,6 @@ class LmdbFolder:
         except OSError:
             return False
         return True
-
-
-def _make_folder(folder: Path) -> None:
-    """Make ``folder`` and its parents, so that they outlive a power failure."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _make_lock_file(path: Path) -> None:
-    """Write LMDB's lock file in full: it would leave holes, and a process that first touches one
-    when the disk is full is killed (SIGBUS).
-    """
-    if path.exists():
-        return
-    # Linked under its name when it is whole, or another process could open it half written.
-    with suppress(FileExistsError), NamedTemporaryFile(dir=path.parent) as zeros:
-        zeros.write(bytes(_LOCK_FILE_SIZE))
-        zeros.flush()
-        Path(zeros.name).chmod(0o644)
-        os.link(zeros.name, path)
-
-
-def _identity(folder: Path) -> tuple[tuple[int, int], ...]:
-    """Return what tells the files in ``folder`` from others of the same names."""
-    found = [(folder / name).stat() for name in ("data.mdb", "lock.mdb")]
-    return tuple((status.st_dev, status.st_ino) for status in found)
-
-
-def _fill_up(environment: lmdb.Environment, path: Path) -> None:
-    """Give a data file that was cut short its length back, in zeros.
-
-    To read a page beyond the end kills the process (SIGBUS). A page of zeros is found damaged, and
-    what is whole is still served. A file may also lack pages at its end that were never used.
-    """
-    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if (size := path.stat().st_size) < expected:
-        _log.warning("%s has %d bytes, not %d: cut short, or unused there", path, size, expected)
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), expected - 1, 1)  # unlike truncate, never shortens
-
-
-def _check_format(environment: lmdb.Environment, folder: Path, make: bool) -> None:
-    """Raise ``SettingError`` unless the environment is a store; if ``make``, an empty one becomes
-    one.
-    """
-    try:
-        with environment.begin() as transaction:
-            if _is_store(transaction, folder):
-                return
-    except (lmdb.CorruptedError, lmdb.PageNotFoundError) as error:
-        # Damage where the format stands must not hide the files that are whole.
-        _log.error("%s is damaged: %s", folder, error)
-        return
-    if not make:
-        raise _bad_folder(folder, "its files are gone")
-    # Only now: a write transaction waits for those of other processes.
-    with environment.begin(write=True) as transaction:
-        if not _is_store(transaction, folder):
-            transaction.put(FORMAT_KEY, FORMAT)
-    _sync_folder(folder)
-
-
-def _is_store(transaction: "lmdb.Transaction[bytes]", folder: Path) -> bool:
-    """Return False for an empty environment; raise ``SettingError`` for one that is not ours."""
-    found = transaction.get(FORMAT_KEY)
-    if found is None and not transaction.stat()["entries"]:
-        return False
-    if found != FORMAT:
-        kind = "a database of another program" if found is None else f"the format {found!r}"
-        raise _bad_folder(folder, f"it holds {kind}, and this sfss reads {FORMAT!r}")
-    return True
-
-
-def _bad_folder(folder: Path, reason: str) -> SettingError:
-    allowed = "a folder that can be made and written, or one that holds a store, is expected"
-    return SettingError("settings", "embedded.folder", f"is {str(folder)!r} ({reason})", allowed)
 
 
 def mendable(error: lmdb.Error) -> bool:

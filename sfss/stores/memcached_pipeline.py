@@ -1,10 +1,10 @@
 """The hot path to one server of the memcached protocol: many ``get`` commands under way at a time
 on one connection.
 
-All that is asked in one turn of the event loop goes out in one write, and answers are matched in
-order. A request costs neither a task nor a future: it is a key, and a function that gets the item.
-Whatever is no clean answer gives it None; whoever asked then goes the long way, which finds what is
-wrong and says it. So nothing is logged and nothing is raised here.
+All that is asked in one turn of the event loop goes out in one write, each key once, and answers
+are matched in order. A request costs neither a task nor a future: it is a key, and a function that
+gets the item. Whatever is no clean answer gives it None; whoever asked then goes the long way,
+which finds what is wrong and says it. So none of that is logged or raised here.
 
 An answer that is slow keeps back all behind it. While the oldest request is late nobody is let in
 any more, and one that is far too old takes the connection with it.
@@ -21,12 +21,13 @@ from sfss.record import RECORD_FLAGS, Buffer
 from sfss.stores.base import Use
 
 UNDER_WAY_LIMIT: Final = 256
-"""Most requests under way at a time."""
+"""Most keys that are asked for at a time."""
 
 RETRY_AFTER_S: Final = 1.0
 """Seconds without a connection after one failed."""
 
-_PATIENCE: Final = 0.25  # of the store's time-out: the long way wants its time, too
+# Of the store's time-out. What was given up here has all of it once more on the long way.
+_PATIENCE: Final = 0.25
 _TICK_S: Final = 0.01
 _LATE_TICKS: Final = 2
 _READ_SIZE: Final = 256 * 1024
@@ -105,7 +106,7 @@ class _Connection(asyncio.BufferedProtocol):
     def ask(self, key: bytes, use: Use) -> bool:
         """Put a request into the next write, or return False."""
         uses = self._unsent.get(key)
-        if uses is not None:  # asked in the same turn: the answer will do for both
+        if uses is not None:  # the request has not gone out: its answer is new enough for this one
             uses.append(use)
             return True
         if self._paused or self._late or len(self._sent) + len(self._unsent) >= UNDER_WAY_LIMIT:

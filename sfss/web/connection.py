@@ -10,6 +10,7 @@ A request goes on when its client leaves: a write that has begun is finished.
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -106,21 +107,22 @@ class Connection(web.RequestHandler):
     def pause_writing(self) -> None:
         """Take note that more waits to be sent than the transport likes to hold."""
         super().pause_writing()
-        self._expect_progress(None)
+        if self.transport is not None:
+            self._expect_progress(self.transport, None)
 
     def resume_writing(self) -> None:
         """Take note that the client has caught up."""
         self._forget_stall()
         super().resume_writing()
 
-    def _expect_progress(self, unsent_before: int | None) -> None:
-        if self.transport is None:
-            return
-        unsent = self.transport.get_write_buffer_size()
+    def _expect_progress(self, transport: asyncio.Transport, unsent_before: int | None) -> None:
+        # Not self.transport: that of a connection which is to close when all is sent is gone.
+        unsent = transport.get_write_buffer_size()
         if unsent == unsent_before:
-            self.transport.abort()
+            transport.abort()
         else:
-            self._stall_check = self._loop.call_later(STALLED_S, self._expect_progress, unsent)
+            check = partial(self._expect_progress, transport, unsent)
+            self._stall_check = self._loop.call_later(STALLED_S, check)
 
     def _forget_stall(self) -> None:
         if self._stall_check is not None:
@@ -138,7 +140,10 @@ class Connection(web.RequestHandler):
         if answer.status == 408:  # the rest of that body is not waited for
             self._input_ended = True
             self._fail_body("it came too late")
-        if self._draining or (self._input_ended and not self._messages):
+        # Behind a request to upgrade, whatever it asks for, aiohttp's parser loses bytes, and would
+        # take the rest of a body for requests.
+        lost = request._message.upgrade
+        if self._draining or lost or (self._input_ended and not self._messages):
             answer.force_close()
         sent, disconnected = await super().finish_response(request, answer, start_time)
         self._answered += 1

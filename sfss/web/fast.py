@@ -9,13 +9,12 @@ this module.
 
 Clients repeat themselves. What was found in a header block, in a whole request, and in the header
 of the record that answered it, is remembered. The answer itself is remembered only for as long as
-nobody, in whatever process, has changed anything in the store, and never beyond the second of its
+nobody, in whatever process, has changed anything in the store, and not beyond the second of its
 Date; otherwise the file is read and held against its digest.
 """
 
 import re
 import time
-from email.utils import formatdate
 from functools import lru_cache, partial
 from typing import Final, Protocol, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -25,9 +24,13 @@ from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt
 from sfss.record import Buffer, Head, Kind, digest_of
 from sfss.web import http, mediatypes
+from sfss.web.conditional import http_date
 
 REQUEST_LIMIT: Final = 4096
 """Bytes of a request that is looked at here; browsers send about 700."""
+
+_FIELDS_LIMIT: Final = 64
+"""Fields that a header block may have here; aiohttp refuses what has some more."""
 
 _REMEMBERED: Final = 1024
 """Blocks, and requests, that are remembered."""
@@ -65,7 +68,7 @@ def means_nothing(block: bytes) -> bool:
     that could matter none but ``Connection: keep-alive``.
     """
     lines = block.split(b"\r\n")
-    if lines[-2:] != [b"", b""]:
+    if lines[-2:] != [b"", b""] or len(lines) > _FIELDS_LIMIT + 2:
         return False
     names: set[bytes] = set()
     for line in lines[:-2]:
@@ -231,7 +234,7 @@ class ShortWay:
         now_s = int(time.time())
         if now_s != self._date_s:
             self._date_s = now_s
-            self._date = f"{formatdate(now_s, usegmt=True)}\r\n\r\n".encode()
+            self._date = f"{http_date(now_s)}\r\n\r\n".encode()
         return self._date
 
 
@@ -245,17 +248,14 @@ def _remember(known: dict[bytes, Value], request: bytes, found: Value) -> Value:
 
 def _head(fields: str, head: Head) -> bytes:
     """Return the head of a 200 up to its date, as ``native.read`` and aiohttp make it."""
-    modified = _last_modified(head.version // 1_000_000) if head.version else ""
+    modified = ""
+    if head.version:
+        modified = f"Last-Modified: {http_date(head.version // 1_000_000)}\r\n"
     return (
         f"HTTP/1.1 200 OK\r\n{fields}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'
         f"Content-Length: {head.size}\r\nServer: {http.SOFTWARE}\r\nDate: "
     ).encode("ascii")
-
-
-@lru_cache(maxsize=1024)
-def _last_modified(second: int) -> str:
-    return f"Last-Modified: {formatdate(second, usegmt=True)}\r\n"
 
 
 def _type_fields(path: str) -> str:

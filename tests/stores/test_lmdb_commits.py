@@ -1,6 +1,7 @@
 """The number of the last commit: the same as long as a read would find the same."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from sfss.errors import Unreachable
+from sfss.errors import SettingError, Unreachable
 from sfss.record import new_record
-from sfss.stores.embedded import EmbeddedStore
+from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.lmdb_commits import LastCommit
 from tests.stores.test_embedded import child
 
@@ -22,11 +23,17 @@ def environment_in(folder: Path) -> Iterator[tuple[lmdb.Environment, LastCommit]
     lmdb.open(str(folder), lib_version=0).close()
     last_commit = LastCommit(folder / "lock.mdb")
     environment = lmdb.open(str(folder), lib_version=0)
-    with environment.begin() as transaction:
-        last_commit.expect(transaction.id())
+    write(environment, b"first")
+    last_commit.find(lambda: last_number(environment))
     yield environment, last_commit
     environment.close()
     last_commit.close()
+
+
+def last_number(environment: lmdb.Environment) -> int:
+    """Return the number with which a read transaction begins."""
+    with environment.begin() as transaction:
+        return transaction.id()
 
 
 def write(environment: lmdb.Environment, value: bytes) -> None:
@@ -37,41 +44,93 @@ def write(environment: lmdb.Environment, value: bytes) -> None:
 
 def test_it_is_what_a_read_transaction_begins_with(tmp_path: Path) -> None:
     with environment_in(tmp_path) as (environment, last_commit):
-        for number in range(1, 50):
+        for number in range(2, 50):
             write(environment, b"%d" % number)
-            with environment.begin() as transaction:
-                assert last_commit.number() == transaction.id() == number
+            assert last_commit.number() == last_number(environment) == number
         with environment.begin(write=True) as transaction:
             transaction.put(b"key", b"not committed")
             assert last_commit.number() == 49
             transaction.abort()
         assert last_commit.number() == 49
+    assert last_commit.number() == 0
 
 
-def test_it_is_none_before_it_is_expected_and_after_it_is_closed(tmp_path: Path) -> None:
+def test_it_is_found_while_others_commit(tmp_path: Path) -> None:
     with environment_in(tmp_path) as (environment, last_commit):
+
+        def read() -> int:
+            number = last_number(environment)
+            write(environment, b"in between")
+            return number
+
+        last_commit.find(read)
+        assert last_commit.number() == last_number(environment) > 0
+
+
+def test_another_number_than_expected_is_not_believed(tmp_path: Path) -> None:
+    with environment_in(tmp_path) as (environment, _):
         write(environment, b"x")
-        fresh = LastCommit(tmp_path / "lock.mdb")
-        assert fresh.number() == 0
-    assert last_commit.number() == fresh.number() == 0
-    fresh.close()
+    doubtful = LastCommit(tmp_path / "lock.mdb")
+    for wrong in (0, 1, 3):
+        doubtful.find(lambda wrong=wrong: wrong)
+        assert doubtful.number() == 0
+    doubtful.close()
 
 
 def test_a_file_that_looks_otherwise_gives_none(tmp_path: Path) -> None:
     for content in (b"", b"x" * 65536, bytes(65536), bytes.fromhex("dec0efbe02000100") * 8192):
         (tmp_path / "lock").write_bytes(content)
         last_commit = LastCommit(tmp_path / "lock")
-        last_commit.expect(int.from_bytes(content[48:56], "little"))
+        last_commit.find(lambda found=content[48:56]: int.from_bytes(found, "little"))
         assert last_commit.number() == 0
         last_commit.close()
 
 
-def test_another_number_than_expected_is_not_believed(tmp_path: Path) -> None:
-    with environment_in(tmp_path) as (environment, _):
-        write(environment, b"x")
-        doubtful = LastCommit(tmp_path / "lock.mdb")
-        doubtful.expect(2)
-        assert doubtful.number() == 0
+def locks_on(path: Path) -> list[str]:
+    """Return the locks that this process has on a file."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    inode = path.stat().st_ino
+    mine = [line for line in lines if f" {os.getpid()} " in line and f":{inode} " in line]
+    return sorted(line.partition(": ")[2] for line in mine)
+
+
+async def test_the_locks_of_a_store_outlast_a_second_opening(folder: Path) -> None:
+    store = EmbeddedStore(folder)
+    await store.set(b"key", new_record(b"1", 1))
+    before = locks_on(folder / "lock.mdb")
+    assert before
+    for make in (True, False):
+        with pytest.raises(SettingError, match="already open"):
+            EmbeddedStore(folder, make=make)
+        with pytest.raises(SettingError, match="already open"):
+            check_folder(folder, make)
+        assert locks_on(folder / "lock.mdb") == before
+    await asyncio.to_thread(store._folder.mend, lmdb.PanicError("as if"))
+    assert locks_on(folder / "lock.mdb") == before
+    await store.close()
+    assert not locks_on(folder / "lock.mdb")
+    again = EmbeddedStore(folder)
+    assert await again.get(b"key") is not None
+    await again.close()
+
+
+def move(folder: Path, to: Path) -> None:
+    """Rename a folder."""
+    folder.rename(to)
+
+
+async def test_a_store_that_was_moved_has_no_state(folder: Path) -> None:
+    store = EmbeddedStore(folder)
+    await store.set(b"key", new_record(b"1", 1))
+    assert store.state()
+    move(folder, folder.with_name("moved"))
+    with pytest.raises(Unreachable):
+        await store.set(b"key", new_record(b"2", 1))
+    assert store.state() == 0
+    move(folder.with_name("moved"), folder)
+    await store.set(b"key", new_record(b"3", 1))
+    assert store.state()
+    await store.close()
 
 
 @pytest.fixture(name="folder")

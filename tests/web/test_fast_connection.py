@@ -1,10 +1,11 @@
 """What happens to a connection while its file is awaited, and to answers that are remembered."""
 
 import asyncio
+import gc
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from sfss.keys import KeyScheme
 from sfss.record import encode, new_record
 from sfss.stores.base import Use
 from sfss.stores.embedded import EmbeddedStore
+from sfss.web import connection
 from sfss.web.fast import ANSWER_LIMIT, ShortWay
 from sfss.web.server import Server
 from tests.stores.scripted import until
@@ -170,6 +172,43 @@ async def test_a_client_that_is_gone_is_not_answered() -> None:
         talk.store.go_on()
         assert talk.gateway.board.statuses() == {}
         assert not talk.gateway.runner.server.connections  # type: ignore[union-attr]
+
+
+async def test_a_reset_just_before_the_file_comes_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with talking() as talk:
+        await talk.ask()
+        del talk.store.values[b"a.txt"]
+        talk.transport.abort()  # connection_lost comes in the next turn only
+        talk.store.go_on()
+        await until(lambda: not talk.gateway.board.totals()["connections"], "the end is seen")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        gc.collect()
+    assert not caplog.records
+
+
+async def test_a_client_that_stops_reading_a_short_answer_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "STALLED_S", 1.0)
+    async with serving(True, keepalive_timeout_s=0.3) as gateway:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        server = gateway.runner.server
+        assert server is not None
+        with ours:
+            transport, _ = await loop.connect_accepted_socket(server, theirs)
+            for _ in range(20):
+                with suppress(BlockingIOError):
+                    ours.send(head("GET", "/file?path=large"))
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            assert transport.get_write_buffer_size()
+            assert gateway.taken
+            await until(lambda: not gateway.board.totals()["connections"], "it is cut off")
 
 
 async def test_a_store_that_has_nothing_leaves_it_to_the_long_way() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -353,6 +353,36 @@ async def test_a_client_that_stops_reading_is_cut_off(monkeypatch: pytest.Monkey
         await face.until(lambda: face.board.totals()["connections"] == 1)
         answer = await asyncio.to_thread(exchange, slow, head("GET", "/file?path=b"))
         assert answer.status == 404
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket", "x"])
+async def test_nothing_behind_a_wish_to_upgrade_is_taken_for_a_request(protocol: str) -> None:
+    upgrade = ("Connection: Upgrade", f"Upgrade: {protocol}")
+    async with serving(ServerSettings()) as face:
+        await face.store.set(b"a", new_record(b"aaa", 1))
+        for wish in (head("GET", "/file?path=a", *upgrade), head("HEAD", "/file?path=a", *upgrade)):
+            wire = await face.connect()
+            delete = head("DELETE", "/file?path=a")
+            put = head("PUT", "/file?path=b", f"Content-Length: {len(delete)}")
+            wire.send(wish + put)
+            method = wish.partition(b" ")[0].decode()
+            answer = await asyncio.to_thread(wire.answer, method)
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            with suppress(ConnectionError):
+                wire.send(delete)
+            with suppress(ConnectionError):
+                assert await asyncio.to_thread(wire.ended)
+        assert await face.store.get(b"a") is not None
+
+
+async def test_a_body_behind_a_wish_to_upgrade_is_kept_whole_or_refused() -> None:
+    async with serving(ServerSettings()) as face:
+        fields = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+        put = head("PUT", "/file?path=b", "Content-Length: 3", *fields)
+        answer = await face.ask(put + b"abc")
+        kept = await face.store.get(b"b")
+        assert (answer.status == 200) == (kept is not None)
+        assert kept is None or bytes(kept.body) == b"abc"
 
 
 async def test_the_access_log_cannot_be_forged(caplog: pytest.LogCaptureFixture) -> None:
