@@ -20,7 +20,7 @@ setup(
     package_data={"sfss": ["py.typed"]},
     zip_safe=False,
     install_requires=[
-        # web/protocol.py reaches into its connections; minor releases change them.
+        # web/connection.py reaches into its connections; minor releases change them.
         "aiohttp>=3.14,<3.15",
         # stores/memcached_pool.py takes the place of its internals.
         "aiomcache>=0.8.2,<0.9",
@@ -31,6 +31,7 @@ setup(
         "xxhash>=4",
     ],
     extras_require={
+        "bench": ["matplotlib>=3.9"],  # for bench/run --chart
         "test": [
             "hypothesis>=6.150",
             "mypy>=2",

@@ -4,7 +4,7 @@
 
 The embedded store with 10,000 files of 1 KiB, with ``--full`` also with 1,000,000: paths drawn at
 random, beside one hot path of the same store, drawn in the same way. nginx reads the same from
-a folder; its open_file_cache holds 20,000. And 10,000 files in memcached, at random.
+a folder; its open_file_cache holds 16,000. And 10,000 files in memcached, at random.
 """
 
 import sys

@@ -27,6 +27,8 @@ _NGINX: Final = """\
 {user}
 daemon off;
 worker_processes 1;
+# open_file_cache keeps 16,000 files open.
+worker_rlimit_nofile 20000;
 pid {folder}/nginx-{port}.pid;
 error_log {folder}/nginx-{port}-error.log warn;
 events {{ worker_connections 1024; }}
@@ -55,7 +57,7 @@ _STATIC: Final = """\
 location / {{
             root {root};
             tcp_nopush {nopush};
-            open_file_cache max=20000 inactive=600s;
+            open_file_cache max=16000 inactive=600s;
             open_file_cache_valid 600s;
         }}"""
 
