@@ -118,7 +118,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             await web.SockSite(runner, listener.sock, backlog=self.cfg.backlog).start()
         self.counters.start(os.getpid())
         # What is there now stays: no later collection has to look through it, which takes a while.
-        gc.collect()
+        # Not collected here: that would write to every page that is shared with the master.
         gc.freeze()
         return runner
 
@@ -197,6 +197,8 @@ class Gateway(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until stopped."""
+        gc.collect()
+        gc.freeze()
         _Arbiter(self).run()
 
     def load(self) -> Any:
