@@ -16,6 +16,7 @@
     └── StoreError             a store could not do its part
         ├── Unreachable        one store did not answer, or not in words we can trust
         ├── NoStoreReachable   none of the stores that could hold the path answered
+        ├── QuorumFailed       too few stores have kept a write
         ├── StoreFull          the store has no room
         ├── Corrupt            what the store returned is not what was stored
         └── CannotList         the store has no way to list what it holds
@@ -185,6 +186,27 @@ class NoStoreReachable(StoreError):
         reasons = ", ".join(f"{store} ({reason})" for store, reason in self.failures.items())
         tail = "; the change may or may not have been made" if self.indeterminate else ""
         return f"no store could be reached: {reasons}{tail}"
+
+
+@dataclass(eq=False)
+class QuorumFailed(StoreError):
+    """Raised when fewer stores than ``wanted`` have kept a write: ``got``. ``failures`` maps the
+    addresses of the others to reasons.
+
+    What was kept stays kept: the write may win in the end, or be replaced. ``indeterminate``: a
+    store that failed may have kept it, too.
+    """
+
+    wanted: int
+    got: int
+    failures: Mapping[str, str]
+    indeterminate: bool = False
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{store} ({reason})" for store, reason in self.failures.items())
+        kept = f"{self.got} of the {self.wanted} stores that it needs have kept the change"
+        may = "; it may or may not be seen" if self.got or self.indeterminate else ""
+        return f"{kept}{may}: {reasons}"
 
 
 @dataclass(eq=False)

@@ -31,6 +31,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.CannotList: 501,
     errors.Unreachable: 504,
     errors.NoStoreReachable: 504,
+    errors.QuorumFailed: 504,
     errors.StoreFull: 507,
 }
 """The status of every leaf of the tree in ``errors``."""

@@ -1,0 +1,379 @@
+"""What the answers of several stores that hold the same key amount to. Pure.
+
+How it is kept that a read never misses an acknowledged write, with N copies and a write quorum of
+W: when a write is acknowledged, each of the N stores has either confirmed it or is owed it
+(``Debt``), and at least W have confirmed it. So a store that is owed nothing can be believed by
+itself, unless it has lost something: "I have nothing" counts only from ``Quorums.noes`` stores, and
+what is damaged counts for nothing at all.
+
+Which record is newer, ``rank`` says, and nothing else does: everywhere, in every order, the same
+record wins.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+from typing import Final, NamedTuple, TypeAlias
+
+from sfss.errors import (
+    Corrupt,
+    NoStoreReachable,
+    QuorumFailed,
+    SfssError,
+    StoreError,
+    StoreFull,
+    TooLarge,
+    Unreachable,
+)
+from sfss.record import VERSION_LIMIT, Head, Kind, Record, digest_of
+
+MICROSECONDS_A_DAY: Final = 86_400 * 1_000_000
+
+EVERY_VERSION: Final = VERSION_LIMIT + 1
+"""As the version of a debt: nothing that the store has is new enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopiesSettings:
+    """How many stores have to agree, and how long they are waited for.
+
+    ``write_quorum`` 0 is a majority. ``read_quorum`` above 1 is for stores that several gateways
+    write: each knows only its own debts. ``read_mode``: ``first`` asks the stores in their order,
+    ``random`` in any, ``fastest`` two at once. ``head_timeout_ms``: a store that has not answered a
+    read by then is not waited for alone, the next is asked as well. ``straggler_ms``: a write that
+    has its quorum is answered by then, and what the others have not confirmed is noted as owed.
+    """
+
+    write_quorum: int = 0
+    read_quorum: int = 1
+    read_mode: str = "first"
+    head_timeout_ms: int = 100
+    straggler_ms: int = 200
+    cooling_s: float = 2.0
+    tombstone_days: float = 10.0
+    pay_every_s: float = 1.0
+    background_bytes: int = 64 * 1024 * 1024
+
+    def quorums(self, copies: int) -> "Quorums":
+        """Return what is asked of ``copies`` stores."""
+        return Quorums(copies, self.write_quorum or copies // 2 + 1, min(self.read_quorum, copies))
+
+
+@dataclass(frozen=True, slots=True)
+class Quorums:
+    """How many of ``copies`` stores must confirm a ``write``, and how many answer a ``read``."""
+
+    copies: int
+    write: int
+    read: int = 1
+
+    @property
+    def noes(self) -> int:
+        """How many stores must say "nothing" until there is nothing.
+
+        More than could have missed an acknowledged write, and, where a majority confirms writes, so
+        many that as many stores as had confirmed one would have to have lost it: N=3 W=2 gives 2,
+        N=3 W=3 gives 3, although one store would know.
+        """
+        return min(self.copies, max(self.write, self.copies - self.write + 1, self.read))
+
+    def careful(self) -> "Quorums":
+        """Return the same, with reads that need no knowledge of debts to see what is newest."""
+        return replace(self, read=self.noes)
+
+
+class Answer(NamedTuple):
+    """What one store says of a key: a record; that it has nothing (neither record nor failure); or
+    why it cannot tell.
+    """
+
+    address: str
+    record: Record | None = None
+    failure: SfssError | None = None
+
+    @property
+    def says_no(self) -> bool:
+        """Whether the store has said that it has nothing."""
+        return self.record is None and self.failure is None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the store has something, but not what was stored."""
+        return isinstance(self.failure, Corrupt)
+
+
+class Debt(NamedTuple):
+    """That a store has not confirmed the write of ``version`` under ``key``.
+
+    ``acknowledged`` is the newest version owed whose writer was told that it is kept; 0: none of
+    them was. With ``EVERY_VERSION`` nothing is known of what the store has missed.
+    """
+
+    address: str
+    key: bytes
+    version: int
+    acknowledged: int = 0
+
+
+Debts: TypeAlias = Mapping[str, Debt]
+"""What stores are owed of one key, by address."""
+
+
+class Written(NamedTuple):
+    """What became of a write at one store: kept; not needed, for it has something ``newer``; or
+    failed, perhaps because the store was not ``asked``.
+    """
+
+    address: str
+    newer: Head | None = None
+    failure: SfssError | None = None
+    asked: bool = True
+
+    @property
+    def maybe(self) -> bool:
+        """Whether the store may have kept it, though it failed."""
+        return isinstance(self.failure, Unreachable) and self.failure.applied is None
+
+
+class Trust(IntEnum):
+    """How far an answer can be believed."""
+
+    NONE = 0
+    """It failed, is damaged, or lacks a write that was acknowledged."""
+    FAIR = 1
+    """It has all that was acknowledged; it may lack a write that was refused as not kept."""
+    FULL = 2
+    """It has all."""
+
+
+class Verdict(NamedTuple):
+    """What a read has found; None: nothing, for certain. A tombstone says so as well."""
+
+    record: Record | None
+
+
+def rank(head: Head) -> tuple[object, ...]:
+    """Return what orders heads: the newer one's is greater.
+
+    Ties are broken by digest, and then by all the rest: of two different records one always wins.
+    A raw body, whose version is 0, loses to every record.
+    """
+    rest = (head.expiry, sorted(head.metadata.items()))
+    return head.version, head.digest, head.kind, *rest
+
+
+def newest(answers: Iterable[Answer]) -> Record | None:
+    """Return the newest record, tombstones included; None where no store has one."""
+    records = [answer.record for answer in answers if answer.record is not None]
+    return max(records, key=lambda record: rank(record.head), default=None)
+
+
+def trust(answer: Answer, debt: Debt | None) -> Trust:
+    """Return how far ``answer`` can be believed of a store that is owed ``debt``."""
+    if answer.failure is not None:
+        return Trust.NONE
+    version = 0 if answer.record is None else answer.record.head.version
+    if debt is None or version >= debt.version:
+        return Trust.FULL
+    return Trust.FAIR if version >= debt.acknowledged else Trust.NONE
+
+
+def decide(answers: Sequence[Answer], debts: Debts, quorums: Quorums, last: bool) -> Verdict | None:
+    """Return what ``answers`` prove, or None as long as more have to be asked.
+
+    ``last``: there are no more. Then a store that is as good as any, as far as acknowledged writes
+    go, is believed too.
+    """
+    least = Trust.FAIR if last else Trust.FULL
+    trusted = [answer for answer in answers if trust(answer, debts.get(answer.address)) >= least]
+    found = newest(trusted)
+    if found is not None and len(trusted) >= quorums.read:
+        return Verdict(found)
+    noes = sum(answer.says_no for answer in trusted)
+    all_say_no = len(answers) == quorums.copies and all(answer.says_no for answer in answers)
+    return Verdict(None) if noes >= quorums.noes or all_say_no else None
+
+
+def unproven(answers: Sequence[Answer], debts: Debts) -> StoreError:
+    """Return the error for a read of which all answers together prove nothing."""
+    reasons: dict[str, str] = {}
+    damaged: list[Corrupt] = []
+    for answer in answers:
+        if isinstance(answer.failure, Corrupt):  # not is_damaged: for the type
+            damaged.append(answer.failure)
+        if trust(answer, debts.get(answer.address)) < Trust.FAIR:
+            reasons[answer.address] = _reason(answer.failure)
+    if damaged and len(damaged) == len(reasons):
+        return damaged[0]
+    return NoStoreReachable(reasons)
+
+
+def _reason(failure: SfssError | None) -> str:
+    if failure is None:
+        return "it still lacks a write"
+    return failure.reason if isinstance(failure, Unreachable) else str(failure)
+
+
+def failures(answers: Iterable[Answer]) -> dict[str, str]:
+    """Return the stores without a sound answer, with the reasons."""
+    return {each.address: _reason(each.failure) for each in answers if each.failure is not None}
+
+
+def unknown(answers: Iterable[Answer]) -> dict[str, str]:
+    """Return the stores that could not be asked, with the reasons."""
+    return failures(answer for answer in answers if not answer.is_damaged)
+
+
+def differ(answers: Sequence[Answer]) -> bool:
+    """Tell whether some of the stores that answered could be mended from others."""
+    found = newest(answers)
+    return found is not None and bool(lacking(answers, found.head))
+
+
+def lacking(answers: Iterable[Answer], head: Head) -> list[str]:
+    """Return the addresses of those that answered and have not got ``head``: nothing, something
+    older, or something damaged.
+    """
+    return [answer.address for answer in answers if _fault(answer, head) in _MENDABLE]
+
+
+def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
+    """Tell whether a key needs no tombstone: all stores have nothing, or a quorum has the tombstone
+    already, and none has a file that could come back.
+    """
+    if len(answers) < quorums.copies:
+        return False
+    if any(trust(answer, debts.get(answer.address)) < Trust.FULL for answer in answers):
+        return False
+    found = newest(answers)
+    if found is None:
+        return True
+    having = [answer.record for answer in answers if answer.record is not None]
+    kinds = {record.head.kind for record in having}
+    same = sum(rank(record.head) == rank(found.head) for record in having)
+    return kinds == {Kind.TOMBSTONE} and same >= quorums.write
+
+
+def is_reapable(answers: Sequence[Answer], head: Head, before: int) -> bool:
+    """Tell whether the tombstone ``head`` can be forgotten: it is older than the version
+    ``before``, and each store has it or has nothing. ``answers`` are of all stores.
+    """
+    return (
+        head.kind is Kind.TOMBSTONE
+        and head.version < before
+        and all(_fault(answer, head) in (None, Fault.MISSING) for answer in answers)
+    )
+
+
+def tombstone(version: int) -> Record:
+    """Return the record that says: deleted."""
+    return Record(Head(version, 0, digest_of(b""), Kind.TOMBSTONE), b"")
+
+
+def stamped(record: Record, above: Head | None) -> Record:
+    """Return ``record``, with a version above that of ``above`` if it had none."""
+    if above is None or record.head.version > above.version:
+        return record
+    version = min(above.version + 1, VERSION_LIMIT)
+    return record._replace(head=record.head._replace(version=version))
+
+
+def file_head(head: Head | None) -> Head | None:
+    """Return ``head`` if it is a file's: a guard is not to hear of tombstones."""
+    return head if head is not None and head.kind is Kind.FILE else None
+
+
+def newest_seen(written: Iterable[Written]) -> Head | None:
+    """Return the newest head that a write has come upon instead of replacing it."""
+    return max((each.newer for each in written if each.newer is not None), key=rank, default=None)
+
+
+def refusal(written: Sequence[Written], wanted: int) -> SfssError:
+    """Return the error for a write that fewer than ``wanted`` stores have kept."""
+    failed = [each.failure for each in written if each.failure is not None]
+    for kind in (TooLarge, StoreFull):
+        alike = [each for each in failed if isinstance(each, kind)]
+        if len(alike) == len(written):
+            return max(alike, key=lambda each: each.former_lost)
+    reasons = {each.address: _reason(each.failure) for each in written if each.failure is not None}
+    got = len(written) - len(failed)
+    return QuorumFailed(wanted, got, reasons, any(each.maybe for each in written))
+
+
+def not_noted(
+    written: Sequence[Written], wanted: int, address: str, error: SfssError
+) -> QuorumFailed:
+    """Return the error for a write where ``address``, the list of debts, failed with ``error``."""
+    reasons = {each.address: _reason(each.failure) for each in written if each.failure is not None}
+    reasons[address] = f"what the others lack cannot be noted: {_reason(error)}"
+    got = sum(each.failure is None for each in written)
+    return QuorumFailed(wanted, got, reasons, indeterminate=True)
+
+
+class Fault(StrEnum):
+    """What can be wrong with one copy."""
+
+    MISSING = "missing"
+    STALE = "stale"
+    DAMAGED = "damaged"
+    MISPLACED = "misplaced"
+    UNKNOWN = "unknown"
+
+
+_MENDABLE: Final = frozenset({Fault.MISSING, Fault.STALE, Fault.DAMAGED})
+
+
+class Finding(NamedTuple):
+    """What is wrong with the copy of ``key`` at one store; ``reason`` is for a person."""
+
+    address: str
+    key: bytes
+    fault: Fault
+    reason: str
+
+
+def findings(
+    key: bytes, answers: Sequence[Answer], primaries: Collection[str], before: int
+) -> list[Finding]:
+    """Return all that is wrong with the copies of ``key``.
+
+    ``answers`` are of its primaries and of others that may hold it, too. A tombstone older than the
+    version ``before`` need not be everywhere: it is about to be reaped.
+    """
+    found = newest(answers)
+    head = None if found is None else found.head
+    reaping = head is not None and head.kind is Kind.TOMBSTONE and head.version < before
+    faults: list[Finding] = []
+    for answer in answers:
+        if answer.address not in primaries:
+            fault = None if answer.says_no else Fault.MISPLACED
+        else:
+            fault = _fault(answer, head)
+        if fault is not None and not (reaping and fault is Fault.MISSING):
+            faults.append(Finding(answer.address, key, fault, _EXPLAIN[fault](answer, head)))
+    return faults
+
+
+def _fault(answer: Answer, head: Head | None) -> Fault | None:
+    """Return what is wrong with a primary's copy where ``head`` is the newest of all."""
+    if answer.failure is not None:
+        return Fault.DAMAGED if answer.is_damaged else Fault.UNKNOWN
+    if head is None:
+        return None
+    if answer.record is None:
+        return Fault.MISSING
+    return Fault.STALE if rank(answer.record.head) < rank(head) else None
+
+
+def _explain_version(answer: Answer, head: Head | None) -> str:
+    version = 0 if answer.record is None else answer.record.head.version
+    return f"version {version} of {head.version if head else version}"
+
+
+_EXPLAIN: Final[Mapping[Fault, Callable[[Answer, Head | None], str]]] = {
+    Fault.MISSING: lambda answer, head: f"it has not got version {head.version if head else 0}",
+    Fault.STALE: _explain_version,
+    Fault.DAMAGED: lambda answer, _: str(answer.failure),
+    Fault.UNKNOWN: lambda answer, _: str(answer.failure),
+    Fault.MISPLACED: lambda answer, _: "it does not belong on this store",
+}

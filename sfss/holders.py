@@ -1,0 +1,242 @@
+"""The stores that hold copies, asked one at a time; what is remembered of those that fail.
+
+Nothing here raises what a store raises: an answer says why it could not be had, a write why it was
+not kept. All work that others must not cut short runs in tasks that ``Background`` knows.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Hashable, Mapping
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Any, Final, TypeVar
+
+from sfss.agreement import Answer, Written, rank
+from sfss.errors import Corrupt, SfssError, StoreError, Unreachable
+from sfss.record import Head, Record
+from sfss.stores.base import Guard, Store
+
+COMPLAINT_EVERY_S: Final = 10.0
+"""Seconds between two lines of the log that say of one store that it fails."""
+
+_TASK_BYTES: Final = 16 * 1024
+"""What a task that nobody waits for counts besides its body."""
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Superseded(Exception):
+    """Raised by a guard, and seen by nobody else, when a store has something newer than what was to
+    be written: ``head``.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.head = head
+
+
+class _Changed(Exception):
+    """Raised by a guard when a store has something else than what was to be removed."""
+
+
+class Background:
+    """Tasks that go on when nobody waits for them any more: few, and none is forgotten.
+
+    Those that were left may hold about ``limit_bytes``; more are cancelled.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._limit_bytes, self._left_bytes = limit_bytes, 0
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        """Start ``work``; what it raises is for those who wait for it, if there are any."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # or asyncio complains that nobody has asked
+
+    def leave(self, task: asyncio.Task[Any], size_bytes: int = 0) -> None:
+        """Go on with ``task``, which holds a body of ``size_bytes`` and is waited for by nobody."""
+        cost = size_bytes + _TASK_BYTES
+        if task.done():
+            return
+        if self._left_bytes + cost > self._limit_bytes:
+            task.cancel()
+            return
+        self._left_bytes += cost
+        task.add_done_callback(lambda _: self._give_back(cost))
+
+    def _give_back(self, cost: int) -> None:
+        self._left_bytes -= cost
+
+    async def finish(self) -> None:
+        """Wait until nothing is left, of what is running and of what that starts."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+class Turns:
+    """A lock for each of many things, kept only while somebody has it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, thing: Hashable) -> AsyncIterator[None]:
+        """Hold the lock of ``thing`` for the block; whoever asks first gets it first."""
+        lock, users = self._locks.get(thing) or (asyncio.Lock(), 0)
+        self._locks[thing] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(thing)
+            if users > 1:
+                self._locks[thing] = lock, users - 1
+
+
+class Holders:
+    """``stores`` by address, as they are at each moment.
+
+    A store that did not answer rests for ``cooling_s``: it is not written to, and read last. Then
+    one request tries it again. ``counts`` are events by name, for metrics.
+    """
+
+    def __init__(self, stores: Mapping[str, Store], cooling_s: float, limit_bytes: int) -> None:
+        self.background = Background(limit_bytes)
+        self.counts: Counter[str] = Counter()
+        self._stores, self._cooling_s = stores, cooling_s
+        self._turns = Turns()
+        self._rests_until: dict[str, float] = {}
+        self._complained_at: dict[str, float] = {}
+        self._said_to_fail: set[str] = set()
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of all stores."""
+        return list(self._stores)
+
+    def rests(self, address: str) -> bool:
+        """Tell whether the store has failed a moment ago and is left alone."""
+        return bool(self._rests_until) and self._rests_until.get(address, -inf) > _now()
+
+    async def read(self, address: str, key: bytes) -> Answer:
+        """Return what the store at ``address`` has under ``key``."""
+        try:
+            record = await self._asked(address).get(key)
+        except Exception as error:
+            return Answer(address, failure=self._failed(address, error, applied=False))
+        self._answered(address)
+        return Answer(address, record)
+
+    async def write(
+        self, address: str, key: bytes, record: Record, insist: bool = False
+    ) -> Written:
+        """Have the store keep ``record`` unless it has something newer; ``insist``: even if it
+        rests.
+
+        Writes of one key to one store take turns: where a store cannot compare and write in one
+        step, at least this process does not come between.
+        """
+        async with self._turns.of((address, key)):
+            if self.rests(address) and not insist:
+                return Written(address, failure=resting(address), asked=False)
+            return await self._written(address, key, record)
+
+    async def _written(self, address: str, key: bytes, record: Record) -> Written:
+        try:
+            await self._asked(address).set(key, record, _unless_newer(record.head))
+        except Superseded as found:
+            self._answered(address)
+            return Written(address, newer=found.head)
+        except Exception as error:
+            return Written(address, failure=self._failed(address, error, applied=None))
+        self._answered(address)
+        return Written(address)
+
+    async def remove(self, address: str, key: bytes, head: Head) -> bool:
+        """Make the store forget the record with ``head``, if that is what it has; return False if
+        it is not, or if that failed.
+        """
+        async with self._turns.of((address, key)):
+            try:
+                await self._asked(address).delete(key, _only_if(head))
+            except _Changed:
+                return False
+            except Exception as error:
+                self._failed(address, error, applied=None)
+                return False
+        self._answered(address)
+        return True
+
+    def _asked(self, address: str) -> Store:
+        store = self._stores.get(address)
+        if store is None:
+            raise Unreachable(address, "it is not among the stores", applied=False)
+        if address in self._rests_until:
+            # This request is the one that tries it again; the others see it rest on.
+            self._rests_until[address] = _now() + self._cooling_s
+        return store
+
+    def _failed(self, address: str, error: Exception, applied: bool | None) -> SfssError:
+        if not isinstance(error, SfssError):
+            _log.error("store %s: unexpected", address, exc_info=error)
+            return Unreachable(address, repr(error), applied)
+        if isinstance(error, Unreachable):
+            self._rests_until[address] = _now() + self._cooling_s
+        else:
+            self._answered(address)
+        if isinstance(error, Corrupt):
+            self.counts["damaged"] += 1
+        if isinstance(error, StoreError):
+            self._complain(address, error)
+        return error
+
+    def _complain(self, address: str, error: StoreError) -> None:
+        """Log that a store fails, once in a while: a crowd of requests fails alike."""
+        if _now() - self._complained_at.get(address, -inf) >= COMPLAINT_EVERY_S:
+            self._complained_at[address] = _now()
+            self._said_to_fail.add(address)
+            _log.warning("%s", error)
+
+    def _answered(self, address: str) -> None:
+        if not self._rests_until or self._rests_until.pop(address, None) is None:
+            return
+        if address in self._said_to_fail:
+            self._said_to_fail.discard(address)
+            _log.warning("store %s answers again", address)
+
+
+def resting(address: str) -> Unreachable:
+    """Return the error for a store that was not asked."""
+    reason = "it has failed a moment ago, and is left alone for a while"
+    return Unreachable(address, reason, applied=False)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _unless_newer(own: Head) -> Guard:
+    def guard(found: Head | None) -> None:
+        if found is not None and rank(found) > rank(own):
+            raise Superseded(found)
+
+    return guard
+
+
+def _only_if(expected: Head) -> Guard:
+    def guard(found: Head | None) -> None:
+        if found is None or rank(found) != rank(expected):
+            raise _Changed
+
+    return guard
