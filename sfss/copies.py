@@ -14,8 +14,9 @@ list of debts:
 - A write that was refused (``QuorumFailed``), or whose gateway was killed before it answered, may
   be seen or not, and by turns, until something newer is acknowledged or the key is healed.
 - A store that was set back to an older state of itself, so that it has an old record where it had a
-  new one, is believed. ``read_quorum`` above copies - ``write_quorum`` sees through that, too, and
-  serves several gateways that write the same stores.
+  new one, is believed; so is one that loses the newest just while something older, which a heal had
+  found before that, is on its way there. ``read_quorum`` above copies - ``write_quorum`` sees
+  through that, too, and serves several gateways that write the same stores.
 
 A store behind the memcached protocol compares and writes in two steps. Writers of one key in the
 same process take turns; one in another process may come between, and an older write may then
