@@ -8,15 +8,15 @@ that could mean anything more than "the whole file, please, and keep the connect
 this module.
 
 Clients repeat themselves. What was found in a header block, in a whole request, and in the header
-of the record that answered it, is remembered. The answer itself is remembered only for as long as
-nobody, in whatever process, has changed anything in the store, and not beyond the second of its
-Date; otherwise the file is read and held against its digest.
+of the record that answered it, is remembered. The answer itself is good only for as long as nobody,
+in whatever process, has changed anything in the store; otherwise the file is read and held against
+its digest.
 """
 
 import re
 import time
 from functools import lru_cache, partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from sfss import record as records
@@ -32,16 +32,19 @@ REQUEST_LIMIT: Final = 4096
 _FIELDS_LIMIT: Final = 64
 """Fields that a header block may have here; aiohttp refuses what has some more."""
 
-_REMEMBERED: Final = 1024
-"""Blocks, and requests, that are remembered."""
+_BLOCKS_LIMIT: Final = 1024
+"""Header blocks that are remembered."""
+
+_REQUESTS_LIMIT: Final = 16 * 1024
+"""Requests that are remembered, about 1 KiB each without the bodies."""
 
 ANSWER_LIMIT: Final = 64 * 1024
 """Bytes of a body whose answer is remembered; of a larger one, the copy to the socket is what
 costs.
 """
 
-_ANSWERS_LIMIT: Final = 8 * 1024 * 1024
-"""Bytes of all answers that are remembered."""
+_BODIES_LIMIT: Final = 16 * 1024 * 1024
+"""Bytes of all bodies that are remembered."""
 
 # Of a query's characters (RFC 3986, 3.4) those with no meaning of their own in a form. Possessive:
 # a long path that ends wrong is looked at once, not over and over.
@@ -57,8 +60,6 @@ _SIGNIFICANT: Final = re.compile(
     rb"if-.*|range|content-.*|transfer-encoding|te|trailer|expect|upgrade|http2-settings"
     rb"|connection|keep-alive|proxy-connection|sec-websocket-.*|x-http-method.*"
 )
-
-Value = TypeVar("Value")
 
 
 def means_nothing(block: bytes) -> bool:
@@ -100,18 +101,23 @@ class Client(Protocol):
         """Have aiohttp answer ``request``."""
 
 
+_NOTHING: Final = (b"", b"")
+
+
 class _Asked:
     """A request that was understood, and what is known of the record that answers it.
 
     ``stamp`` is all of the record before its body, when it was read last; as long as that is the
-    same, so are ``digest`` and ``head``, the answer's up to its date.
+    same, so are ``digest`` and ``head``, the answer's up to its date. ``kept`` is head and body of
+    the whole answer, good in the state ``kept_in`` of the store.
     """
 
-    __slots__ = ("digest", "fields", "head", "key", "stamp")
+    __slots__ = ("digest", "fields", "head", "kept", "kept_in", "key", "stamp")
 
     def __init__(self, key: bytes, fields: str) -> None:
         self.key, self.fields = key, fields
         self.stamp = self.digest = self.head = b""
+        self.kept, self.kept_in = _NOTHING, -1
 
     def answer(self, item: Buffer, is_record: bool) -> tuple[bytes, Buffer] | None:
         """Return head and body of the answer; None for what is damaged, or no file, or not for
@@ -144,32 +150,20 @@ class ShortWay:
         self._cluster, self._state = cluster, cluster.state
         self._verdicts: dict[bytes, bool] = {}
         self._asked: dict[bytes, _Asked] = {}
-        # Answers with the sizes of their bodies, good in this state of the store until this time.
-        self._answers: dict[bytes, tuple[bytes, int]] = {}
-        self._answers_size = 0
-        self._good_in, self._good_until_s = 0, 0.0
+        self._bodies_size = 0
         self._date, self._date_s = b"", 0
 
-    def remembered(self, request: bytes, now_s: float) -> tuple[bytes, int] | None:
-        """Return the answer to ``request`` and the size of its body, if it is remembered.
+    def remembered(self, request: bytes) -> tuple[bytes, bytes, bytes] | None:
+        """Return the answer to ``request`` in its three parts, if it is remembered.
 
-        ``now_s`` is the time of the event loop.
+        The first in each second is not: now and then the store is to see whether it is in its
+        place.
         """
-        if now_s >= self._good_until_s or self._state() != self._good_in:
-            self._forget(now_s)
-        return self._answers.get(request)
-
-    def _forget(self, now_s: float) -> None:
-        # Before anything is read: an answer may be newer than the state that it is kept under,
-        # and is dropped at the next look then, but never older.
-        self._good_in = self._state()
-        self._answers_size = 0
-        self._answers.clear()
-        if now_s >= self._good_until_s:
-            self._good_until_s = now_s + 1 - time.time() % 1
-            for known in (self._asked, self._verdicts):
-                if len(known) >= _REMEMBERED:
-                    known.clear()
+        asked = self._asked.get(request)
+        if asked is None or asked.kept_in != self._state() or int(time.time()) != self._date_s:
+            return None
+        head, body = asked.kept
+        return head, self._date, body
 
     def begin(self, request: bytes, client: Client) -> bool:
         """Take ``request`` on, and call ``client``, now or later; return False if it is not for
@@ -178,13 +172,15 @@ class ShortWay:
         ``request`` is all that has come; it is taken only if it is one whole request.
         """
         asked = self._asked.get(request)
-        again = asked is not None
         if asked is None:
             asked = self._understand(request)
             if asked is None:
                 return False
-        finish = partial(self._finish, asked, again, request, client)
-        return self._cluster.view(asked.key, finish)
+            state = 0
+        else:
+            # Before anything is read: what is kept may be newer than its state, but never older.
+            state = self._state()
+        return self._cluster.view(asked.key, partial(self._finish, asked, state, request, client))
 
     def _understand(self, request: bytes) -> _Asked | None:
         line = _REQUEST_LINE.match(request)
@@ -193,7 +189,9 @@ class ShortWay:
         block = request[line.end() :]
         verdict = self._verdicts.get(block)
         if verdict is None:
-            verdict = _remember(self._verdicts, block, means_nothing(block))
+            verdict = means_nothing(block)
+            if len(self._verdicts) < _BLOCKS_LIMIT:
+                self._verdicts[block] = verdict
         if not verdict:
             return None
         target = line[1]
@@ -202,48 +200,55 @@ class ShortWay:
             key = self._cluster.key(path)
         except (BadPath, UnicodeDecodeError):
             return None  # the long way finds it again, and says it in words
-        return _remember(self._asked, request, _Asked(key, _type_fields(path)))
+        asked = _Asked(key, _type_fields(path))
+        # What finds no room is not missed: in a flood of requests that come once, to make room for
+        # each costs more than it saves. All is forgotten within a second, and what comes often is
+        # back.
+        if len(self._asked) < _REQUESTS_LIMIT:
+            self._asked[request] = asked
+        return asked
 
     def _finish(
         self,
         asked: _Asked,
-        again: bool,
+        state: int,
         request: bytes,
         client: Client,
         item: Buffer | None,
         is_record: bool,
     ) -> None:
-        """Answer with ``item``, see ``Use``, and remember that if ``request`` came ``again``."""
+        """Answer with ``item``, see ``Use``; keep the answer for ``state`` of the store unless that
+        is 0.
+        """
         answer = None if item is None else asked.answer(item, is_record)
         if answer is None:
             client.go_long_way(request)
             return
         head, body = answer
-        date = self._date_line()
-        if again and self._good_in and len(body) <= ANSWER_LIMIT:
-            self._remember(request, (head, date, body))
-        client.answer(request, head, date, body)
+        if state and len(body) <= ANSWER_LIMIT:
+            self._keep(asked, head, body, state)
+        client.answer(request, head, self._date_line(), body)
 
-    def _remember(self, request: bytes, parts: tuple[bytes, bytes, Buffer]) -> None:
-        whole = b"".join(parts)
-        if self._answers_size + len(whole) <= _ANSWERS_LIMIT:
-            self._answers_size += len(whole)
-            self._answers[request] = whole, len(parts[2])
+    def _keep(self, asked: _Asked, head: bytes, body: Buffer, state: int) -> None:
+        size = self._bodies_size + len(body) - len(asked.kept[1])
+        if size <= _BODIES_LIMIT:
+            self._bodies_size = size
+            asked.kept, asked.kept_in = (head, bytes(body)), state
 
     def _date_line(self) -> bytes:
         now_s = int(time.time())
         if now_s != self._date_s:
             self._date_s = now_s
             self._date = f"{http_date(now_s)}\r\n\r\n".encode()
+            self._make_room()
         return self._date
 
-
-def _remember(known: dict[bytes, Value], request: bytes, found: Value) -> Value:
-    # What finds no room is not missed: in a flood of requests that come once, to make room for each
-    # costs more than it saves. All is forgotten within a second, and what comes often is back.
-    if len(known) < _REMEMBERED:
-        known[request] = found
-    return found
+    def _make_room(self) -> None:
+        if len(self._verdicts) >= _BLOCKS_LIMIT:
+            self._verdicts.clear()
+        if len(self._asked) >= _REQUESTS_LIMIT or self._bodies_size > _BODIES_LIMIT - ANSWER_LIMIT:
+            self._asked.clear()
+            self._bodies_size = 0
 
 
 def _head(fields: str, head: Head) -> bytes:

@@ -84,10 +84,9 @@ class FastConnection(Connection):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client: all of them come through here, before anything is parsed."""
         if self._short_way_open:
-            remembered = self._short_way.remembered(data, self._now())
-            if remembered is not None:
-                whole, body_size = remembered
-                self._send(data, (whole,), len(whole), body_size)
+            parts = self._short_way.remembered(data)
+            if parts is not None:
+                self._send(data, parts)
                 return
             self._awaits_store = True
             if self._short_way.begin(data, self):
@@ -105,13 +104,12 @@ class FastConnection(Connection):
         if self._interrupted:
             self.go_long_way(request)
             return
-        body_size = len(body)
         self._awaits_store = False
         self._short_way_open = True
-        self._send(request, (head, date, body), len(head) + len(date) + body_size, body_size)
+        self._send(request, (head, date, body))
 
-    def _send(self, request: bytes, parts: tuple[Buffer, ...], size: int, body_size: int) -> None:
-        """Send ``parts``, ``size`` bytes, from where they are, and count the request."""
+    def _send(self, request: bytes, parts: tuple[bytes, bytes, Buffer]) -> None:
+        """Send head, date and body of an answer from where they are, and count the request."""
         transport = self.transport
         if transport is None:
             return
@@ -120,7 +118,9 @@ class FastConnection(Connection):
             sent = os.writev(self._descriptor, parts) if direct else 0
         except OSError:
             sent = 0  # the transport will find the same, and knows what to do
-        if sent != size:
+        head, date, body = parts
+        body_size = len(body)
+        if sent != len(head) + len(date) + body_size:
             transport.write(_unsent(parts, sent))
         self._counters.request(200, 0, body_size)
         self._next_keepalive_close_time = self._now() + self._keepalive_timeout

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -14,9 +15,10 @@ import pytest
 from sfss.cluster import Cluster, Owner
 from sfss.keys import KeyScheme
 from sfss.record import encode, new_record
+from sfss.stores import lmdb_folder
 from sfss.stores.base import Use
 from sfss.stores.embedded import EmbeddedStore
-from sfss.web import connection
+from sfss.web import connection, fast
 from sfss.web.fast import ANSWER_LIMIT, ShortWay
 from sfss.web.server import Server
 from tests.stores.scripted import until
@@ -270,14 +272,34 @@ def way_to(store: EmbeddedStore) -> ShortWay:
     return ShortWay(Cluster([store], owner, KeyScheme("plain"), 2**21))
 
 
-def ask(way: ShortWay, request: bytes, now_s: float = 0.0) -> bytes | None:
+@dataclass
+class Time:
+    """The time of day, which goes on when told."""
+
+    now_s: float = 1_700_000_000.5
+
+    def time(self) -> float:
+        """Return seconds since 1970."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """Give the short way a time of day that stands still."""
+    clock = Time()
+    monkeypatch.setattr(fast, "time", clock)
+    return clock
+
+
+def ask(way: ShortWay, request: bytes) -> bytes | None:
     """Ask as a connection does; return what was remembered."""
-    found = way.remembered(request, now_s)
+    found = way.remembered(request)
     if found is None:
         way.begin(request, Witness())
-    return found and found[0]
+    return found and b"".join(found)
 
 
+@pytest.mark.usefixtures("clock")
 async def test_an_answer_is_remembered_until_anybody_writes_anything(tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path / "store")
     way = way_to(store)
@@ -294,13 +316,29 @@ async def test_an_answer_is_remembered_until_anybody_writes_anything(tmp_path: P
     await store.close()
 
 
-async def test_an_answer_is_not_remembered_past_its_second(tmp_path: Path) -> None:
+async def test_the_store_is_asked_once_a_second(tmp_path: Path, clock: Time) -> None:
     store = EmbeddedStore(tmp_path / "store")
     way = way_to(store)
     await store.set(b"a.txt", new_record(b"one", 1))
     assert [ask(way, GET) is not None for _ in range(3)] == [False, False, True]
-    assert ask(way, GET, now_s=1.0) is None
-    assert ask(way, GET, now_s=1.0) is not None
+    for step_s in (0.5, 1.0, 3600.0, -7200.0):
+        clock.now_s += step_s
+        assert ask(way, GET) is None
+        assert fast.http_date(int(clock.now_s)).encode() in (ask(way, GET) or b"")
+    await store.close()
+
+
+async def test_what_is_remembered_of_a_store_that_was_moved_is_not_served(
+    tmp_path: Path, clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdb_folder, "PLACE_CHECK_S", 0.0)
+    store = EmbeddedStore(tmp_path / "store")
+    way = way_to(store)
+    await store.set(b"a.txt", new_record(b"one", 1))
+    assert [ask(way, GET) is not None for _ in range(3)] == [False, False, True]
+    (tmp_path / "store").rename(tmp_path / "away")
+    clock.now_s += 1
+    assert [ask(way, GET) for _ in range(3)] == [None, None, None]
     await store.close()
 
 
@@ -320,7 +358,7 @@ asyncio.run(write())
         for number in range(20):
             assert other.heard() == "done"
             client = Witness()
-            remembered = way.remembered(GET, 0.0)
+            remembered = way.remembered(GET)
             assert remembered is None
             assert way.begin(GET, client)
             assert client.answers[-1].endswith(b"\r\n\r\n%d" % number)
@@ -330,6 +368,7 @@ asyncio.run(write())
     await store.close()
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("size", "is_remembered"), [(ANSWER_LIMIT, True), (ANSWER_LIMIT + 1, False)]
 )
@@ -343,17 +382,23 @@ async def test_only_small_answers_are_remembered(
     await store.close()
 
 
-async def test_the_memory_of_answers_is_bounded(tmp_path: Path) -> None:
+async def test_the_memory_of_answers_is_bounded(tmp_path: Path, clock: Time) -> None:
     store = EmbeddedStore(tmp_path / "store")
     way = way_to(store)
     requests = [head("GET", f"/file?path=f{number}") for number in range(300)]
     sets = [store.set(b"f%d" % number, new_record(b"x" * ANSWER_LIMIT, 1)) for number in range(300)]
     await asyncio.gather(*sets)
-    for _ in range(3):
+    for _ in range(4):
         for request in requests:
             ask(way, request)
-    assert 0 < sum(len(whole) for whole, _ in way._answers.values()) <= 8 * 2**20
-    assert sum(len(whole) for whole, _ in way._answers.values()) == way._answers_size
+        kept = sum(len(asked.kept[1]) for asked in way._asked.values())
+        assert kept == way._bodies_size <= 16 * 2**20
+        await store.set(b"another", new_record(b"x", 1))
+    assert kept > 15 * 2**20
+    clock.now_s += 1
+    ask(way, requests[0])
+    assert len(way._asked) == way._bodies_size == 0
+    assert [ask(way, requests[299]) is not None for _ in range(3)] == [False, False, True]
     await store.close()
 
 
@@ -362,5 +407,5 @@ async def test_nothing_is_remembered_of_a_store_that_cannot_tell() -> None:
     way = ShortWay(Cluster([store], Owner({}, lambda _: ""), KeyScheme("plain"), 1))
     store.values[b"a.txt"] = encode(new_record(FILES["a.txt"], 1))
     for _ in range(4):
-        assert way.remembered(GET, 0.0) is None
+        assert way.remembered(GET) is None
         assert way.begin(GET, Witness())
