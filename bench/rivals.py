@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
@@ -98,6 +99,20 @@ def sfss_over(folder: Path, memcached_port: int) -> Gateway:
     """Return sfss over one memcached."""
     server = f"127.0.0.1:{memcached_port}"
     settings = f'[cluster]\nkind = "nodes"\n[memcached]\nservers = ["{server}"]\n'
+    return pinned(gateway(folder, "--workers", "1", settings=settings))
+
+
+def sfss_nodes(folder: Path, nodes: Sequence[Server]) -> Gateway:
+    """Return sfss over nodes that hold a share each."""
+    addresses = ", ".join(f'"{each.address}"' for each in nodes)
+    settings = f'[cluster]\nkind = "nodes"\n[memcached]\nservers = [{addresses}]\n'
+    return pinned(gateway(folder, "--workers", "1", settings=settings))
+
+
+def sfss_copies(folder: Path, nodes: Sequence[Server]) -> Gateway:
+    """Return sfss over nodes that all hold every file; a majority must have a write."""
+    addresses = ", ".join(f'"{each.address}"' for each in nodes)
+    settings = f'[cluster]\nkind = "replicated"\n[replicated]\nstores = [{addresses}]\n'
     return pinned(gateway(folder, "--workers", "1", settings=settings))
 
 

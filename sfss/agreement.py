@@ -53,6 +53,7 @@ class CopiesSettings:
     tombstone_days: float = 10.0
     pay_every_s: float = 1.0
     background_bytes: int = 64 * 1024 * 1024
+    heals_at_once: int = 4
 
     def quorums(self, copies: int) -> "Quorums":
         """Return what is asked of ``copies`` stores."""
@@ -106,13 +107,15 @@ class Debt(NamedTuple):
     """That a store has not confirmed the write of ``version`` under ``key``.
 
     ``acknowledged`` is the newest version owed whose writer was told that it is kept; 0: none of
-    them was. With ``EVERY_VERSION`` nothing is known of what the store has missed.
+    them was. With ``EVERY_VERSION`` nothing is known of what the store has missed. ``digest`` is
+    that of the body owed: of two writes with one version, the store may have the one that loses.
     """
 
     address: str
     key: bytes
     version: int
     acknowledged: int = 0
+    digest: bytes = b""
 
 
 Debts: TypeAlias = Mapping[str, Debt]
@@ -172,10 +175,21 @@ def trust(answer: Answer, debt: Debt | None) -> Trust:
     """Return how far ``answer`` can be believed of a store that is owed ``debt``."""
     if answer.failure is not None:
         return Trust.NONE
-    version = 0 if answer.record is None else answer.record.head.version
-    if debt is None or version >= debt.version:
+    head = None if answer.record is None else answer.record.head
+    if debt is None or is_paid(head, debt):
         return Trust.FULL
-    return Trust.FAIR if version >= debt.acknowledged else Trust.NONE
+    acknowledged = debt
+    if debt.acknowledged < debt.version:
+        acknowledged = debt._replace(version=debt.acknowledged, digest=b"")
+    return Trust.FAIR if is_paid(head, acknowledged) else Trust.NONE
+
+
+def is_paid(head: Head | None, debt: Debt) -> bool:
+    """Tell whether a store that has ``head`` (None: nothing) has what it is owed, or something
+    newer.
+    """
+    version, digest = (0, b"") if head is None else (head.version, head.digest)
+    return (version, digest) >= (debt.version, debt.digest)
 
 
 def decide(answers: Sequence[Answer], debts: Debts, quorums: Quorums, last: bool) -> Verdict | None:
@@ -208,9 +222,9 @@ def unproven(answers: Sequence[Answer], debts: Debts) -> StoreError:
     return NoStoreReachable(reasons)
 
 
-def _reason(failure: SfssError | None) -> str:
+def _reason(failure: SfssError | None, otherwise: str = "it still lacks a write") -> str:
     if failure is None:
-        return "it still lacks a write"
+        return otherwise
     return failure.reason if isinstance(failure, Unreachable) else str(failure)
 
 
@@ -263,6 +277,24 @@ def is_reapable(answers: Sequence[Answer], head: Head, before: int) -> bool:
         and head.version < before
         and all(_fault(answer, head) in (None, Fault.MISSING) for answer in answers)
     )
+
+
+def why_kept(copy: Answer, primaries: Sequence[Answer]) -> str | None:
+    """Return why ``copy``, on a store that is no primary, must not be removed; None: all of the
+    ``primaries`` have what it is, or something newer.
+    """
+    if copy.failure is not None and not copy.is_damaged:
+        return str(copy.failure)
+    ranks = []
+    for answer in primaries:
+        if answer.record is None:
+            return f"store {answer.address}: {_reason(answer.failure, 'it has not got the file')}"
+        ranks.append(rank(answer.record.head))
+        if copy.record is not None and ranks[-1] < rank(copy.record.head):
+            return f"store {answer.address}: it has something older"
+    if copy.is_damaged and min(ranks) < max(ranks):
+        return "it is damaged, and the stores where it belongs do not have the same"
+    return None
 
 
 def tombstone(version: int) -> Record:
@@ -345,10 +377,9 @@ def findings(
     reaping = head is not None and head.kind is Kind.TOMBSTONE and head.version < before
     faults: list[Finding] = []
     for answer in answers:
-        if answer.address not in primaries:
+        fault = _fault(answer, head)
+        if answer.address not in primaries and fault is not Fault.UNKNOWN:
             fault = None if answer.says_no else Fault.MISPLACED
-        else:
-            fault = _fault(answer, head)
         if fault is not None and not (reaping and fault is Fault.MISSING):
             faults.append(Finding(answer.address, key, fault, _EXPLAIN[fault](answer, head)))
     return faults

@@ -2,16 +2,19 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from sfss import __version__
-from sfss.config import DECLARATIONS, Setting, as_toml
+from sfss.config import DECLARATIONS, Setting
+from sfss.config_text import as_toml
 from sfss.errors import SettingError
 from sfss.node_commands import NodeSettings
 from sfss.node_process import DEFAULT_ADDRESS, read_address, run
+from sfss.repair import Tool
+from sfss.repair_commands import DEFAULT_FOLDER, Options, run_tool
 from sfss.service import read_settings
 from sfss.worker import Gateway
 
@@ -25,7 +28,9 @@ _FLAGS: Final = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 2 for a wrong setting or argument."""
+    """Run the command line and return its exit status: 0, or 2 for a wrong setting or argument; of
+    the repair tools as ``run_tool``.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # The sfss of 2014 had one command and no name for it: bin/sfss --host H --port P.
     if given and given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
@@ -36,19 +41,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        _COMMANDS[options.command](options)
-        return 0
+        return _COMMANDS[options.command](options) or 0
     except SettingError as error:
         print(f"sfss: {error}", file=sys.stderr)
         return 2
 
 
 def _serve(options: argparse.Namespace) -> None:
-    Gateway(options.config, _overrides(options)).run()
+    Gateway(options.config, _overrides(options), options.cluster).run()
 
 
 def _print_settings(options: argparse.Namespace) -> None:
-    print(as_toml(read_settings(options.config, _overrides(options))), end="")
+    settings = read_settings(options.config, _overrides(options), options.cluster)
+    print(as_toml(settings), end="")
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Setting]:
@@ -67,7 +72,19 @@ def _node(options: argparse.Namespace) -> None:
     run(read_address(options.listen), Path(options.store), settings)
 
 
-_COMMANDS: Final = {"serve": _serve, "config": _print_settings, "node": _node}
+def _tool(options: argparse.Namespace) -> int:
+    settings = read_settings(options.config, None, options.cluster)
+    names = ("as_json", "dry_run", "rate", "fresh", "every_days")
+    chosen = {name: getattr(options, name) for name in names}
+    return run_tool(Options(Tool(options.command), settings, Path(options.work), **chosen))
+
+
+_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
+    "serve": _serve,
+    "config": _print_settings,
+    "node": _node,
+    **dict.fromkeys(Tool, _tool),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
         help="print the settings in force, as TOML",
     )
     _add_node(commands)
+    for tool, help in _TOOLS.items():
+        _add_tool(commands, tool, help)
     return parser
 
 
@@ -119,13 +138,62 @@ def _add_node(commands: Any) -> None:
             )
 
 
+_TOOLS: Final = {
+    Tool.CHECK: "find files whose copies are missing, stale, or not where they belong",
+    Tool.REPAIR: "make all copies equal, and give back what stores have lost",
+    Tool.SCRUB: "read all files against their digests, and mend what is damaged",
+    Tool.REBALANCE: "move files to where they belong after stores were added or removed",
+}
+
+
+def _add_tool(commands: Any, tool: Tool, help: str) -> None:
+    parser = commands.add_parser(
+        tool.value,
+        allow_abbrev=False,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}. May be interrupted, and goes on when it is"
+        " started again. Exit status: 0 all is well, 1 something is left, 2 not everything could be"
+        " looked at, 130 interrupted.",
+    )
+    _add_cluster(parser)
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="print the report as one JSON document"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="change nothing")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        metavar="NUMBER",
+        help="files to look at a second, at most (default: 0, as many as can be)",
+    )
+    parser.add_argument(
+        "--work",
+        default=DEFAULT_FOLDER,
+        metavar="FOLDER",
+        help="folder for what the run has to remember, made if missing"
+        f" (default: {DEFAULT_FOLDER})",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="begin anew, after a run that was interrupted"
+    )
+    parser.add_argument(
+        "--every",
+        type=float,
+        default=0.0,
+        dest="every_days",
+        metavar="DAYS",
+        help="go on for ever, and begin every so many days (default: 0, one run)",
+    )
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
 def _settings_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config", metavar="FILE", help="settings file (TOML); conf/ has examples")
+    _add_cluster(parser)
     for flag, key in _FLAGS.items():
         declaration = DECLARATIONS[key]
         parser.add_argument(
@@ -136,6 +204,13 @@ def _settings_parser() -> argparse.ArgumentParser:
             help=f"{declaration.help} (default: {declaration.default})",
         )
     return parser
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="settings file (TOML); conf/ has examples")
+    parser.add_argument(
+        "--cluster", metavar="NAME", help="which of the clusters that the file has by name"
+    )
 
 
 if __name__ == "__main__":

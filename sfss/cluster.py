@@ -1,38 +1,14 @@
-"""Many stores as one: which store is asked for a path, and what to do when it does not answer.
-
-Absent is not unreachable: ``None`` means that a store that reaches the newest copy said no; when
-every store that could hold the path failed, ``NoStoreReachable`` is raised.
-"""
+"""What is served: paths and files, over an engine that knows keys and records."""
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
-from sfss.errors import (
-    CannotList,
-    NoStoreReachable,
-    SfssError,
-    StoreError,
-    StoreFull,
-    Unreachable,
-)
 from sfss.keys import KeyScheme
 from sfss.record import Buffer, Head, Record, new_record
-from sfss.stores.base import Guard, Store, Use, ViewableStore
-
-Answer = TypeVar("Answer")
-
-COMPLAINT_EVERY_S = 10.0
-"""Seconds between two lines of the log that say of one store that it fails."""
-
-RECOVERED_AFTER_S = 2.0
-"""Seconds without a failure after which a store that answers is said to be well."""
-
-_log = logging.getLogger(__name__)
+from sfss.stores.base import Entry, Guard, Use
 
 
 class Clock:
@@ -47,55 +23,48 @@ class Clock:
         return self._last
 
 
-class Placement(Protocol):
-    """Says which stores may be asked for a key, the best first."""
+class Engine(Protocol):
+    """One store or many, as one: how a key is read and written, and what is done about failures.
 
-    def candidates(self, key: bytes) -> Sequence[Store]:
-        """Return one store or more, in the order in which to ask."""
+    Absent is not unreachable: ``None`` and ``False`` mean that there is nothing, and what cannot be
+    told is raised.
+    """
 
-    def failed(self, store: Store) -> None:
-        """Take note that ``store`` did not answer."""
+    async def get(self, key: bytes) -> Record | None:
+        """Return the file under ``key``, or None. Raises ``Corrupt``, ``NoStoreReachable``."""
 
+    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Head:
+        """Keep ``record`` and return its head, which may have got a newer version; when this
+        returns, it is kept.
 
-class Owner:
-    """Each store holds only its share: nobody stands in for the owner of a key."""
+        ``guard`` is called with the head of the file that is about to be replaced (None: there is
+        none) and forbids it by raising. Raises ``TooLarge``, ``StoreFull``, ``NoStoreReachable``,
+        ``QuorumFailed``.
+        """
 
-    def __init__(self, stores: Mapping[str, Store], owner: Callable[[bytes], str]) -> None:
-        self._stores, self._owner = stores, owner
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove the file; return whether there was one. ``guard`` and errors as in ``put``."""
 
-    def candidates(self, key: bytes) -> Sequence[Store]:
-        """Return the owner alone."""
-        return (self._stores[self._owner(key)],)
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``."""
 
-    def failed(self, store: Store) -> None:
-        """Change nothing: another store would answer from what it does not have."""
+    def state(self) -> int:
+        """Return a number that is another after every change; see ``ViewableStore.state``."""
 
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Return entries as ``Store.scan`` does; raises ``CannotList``."""
 
-class Proxies:
-    """Any store reaches all data: the ring says which to prefer, those that failed come last."""
+    async def stats(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the statistics of every store by address; ``error`` alone of one that fails.
 
-    def __init__(
-        self,
-        stores: Mapping[str, Store],
-        order: Callable[[bytes], Sequence[str]],
-        tries: int,
-        retry_after_s: float,
-    ) -> None:
-        self._stores, self._order = stores, order
-        self._tries, self._retry_after_s = tries, retry_after_s
-        self._parked_until: dict[str, float] = {}
+        Raises ``NoStoreReachable`` when all do.
+        """
 
-    def candidates(self, key: bytes) -> Sequence[Store]:
-        """Return up to ``tries`` stores; parked ones only behind all others."""
-        now = time.monotonic()
-        order = self._order(key)
-        parked = {name for name in order if self._parked_until.get(name, 0.0) > now}
-        preferred = sorted(order, key=parked.__contains__)
-        return [self._stores[name] for name in preferred[: self._tries]]
+    async def owed(self) -> int:
+        """Return how many writes stores still have to get, though they were answered."""
 
-    def failed(self, store: Store) -> None:
-        """Park ``store``."""
-        self._parked_until[store.address] = time.monotonic() + self._retry_after_s
+    async def close(self) -> None:
+        """Finish what was begun and let go of every store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,167 +75,66 @@ class Listed:
     head: Head
 
 
-def _unless_present(own: Head | None, guard: Guard) -> Guard:
-    """Return ``guard``, but for one case: what is there is ``own``, written by a try whose answer
-    was lost. ``guard`` has allowed that already.
-    """
-
-    def guard_others(head: Head | None) -> None:
-        # A raw store keeps no version.
-        is_own = head and own and head.digest == own.digest and head.version in (0, own.version)
-        if not is_own:
-            guard(head)
-
-    return guard_others
-
-
 class Cluster:
-    """The stores behind one gateway, as one.
+    """The files behind one gateway. ``max_file_size`` is in bytes; ``work`` goes on until the
+    cluster is closed.
 
-    Every method raises ``BadPath`` for a path that breaks a rule, and ``NoStoreReachable`` when no
-    store that could hold it answered. ``max_file_size`` is in bytes.
+    Every method that is given a path raises ``BadPath`` for one that breaks a rule.
     """
 
     def __init__(
         self,
-        stores: Sequence[Store],
-        placement: Placement,
+        engine: Engine,
         scheme: KeyScheme,
         max_file_size: int,
+        work: Sequence[Coroutine[Any, Any, None]] = (),
     ) -> None:
-        self._stores, self._placement, self._scheme = stores, placement, scheme
+        self._engine, self._scheme = engine, scheme
         self._clock = Clock()
-        # Of stores that fail: when that was logged last, and when they failed last.
-        self._complaints: dict[str, tuple[float, float]] = {}
-        self._viewable = {
-            store.address: store for store in stores if isinstance(store, ViewableStore)
-        }
-        self._only = next(iter(self._viewable.values()), None) if len(stores) == 1 else None
-        self.state = self._only.state if self._only is not None else lambda: 0
-        """Returns a number that is another after every change; see ``ViewableStore.state``."""
+        self._work = [asyncio.ensure_future(each) for each in work]
         self.max_file_size = max_file_size
+        # Called for each request of the hot path, so nothing comes in between.
+        self.key = scheme.key
+        """Returns what the stores are asked for when somebody names a path."""
+        self.view, self.state = engine.view, engine.state
 
     def check(self, path: str) -> None:
         """Raise ``BadPath`` unless ``path`` can be stored."""
         self._scheme.key(path)
 
     async def get(self, path: str) -> Record | None:
-        """Return the file at ``path``, or None where there is none. Raises ``Corrupt``."""
-        key = self._scheme.key(path)
-        return await self._ask(key, lambda store, _: store.get(key))
-
-    def key(self, path: str) -> bytes:
-        """Return what the stores are asked for when somebody names ``path``."""
-        return self._scheme.key(path)
-
-    def view(self, key: bytes, use: Use) -> bool:
-        """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
-
-        The store that ``get`` would ask first is asked, and no other.
-        """
-        store = self._only or self._viewable.get(self._placement.candidates(key)[0].address)
-        return store is not None and store.view(key, use)
+        """Return the file at ``path``, or None where there is none. Raises as ``Engine.get``."""
+        return await self._engine.get(self._scheme.key(path))
 
     async def put(self, path: str, body: Buffer, guard: Guard | None = None) -> Head:
-        """Keep ``body`` at ``path`` and return its head; when this returns, the store has it.
-
-        ``guard`` is called with the head of the file that is about to be replaced (None: there is
-        none) and forbids it by raising. On the embedded store nobody can come in between; a store
-        behind the memcached protocol is asked first and written then. Raises ``TooLarge``,
-        ``StoreFull``.
-        """
+        """Keep ``body`` at ``path`` and return its head. ``guard`` and errors as ``Engine.put``."""
         key = self._scheme.key(path)
-        record = new_record(body, self._clock.version())
-
-        async def write(store: Store, repeated: bool) -> None:
-            own = record.head if repeated else None
-            await store.set(key, record, guard and _unless_present(own, guard))
-
-        await self._ask(key, write)
-        return record.head
+        return await self._engine.put(key, new_record(body, self._clock.version()), guard)
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
-        """Remove the file at ``path``; return whether there was one. ``guard`` as in ``put``."""
-        key = self._scheme.key(path)
-
-        async def remove(store: Store, repeated: bool) -> bool:
-            # A failed attempt may have deleted the file; "no such key" is then its success.
-            return await store.delete(key, None if repeated else guard) or repeated
-
-        return await self._ask(key, remove)
-
-    async def _ask(self, key: bytes, ask: Callable[[Store, bool], Awaitable[Answer]]) -> Answer:
-        """Return the first answer; ``ask`` is told whether an earlier try may have been done."""
-        failures: dict[str, str] = {}
-        indeterminate = False
-        for store in self._placement.candidates(key):
-            try:
-                answer = await ask(store, indeterminate)
-            except Unreachable as error:
-                self._placement.failed(store)
-                self._complain(store, error)
-                failures[error.store] = error.reason
-                indeterminate |= error.applied is None
-            except SfssError as error:
-                if isinstance(error, StoreFull):
-                    self._complain(store, error)
-                if not indeterminate:
-                    raise
-                # A refusal says that nothing was changed, and an earlier try may have changed it.
-                raise NoStoreReachable({**failures, store.address: str(error)}, True) from error
-            else:
-                if self._complaints:
-                    self._answered(store)
-                return answer
-        raise NoStoreReachable(failures, indeterminate)
-
-    def _complain(self, store: Store, error: StoreError) -> None:
-        """Log that ``store`` fails, once in a while: a crowd of requests fails alike."""
-        now = time.monotonic()
-        said_s, _ = self._complaints.get(store.address, (-inf, now))
-        if now - said_s >= COMPLAINT_EVERY_S:
-            _log.warning("%s", error)
-            said_s = now
-        self._complaints[store.address] = said_s, now
-
-    def _answered(self, store: Store) -> None:
-        # A store may answer reads and fail every write: only a while without failures is the end.
-        _, failed_s = self._complaints.get(store.address, (0.0, inf))
-        if time.monotonic() - failed_s >= RECOVERED_AFTER_S:
-            del self._complaints[store.address]
-            _log.warning("store %s answers again", store.address)
+        """Remove the file at ``path``; return whether there was one. See ``Engine.delete``."""
+        return await self._engine.delete(self._scheme.key(path), guard)
 
     async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:
         """Return up to ``limit`` files whose paths begin with ``prefix`` and come after ``after``.
 
         In byte order of the path. Raises ``CannotList`` where the stores have no listing.
         """
-        if len(self._stores) != 1:
-            raise CannotList(", ".join(store.address for store in self._stores))
         prefix_key, after_key = map(self._scheme.prefix, (prefix, after))
-        entries = await self._stores[0].scan(prefix_key, after_key, limit)
+        entries = await self._engine.scan(prefix_key, after_key, limit)
         return [Listed(self._scheme.path(entry.key), entry.head) for entry in entries]
 
-    async def stats(self) -> dict[str, dict[str, str]]:
-        """Return the statistics of every store by address; ``error`` alone of one that fails."""
-        answers = await asyncio.gather(
-            *(store.stats() for store in self._stores), return_exceptions=True
-        )
-        found: dict[str, dict[str, str]] = {}
-        failures: dict[str, str] = {}
-        for store, answer in zip(self._stores, answers, strict=True):
-            if isinstance(answer, Unreachable):
-                failures[store.address] = answer.reason
-                found[store.address] = {"error": answer.reason}
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found[store.address] = dict(answer)
-        if len(failures) == len(self._stores):
-            raise NoStoreReachable(failures)
-        return found
+    async def stats(self) -> Mapping[str, Mapping[str, str]]:
+        """Return the statistics of every store by address; see ``Engine.stats``."""
+        return await self._engine.stats()
+
+    async def owed(self) -> int:
+        """Return how many writes stores still have to get; see ``Engine.owed``."""
+        return await self._engine.owed()
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""
-        for store in self._stores:
-            await store.close()
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._engine.close()

@@ -6,59 +6,30 @@ docs and ``sfss config`` are made from these declarations. This module is pure: 
 and mappings, and reads no file and no environment itself.
 """
 
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
-from math import inf
 from typing import Any, Final, TypeAlias, cast
 
+from sfss.checks import (
+    ADDRESSES,
+    ANY_TEXT,
+    BOOLEAN,
+    NOT_EMPTY,
+    SHARDS,
+    Check,
+    at_least,
+    between,
+    one_of,
+    read_shard,
+)
 from sfss.errors import SettingError
 from sfss.keys import KEY_LIMIT
 
 MIB: Final = 1024 * 1024
 
 Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What a value must satisfy, and the words that say so."""
-
-    allowed: str
-    holds: Callable[[Any], bool]
-
-
-def at_least(low: float) -> Check:
-    """A number not below ``low``."""
-    return Check(f"a number from {low:g}", lambda value: low <= value < inf)
-
-
-def between(low: int, high: int) -> Check:
-    """A number from ``low`` to ``high``, both included."""
-    return Check(f"a number from {low} to {high}", lambda value: low <= value <= high)
-
-
-def one_of(*words: str) -> Check:
-    """One of a few words."""
-    return Check("one of " + ", ".join(f'"{word}"' for word in words), lambda value: value in words)
-
-
-_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
-
-
-def _is_address(text: str) -> bool:
-    match = _ADDRESS.fullmatch(text)
-    return match is not None and 0 < int(match[2]) < 65_536
-
-
-_ADDRESSES: Final = Check(
-    'a list of different "host:port"',
-    lambda value: all(map(_is_address, value)) and len(set(value)) == len(value),
-)
-_BOOLEAN: Final = Check("true or false", lambda _: True)
-_NOT_EMPTY: Final = Check("a text that is not empty", bool)
 
 
 def setting(default: Setting, help: str, check: Check) -> Any:
@@ -70,7 +41,7 @@ def setting(default: Setting, help: str, check: Check) -> Any:
 class ServerSettings:
     """The HTTP server."""
 
-    host: str = setting("127.0.0.1", "address to listen on", _NOT_EMPTY)
+    host: str = setting("127.0.0.1", "address to listen on", NOT_EMPTY)
     port: int = setting(8255, "port to listen on", between(1, 65_535))
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
     keepalive_timeout_s: float = setting(
@@ -85,7 +56,7 @@ class ServerSettings:
     access_log: bool = setting(
         False,
         "write an access log (combined format) to standard output",
-        _BOOLEAN,
+        BOOLEAN,
     )
     log_level: str = setting(
         "info", "least severe message that is logged", one_of("debug", "info", "warning", "error")
@@ -99,8 +70,9 @@ class ClusterSettings:
     kind: str = setting(
         "embedded",
         "embedded: on this disk; nodes: each server of [memcached] holds its share;"
-        " proxies: any server of [memcached] reaches all files",
-        one_of("embedded", "nodes", "proxies"),
+        " proxies: any server of [memcached] reaches all files; replicated: copies on several"
+        " stores, see [replicated]",
+        one_of("embedded", "nodes", "proxies", "replicated"),
     )
     max_file_size: int = setting(2 * MIB, "bytes a file may have", between(1, 64 * MIB))
 
@@ -112,7 +84,7 @@ class EmbeddedSettings:
     folder: str = setting(
         "var/store",
         "folder of the files, made if missing; relative to where sfss is started",
-        _NOT_EMPTY,
+        NOT_EMPTY,
     )
     timeout_s: float = setting(
         30.0, "seconds a write may wait for the disk and other processes until 504", at_least(0.1)
@@ -121,9 +93,11 @@ class EmbeddedSettings:
 
 @dataclass(frozen=True, slots=True)
 class MemcachedSettings:
-    """Servers that speak the memcached protocol; read when cluster.kind is "nodes" or "proxies"."""
+    """Servers that speak the memcached protocol; read unless cluster.kind is "embedded"."""
 
-    servers: tuple[str, ...] = setting((), 'addresses, each "host:port"', _ADDRESSES)
+    servers: tuple[str, ...] = setting(
+        (), 'addresses, each "host:port", for the kinds "nodes" and "proxies"', ADDRESSES
+    )
     timeout_s: float = setting(
         2.0,
         "seconds a server may take to answer; longer than a proxy's own time-out",
@@ -146,8 +120,68 @@ class MemcachedSettings:
     raw: bool = setting(
         False,
         "store plain bodies, for other readers of the same servers; no digest is kept then",
-        _BOOLEAN,
+        BOOLEAN,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicatedSettings:
+    """Copies of each file on several stores; read when cluster.kind is "replicated"."""
+
+    stores: tuple[str, ...] = setting(
+        (), 'addresses, each "host:port", for the placements "ketama" and "mirror"', ADDRESSES
+    )
+    placement: str = setting(
+        "ketama",
+        "ketama: the next stores round a ring; mirror: all stores; jump, chash: the stores of one"
+        " shard",
+        one_of("ketama", "mirror", "jump", "chash"),
+    )
+    shards: tuple[str, ...] = setting(
+        (), 'for jump and chash, each "NAME STORE STORE ...", or "NAME xWEIGHT STORE ..."', SHARDS
+    )
+    copies: int = setting(3, "stores that hold a file (ketama)", between(1, 16))
+    write_quorum: int = setting(
+        0, "stores that must have kept a write until it is answered; 0: a majority", between(0, 16)
+    )
+    read_quorum: int = setting(
+        1,
+        "stores that must agree on a read; more than 1 where gateways share stores but not"
+        " owed_folder",
+        between(1, 16),
+    )
+    read_mode: str = setting(
+        "first",
+        "which store is asked first. first: in order of placement; random: any; fastest: two at"
+        " once",
+        one_of("first", "random", "fastest"),
+    )
+    head_timeout_ms: int = setting(
+        100, "milliseconds until the next store is asked as well", between(1, 60_000)
+    )
+    cooling_s: float = setting(
+        2.0, "seconds that a store which failed is left alone", at_least(0.1)
+    )
+    tombstone_days: float = setting(
+        10.0, "days that a deletion is remembered; no store may be away for longer", at_least(0.01)
+    )
+    owed_folder: str = setting(
+        "var/owed", "folder of the writes that stores still have to get, made if missing", NOT_EMPTY
+    )
+    owed_limit: int = setting(
+        1_000_000,
+        "writes that are noted one by one; a store that misses more is read last until"
+        " sfss repair has run",
+        between(1, 1_000_000_000),
+    )
+    former_stores: tuple[str, ...] = setting(
+        (), "stores as they were before a change, until sfss rebalance has run", ADDRESSES
+    )
+    former_shards: tuple[str, ...] = setting(
+        (), "shards as they were before a change, until sfss rebalance has run", SHARDS
+    )
+    roster: str = setting("", "file of the stores that are live; empty: all are", ANY_TEXT)
+    roster_check_s: float = setting(2.0, "seconds between two looks at the roster", at_least(0.05))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +192,7 @@ class Settings:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     memcached: MemcachedSettings = field(default_factory=MemcachedSettings)
+    replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +225,10 @@ def _declare(section: str, declared: Field[Any]) -> Declaration:
     )
 
 
-_SECTIONS: Final = {entry.name: cast(type, entry.default_factory) for entry in fields(Settings)}
+SECTIONS: Final = {entry.name: cast(type, entry.default_factory) for entry in fields(Settings)}
 DECLARATIONS: Final = {
     declaration.key: declaration
-    for section, settings in _SECTIONS.items()
+    for section, settings in SECTIONS.items()
     for declaration in (_declare(section, entry) for entry in fields(settings))
 }
 _BY_VARIABLE: Final = {declaration.variable: declaration for declaration in DECLARATIONS.values()}
@@ -204,39 +239,107 @@ def load(
     source: str = "settings",
     environ: Mapping[str, str] | None = None,
     options: Mapping[str, Setting] | None = None,
+    cluster: str = "",
 ) -> Settings:
     """Return the settings in the TOML ``text``, overridden by ``environ`` and then by ``options``.
 
-    ``source`` names the text in errors. ``options`` maps ``section.name`` to a value. Raises
-    ``SettingError`` for what is unknown, of the wrong type or out of range.
+    ``source`` names the text in errors. ``options`` maps ``section.name`` to a value. ``cluster``
+    is the one that is served of those that the text has by name: ``[clusters.NAME.SECTION]`` goes
+    over ``[SECTION]``. Raises ``SettingError`` for what is unknown, of the wrong type or out of
+    range.
     """
     values: dict[str, Setting] = {}
+    document = _parsed(text, source)
     for origin, key, value in (
-        *_from_toml(text, source),
+        *_from_toml(document, source, cluster),
         *_from_environ(environ or {}),
         *(("command line", key, value) for key, value in (options or {}).items()),
     ):
         values[key] = _checked(origin, key, value)
     settings = _build(values)
-    if settings.cluster.kind != "embedded" and not settings.memcached.servers:
-        kind = settings.cluster.kind
-        raise SettingError(
-            source,
-            "memcached.servers",
-            "is empty",
-            f'cluster.kind "{kind}" needs at least one "host:port"',
-        )
+    _check_together(settings, source)
     return settings
 
 
-def _from_toml(text: str, source: str) -> Iterator[tuple[str, str, object]]:
+def _check_together(settings: Settings, source: str) -> None:
+    """Raise ``SettingError`` where settings that are right by themselves do not go together."""
+    kind = settings.cluster.kind
+    if kind == "replicated":
+        _check_replicated(settings, source)
+    elif kind != "embedded" and not settings.memcached.servers:
+        wanted = f'cluster.kind "{kind}" needs at least one "host:port"'
+        raise SettingError(source, "memcached.servers", "is empty", wanted)
+
+
+def _check_replicated(settings: Settings, source: str) -> None:
+    replicated = settings.replicated
+    by_shards = replicated.placement in ("jump", "chash")
+    name, other = ("shards", "stores") if by_shards else ("stores", "shards")
+    placed = f'replicated.placement "{replicated.placement}"'
+    if not getattr(replicated, name):
+        raise SettingError(source, f"replicated.{name}", "is empty", f"{placed} needs some")
+    for unused in (other, f"former_{other}"):
+        if getattr(replicated, unused):
+            wanted = f"{placed} reads replicated.{name}"
+            raise SettingError(source, f"replicated.{unused}", "is not used", wanted)
+    copies = least_copies(replicated)
+    for name in ("write_quorum", "read_quorum"):
+        if getattr(replicated, name) > copies:
+            wanted = f"at most {copies}, the stores that hold a file"
+            raise SettingError(
+                source, f"replicated.{name}", f"is {getattr(replicated, name)}", wanted
+            )
+    if settings.memcached.raw:
+        wanted = "copies need versions, so records: raw must be false"
+        raise SettingError(source, "memcached.raw", "is true", wanted)
+
+
+def least_copies(replicated: ReplicatedSettings) -> int:
+    """Return how many stores hold a file, of the shard with the fewest where they differ."""
+    if replicated.placement == "ketama":
+        return min(replicated.copies, len(replicated.stores))
+    if replicated.placement == "mirror":
+        return len(replicated.stores)
+    return min(len(read_shard(shard)[2]) for shard in replicated.shards)
+
+
+def _parsed(text: str, source: str) -> dict[str, object]:
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingError(source, "syntax", str(error), "a TOML document is expected") from None
+
+
+def _from_toml(
+    document: Mapping[str, object], source: str, cluster: str
+) -> Iterator[tuple[str, str, object]]:
+    """Yield what the document says of the cluster, those entries last that count more."""
+    plain = {section: entries for section, entries in document.items() if section != "clusters"}
+    yield from _entries(plain, source)
+    clusters = _tables(document.get("clusters", {}), source, "clusters")
+    for name, sections in clusters.items():
+        table = _tables(sections, source, f"clusters.{name}")
+        entries = list(_entries(table, f"{source}: [clusters.{name}]"))
+        for origin, key, value in entries:
+            _checked(origin, key, value)  # also of those that are not served
+        if name == cluster:
+            yield from entries
+    if cluster not in clusters and (cluster or clusters):
+        names = ", ".join(clusters) or "none"
+        wanted = f"--cluster or SFSS_CLUSTER has to name one of those in the file: {names}"
+        raise SettingError(source, "cluster", f"is {cluster!r}", wanted)
+
+
+def _tables(value: object, source: str, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise SettingError(source, name, f"is {value!r}", f"a table is expected: [{name}.NAME]")
+    return value
+
+
+def _entries(document: Mapping[str, object], source: str) -> Iterator[tuple[str, str, object]]:
     for section, entries in document.items():
-        if section not in _SECTIONS:
-            raise SettingError(source, f"[{section}]", "unknown", _nearest(section, _SECTIONS))
+        if section not in SECTIONS:
+            raise SettingError(source, f"[{section}]", "unknown", _nearest(section, SECTIONS))
         if not isinstance(entries, dict):
             raise SettingError(
                 source, section, f"is {entries!r}", f"a section is expected: [{section}]"
@@ -248,7 +351,7 @@ def _from_toml(text: str, source: str) -> Iterator[tuple[str, str, object]]:
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, str, object]]:
     # Other variables may share our prefix: SFSS_CONFIG, and what Kubernetes sets for a service of
     # our name (SFSS_PORT, SFSS_SERVICE_HOST).
-    ours = tuple(f"SFSS_{section}_".upper() for section in _SECTIONS)
+    ours = tuple(f"SFSS_{section}_".upper() for section in SECTIONS)
     for variable, text in environ.items():
         if variable.startswith(ours):
             declaration = _BY_VARIABLE.get(variable)
@@ -287,59 +390,14 @@ def _checked(source: str, key: str, value: object) -> Setting:
 
 
 def _build(values: Mapping[str, Setting]) -> Settings:
-    sections: dict[str, dict[str, Setting]] = {section: {} for section in _SECTIONS}
+    sections: dict[str, dict[str, Setting]] = {section: {} for section in SECTIONS}
     for key, value in values.items():
         section, name = key.split(".")
         sections[section][name] = value
-    built = {section: make(**sections[section]) for section, make in _SECTIONS.items()}
+    built = {section: make(**sections[section]) for section, make in SECTIONS.items()}
     return Settings(**built)
 
 
 def _nearest(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"did you mean {matches[0]}?" if matches else "known are " + ", ".join(known)
-
-
-def as_toml(settings: Settings) -> str:
-    """Return ``settings`` as a commented TOML document that ``load`` reads back to the same."""
-    lines = [
-        "# Settings of sfss. Each can also be set in the environment, as SFSS_SECTION_NAME:",
-        "# SFSS_SERVER_PORT=80.",
-    ]
-    for section, kind in _SECTIONS.items():
-        lines += ["", f"# {kind.__doc__}", f"[{section}]"]
-        values = getattr(settings, section)
-        for declaration in DECLARATIONS.values():
-            if declaration.section == section:
-                value = _toml_value(getattr(values, declaration.name))
-                lines += [f"# {_sentence(declaration)}", f"{declaration.name} = {value}"]
-    return "\n".join(lines) + "\n"
-
-
-def _sentence(declaration: Declaration) -> str:
-    allowed = "" if declaration.type is bool else f" ({declaration.check.allowed})"
-    return f"{declaration.help}{allowed}"
-
-
-def _toml_value(value: Setting) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)
-
-
-def as_table() -> str:
-    """Return all settings as a reStructuredText list-table for the docs."""
-    rows = ["   * - setting", "     - default", "     - what it is", "     - environment variable"]
-    for declaration in DECLARATIONS.values():
-        rows += [
-            f"   * - ``{declaration.key}``",
-            f"     - ``{_toml_value(declaration.default)}``",
-            f"     - {_sentence(declaration)}",
-            f"     - ``{declaration.variable}``",
-        ]
-    return "\n".join([".. list-table::", "   :header-rows: 1", "", *rows]) + "\n"

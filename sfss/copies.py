@@ -18,6 +18,13 @@ list of debts:
   found before that, is on its way there. ``read_quorum`` above copies - ``write_quorum`` sees
   through that, too, and serves several gateways that write the same stores.
 
+After a change of the stores the primaries of a key are others, and ``former`` names those it had
+before. What the primaries have counts; only where they prove that they have nothing, the former
+places are asked, by the same rules, and what is found there is brought to the primaries. So
+"nothing" is said only when both have said it. A newer version in the primaries wins over what was
+left behind, tombstones included; those are kept until nothing is left behind. All workers have to
+know of a change at the same time, and to forget ``former`` only when a check finds nothing to do.
+
 A store behind the memcached protocol compares and writes in two steps. Writers of one key in the
 same process take turns; one in another process may come between, and an older write may then
 replace a newer on that store, until the key is healed.
@@ -25,7 +32,7 @@ replace a newer on that store, until the key is healed.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sfss.agreement import (
@@ -34,10 +41,7 @@ from sfss.agreement import (
     Debt,
     Debts,
     Quorums,
-    Trust,
-    Verdict,
     Written,
-    decide,
     differ,
     file_head,
     is_gone,
@@ -47,15 +51,14 @@ from sfss.agreement import (
     refusal,
     stamped,
     tombstone,
-    trust,
-    unproven,
 )
-from sfss.errors import Corrupt, StoreError, Unreachable
+from sfss.errors import CannotList, Corrupt, StoreError, Unreachable
 from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.owed import Owed
+from sfss.reading import Reading
 from sfss.record import Head, Kind, Record
-from sfss.stores.base import Guard, Store
+from sfss.stores.base import Entry, Guard, Store, Use
 
 Result = TypeVar("Result")
 
@@ -68,9 +71,11 @@ class Clock(Protocol):
 
 
 class Copies:
-    """``stores`` by address; ``primaries`` names those that should hold a key, best first.
+    """``stores`` by address; ``primaries`` names those that should hold a key, best first, and
+    ``former`` those that should have before the stores were changed, until all has been moved.
 
-    ``healing`` mends, pays debts and compares.
+    A store of which ``is_live`` says no counts as down. ``healing`` mends, pays debts, compares and
+    moves.
     """
 
     def __init__(
@@ -80,11 +85,16 @@ class Copies:
         owed: Owed,
         clock: Clock,
         settings: CopiesSettings,
+        former: Callable[[bytes], Sequence[str]] | None = None,
+        is_live: Callable[[str], bool] | None = None,
     ) -> None:
-        self._primaries, self._owed = primaries, owed
-        self._clock, self._settings = clock, settings
-        self._holders = Holders(stores, settings.cooling_s, settings.background_bytes)
-        self.healing = Healing(self._holders, primaries, owed, clock.version, settings)
+        self._primaries, self._former = primaries, former or _nowhere
+        self._owed, self._clock, self._settings = owed, clock, settings
+        self._holders = Holders(stores, settings.cooling_s, settings.background_bytes, is_live)
+        self._viewable = self._holders.viewable
+        self.healing = Healing(
+            self._holders, primaries, self._former, owed, clock.version, settings
+        )
         self.counts = self._holders.counts
         """How often things have happened, by name."""
 
@@ -93,7 +103,7 @@ class Copies:
         nobody is owed anything. For the hot path; None: ask ``get``.
 
         What the store has is believed as far as it is a sound file; all else is for ``get`` to
-        find out.
+        find out: "nothing" as well.
         """
         settings = self._settings
         if not self._owed.clear or settings.read_quorum > 1 or settings.read_mode != "first":
@@ -107,12 +117,23 @@ class Copies:
         Raises ``Corrupt`` when all that was found is damaged, ``NoStoreReachable`` when those that
         answered do not prove anything.
         """
-        debts, quorums = await self._known(key)
-        order = self._order(self._primaries(key), debts)
-        width = max(quorums.read, 2 if self._settings.read_mode == "fastest" else 1)
-        reading = _Reading(self._holders, key, order, debts, quorums)
-        record = (await self._read(reading, width)).record
+        found = await self._find(key, self._read)
+        record = found.record
+        if record is None and found.damage is not None:
+            raise found.damage
         return None if record is None or record.head.kind is Kind.TOMBSTONE else record
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``, see ``ViewableStore.view``: by the store
+        of which ``first`` says that it may answer.
+        """
+        address = self.first(key)
+        store = None if address is None else self._viewable.get(address)
+        return store is not None and store.view(key, use)
+
+    def state(self) -> int:
+        """Return 0: nobody says when one of the stores is changed."""
+        return 0
 
     async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Head:
         """Keep ``record`` under ``key`` and return its head, which may have another version.
@@ -123,7 +144,7 @@ class Copies:
         all stores say so.
         """
         if guard is not None:
-            found = await self._survey(key)
+            found = await self._find(key, self._survey)
             guard(file_head(found.head))
             record = stamped(record, found.head)
         return await self._finish(self._keep(key, record, guard))
@@ -135,31 +156,49 @@ class Copies:
         A tombstone is written even if there is no file, unless it is certain that none can turn up:
         a store that is down may have one.
         """
-        found = await self._survey(key)
+        found = await self._find(key, self._survey)
         if guard is not None:
             guard(file_head(found.head))
-        is_there = found.is_damaged or file_head(found.head) is not None
-        if not is_there and is_gone(found.answers, found.debts, self._quorums(key)):
+        is_there = found.damage is not None or file_head(found.head) is not None
+        quorums = self._settings.quorums(len(self._primaries(key)))
+        is_certain = not found.asked_former and is_gone(found.answers, found.debts, quorums)
+        if not is_there and is_certain:
             return False
         record = stamped(tombstone(self._clock.version()), found.head)
         await self._finish(self._keep(key, record, guard))
         return is_there
 
-    async def close(self) -> None:
-        """Wait for everything that goes on in the background. The stores are not closed."""
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Raise ``CannotList``: what several stores list is not merged."""
+        raise CannotList(", ".join(self._holders.addresses))
+
+    async def stats(self) -> dict[str, dict[str, str]]:
+        """Return the statistics of every store by address; ``error`` alone of one that fails.
+
+        Raises ``NoStoreReachable`` when all do.
+        """
+        return await self._holders.stats()
+
+    async def owed(self) -> int:
+        """Return how many writes stores still have to get."""
+        return await self._owed.count()
+
+    async def missing(self, after: bytes = b"", limit: int = 100) -> list[Debt]:
+        """Return what stores are owed, for people; go on after ``owed.place`` of the last debt."""
+        return await self._owed.all(after, limit)
+
+    async def finish(self) -> None:
+        """Wait for everything that goes on in the background."""
         await self._holders.background.finish()
 
-    def _quorums(self, key: bytes) -> Quorums:
-        return self._settings.quorums(len(self._primaries(key)))
+    async def close(self) -> None:
+        """Finish what was begun and close the stores and the list of debts.
 
-    async def _known(self, key: bytes) -> tuple[Debts, Quorums]:
-        """Return who is owed ``key``, and how many have to answer a read."""
-        quorums = self._quorums(key)
-        try:
-            return await self._owed.owes(key, self._primaries(key)), quorums
-        except StoreError:
-            # So many that one of them has confirmed whatever was acknowledged.
-            return {}, quorums.careful()
+        What waits to be healed is left: the next read sees the difference again.
+        """
+        self.healing.stop()
+        await self._holders.close()
+        await self._owed.close()
 
     def _order(self, addresses: Sequence[str], debts: Debts) -> list[str]:
         """Return ``addresses`` in the order in which to ask: those in doubt last."""
@@ -169,29 +208,78 @@ class Copies:
         rests = self._holders.rests
         return sorted(order, key=lambda address: (address in debts, rests(address)))
 
-    async def _survey(self, key: bytes) -> "_Found":
-        """Return what is under ``key``, from all stores that answer in time.
+    async def _find(self, key: bytes, look: "_Look") -> "_Found":
+        """Return what is under ``key``: in its primaries or, where they prove that they have
+        nothing, where it was before the stores were changed.
+        """
+        primaries, former = self._primaries(key), self._former(key)
+        found = await look(key, primaries, ())
+        if found.record or found.damage or set(former).issubset(primaries):
+            return found
+        known = [answer for answer in found.answers if answer.address in former]
+        left = await self._survey(key, former, known)
+        record = newest(left.answers)
+        if record is not None:
+            self.healing.later(key)
+        else:
+            # It may have been moved between the two looks.
+            found = await look(key, primaries, ())
+        return _Found(
+            found.record or record,
+            [*found.answers, *left.answers],
+            {**found.debts, **left.debts},
+            found.damage or left.damage,
+            asked_former=True,
+        )
+
+    async def _read(
+        self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
+    ) -> "_Found":
+        """Return what the stores at ``addresses`` prove, having asked as few as need be; ``known``
+        are answers of some of them. Raises as ``get``.
+        """
+        reading = await self._reading(key, addresses, known)
+        width = 2 if self._settings.read_mode == "fastest" else 1
+        return await self._done(reading, max(width, reading.quorums.read), 0.0)
+
+    async def _survey(
+        self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
+    ) -> "_Found":
+        """Return the same of all stores at ``addresses`` that answer in time; of those that rest
+        only as many as need be.
 
         Raises ``NoStoreReachable`` where those that answer do not prove anything. What is damaged
         everywhere is there, and counts as nothing: it may be replaced.
         """
-        debts, quorums = await self._known(key)
-        order = self._order(self._primaries(key), debts)
-        reading = _Reading(self._holders, key, order, debts, quorums)
-        is_damaged = False
+        reading = await self._reading(key, addresses, known)
+        width = sum(not self._holders.rests(address) for address in addresses)
         try:
-            await self._read(reading, len(order), self._settings.straggler_ms / 1000)
-        except Corrupt:
-            is_damaged = True
-        record = newest(reading.answers)
-        head = None if record is None else record.head
-        return _Found(head, is_damaged, reading.answers, debts)
+            return await self._done(reading, width, self._settings.straggler_ms / 1000)
+        except Corrupt as error:
+            return _Found(None, reading.answers, reading.debts, error)
 
-    async def _read(self, reading: "_Reading", width: int, linger_s: float = 0.0) -> Verdict:
+    async def _reading(
+        self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
+    ) -> Reading:
+        debts, quorums = await self._known(key, addresses)
+        answered = {answer.address for answer in known}
+        order = [each for each in self._order(addresses, debts) if each not in answered]
+        return Reading(self._holders, key, order, debts, quorums, known)
+
+    async def _known(self, key: bytes, addresses: Sequence[str]) -> tuple[Debts, Quorums]:
+        """Return which of the stores are owed ``key``, and how many have to answer a read."""
+        quorums = self._settings.quorums(len(addresses))
+        try:
+            return await self._owed.owes(key, addresses), quorums
+        except StoreError:
+            # So many that one of them has confirmed whatever was acknowledged.
+            return {}, quorums.careful()
+
+    async def _done(self, reading: Reading, width: int, linger_s: float) -> "_Found":
         try:
             verdict = await reading.verdict(width, self._settings.head_timeout_ms / 1000)
             await reading.linger(linger_s)
-            return verdict
+            return _Found(verdict.record, reading.answers, reading.debts)
         finally:
             reading.leave()
             if differ(reading.answers):
@@ -223,7 +311,8 @@ class Copies:
 
         Stores that rest are written to only where the quorum cannot be had without them.
         """
-        holders, quorum = self._holders, self._quorums(key).write
+        holders, primaries = self._holders, self._primaries(key)
+        quorum = self._settings.quorums(len(primaries)).write
         tasks: dict[str, asyncio.Task[Written]] = {}
 
         def start(addresses: Iterable[str], insist: bool) -> None:
@@ -232,7 +321,7 @@ class Copies:
                 tasks[address] = holders.background.start(write)
 
         try:
-            start(self._primaries(key), insist=False)
+            start(primaries, insist=False)
             await asyncio.wait(tasks.values(), timeout=self._settings.straggler_ms / 1000)
             if _confirmed(tasks) < quorum:
                 start(_not_asked(tasks), insist=True)
@@ -245,12 +334,14 @@ class Copies:
 
     async def _conclude(self, key: bytes, head: Head, written: Sequence[Written]) -> None:
         """Note who is owed the write; return if it is kept, raise if not."""
-        quorum = self._quorums(key).write
+        quorum = self._settings.quorums(len(written)).write
         missing = [each for each in written if each.failure is not None]
         is_kept = len(written) - len(missing) >= quorum
         if missing and (len(missing) < len(written) or any(each.maybe for each in missing)):
             acknowledged = head.version if is_kept else 0
-            debts = [Debt(each.address, key, head.version, acknowledged) for each in missing]
+            debts = [
+                Debt(each.address, key, head.version, acknowledged, head.digest) for each in missing
+            ]
             try:
                 await self._owed.add(debts)
             except StoreError as error:
@@ -262,76 +353,29 @@ class Copies:
 
 
 class _Found(NamedTuple):
-    """What several stores have under one key: the newest ``head``; whether there is only damage."""
-
-    head: Head | None
-    is_damaged: bool
-    answers: Sequence[Answer]
-    debts: Debts
-
-
-class _Reading:
-    """One read of ``key``: the stores are asked in ``order`` until what they say proves something.
-
-    None is cancelled once it is asked: it is the answer that does not come which tells that a store
-    is ill, and to cut off a connection costs more than to read on.
+    """What stores have under one key: the ``record`` that they prove (None: nothing), and all their
+    ``answers``. ``damage``: there is something, and nothing sound. ``asked_former``: the primaries
+    had nothing, so that the former places were asked, too.
     """
 
-    def __init__(
-        self, holders: Holders, key: bytes, order: Sequence[str], debts: Debts, quorums: Quorums
-    ) -> None:
-        self.key = key
-        self.answers: list[Answer] = []
-        self._holders, self._debts, self._quorums = holders, debts, quorums
-        self._waiting = list(reversed(order))
-        self._running: set[asyncio.Task[Answer]] = set()
+    record: Record | None
+    answers: Sequence[Answer]
+    debts: Debts
+    damage: Corrupt | None = None
+    asked_former: bool = False
 
-    async def verdict(self, width: int, patience_s: float) -> Verdict:
-        """Return what is proven, having asked ``width`` stores at once, and one more each time that
-        none has answered for ``patience_s``. Raises as ``Copies.get``.
-        """
-        while (verdict := self._decided()) is None:
-            self._ask(max(1, width - self._trusted()))
-            if not self._running:
-                raise unproven(self.answers, self._debts)
-            if not await self._collect(patience_s if self._waiting else None):
-                width += 1
-        return verdict
+    @property
+    def head(self) -> Head | None:
+        """The newest that any of them has, proven or not."""
+        found = newest(self.answers)
+        return None if found is None else found.head
 
-    async def linger(self, patience_s: float) -> None:
-        """Wait up to ``patience_s`` for the answers that are still to come."""
-        if self._running and patience_s:
-            await asyncio.wait(self._running, timeout=patience_s)
-            self._take({task for task in self._running if task.done()})
 
-    def leave(self) -> None:
-        """Wait no longer for those who have not answered."""
-        for task in self._running:
-            self._holders.background.leave(task)
+_Look: TypeAlias = Callable[[bytes, Sequence[str], Sequence[Answer]], Awaitable[_Found]]
 
-    def _decided(self) -> Verdict | None:
-        last = not self._waiting and not self._running
-        return decide(self.answers, self._debts, self._quorums, last)
 
-    def _trusted(self) -> int:
-        debts = self._debts
-        return sum(trust(each, debts.get(each.address)) is Trust.FULL for each in self.answers)
-
-    def _ask(self, wanted: int) -> None:
-        while self._waiting and len(self._running) < wanted:
-            read = self._holders.read(self._waiting.pop(), self.key)
-            self._running.add(self._holders.background.start(read))
-
-    async def _collect(self, patience_s: float | None) -> bool:
-        done, _ = await asyncio.wait(
-            self._running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        self._take(done)
-        return bool(done)
-
-    def _take(self, done: set[asyncio.Task[Answer]]) -> None:
-        self._running -= done
-        self.answers += [task.result() for task in done]
+def _nowhere(key: bytes) -> Sequence[str]:
+    return ()
 
 
 _Writes: TypeAlias = Mapping[str, asyncio.Task[Written]]

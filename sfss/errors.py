@@ -241,9 +241,10 @@ class Corrupt(StoreError):
 
 @dataclass(eq=False)
 class CannotList(StoreError):
-    """Raised when files were to be listed and the protocol of the store has no way to."""
+    """Raised when files were to be listed and the store has no way to, or is set up without it."""
 
     store: str
+    reason: str = "its protocol has no command for it"
 
     def __str__(self) -> str:
-        return f"store {self.store} cannot list its files: its protocol has no command for it"
+        return f"store {self.store} cannot list its files: {self.reason}"

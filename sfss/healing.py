@@ -24,21 +24,22 @@ from sfss.agreement import (
     Finding,
     decide,
     findings,
+    is_paid,
     is_reapable,
     lacking,
     newest,
     rank,
     unknown,
+    why_kept,
 )
 from sfss.errors import SfssError, StoreError
-from sfss.holders import Holders, Turns, resting
+from sfss.holders import Holders, Turns
 from sfss.owed import Owed, place
 from sfss.record import Head, Record
 
 HEALS_WAITING: Final = 1000
 """Keys that wait to be healed in the background; a scrub finds what is dropped beyond that."""
 
-_HEALS_AT_ONCE: Final = 4
 _LONGEST_WAIT_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,13 @@ class Healed:
         return not (self.mended or self.reaped or self.failures)
 
 
+class Moved(NamedTuple):
+    """Whether a misplaced copy is gone; ``reason`` says why not, or why there was nothing to do."""
+
+    moved: bool
+    reason: str = ""
+
+
 class Paid(NamedTuple):
     """What a round of payments did: debts ``settled``, stores ``brought`` what they were owed (and
     looked at again in the next round), debts ``left`` as they were.
@@ -78,22 +86,28 @@ class Paid(NamedTuple):
 
 
 class Healing:
-    """Heals keys of the stores of ``holders``, pays what is ``owed``; ``version`` is the clock."""
+    """Heals keys of the stores of ``holders``, pays what is ``owed``; ``version`` is the clock.
+
+    ``former`` are the primaries of a key before the stores were changed: they may have something,
+    and are brought nothing.
+    """
 
     def __init__(
         self,
         holders: Holders,
         primaries: Callable[[bytes], Sequence[str]],
+        former: Callable[[bytes], Sequence[str]],
         owed: Owed,
         version: Callable[[], int],
         settings: CopiesSettings,
     ) -> None:
-        self._holders, self._primaries, self._owed = holders, primaries, owed
-        self._version, self._settings = version, settings
-        self._waiting: set[bytes] = set()
+        self._holders, self._primaries, self._former = holders, primaries, former
+        self._owed, self._version, self._settings = owed, version, settings
+        self._waiting: dict[bytes, asyncio.Task[None]] = {}
         self._turns = Turns()
-        self._at_once = asyncio.Semaphore(_HEALS_AT_ONCE)
-        self._waits: dict[str, _Wait] = {}
+        self.width = settings.heals_at_once
+        """How many keys are healed at the same time."""
+        self._at_once = asyncio.Semaphore(self.width)
 
     def later(self, key: bytes) -> None:
         """Heal ``key`` in the background, unless it waits for that already or too many do."""
@@ -102,8 +116,13 @@ class Healing:
         if len(self._waiting) >= HEALS_WAITING:
             self._holders.counts["heals_dropped"] += 1
             return
-        self._waiting.add(key)
-        self._holders.background.start(self._heal_later(key))
+        self._waiting[key] = self._holders.background.start(self._heal_later(key))
+
+    def stop(self) -> None:
+        """Give up all that is to be healed in the background: what differs is seen again."""
+        for task in self._waiting.values():
+            task.cancel()
+        self._waiting.clear()
 
     async def _heal_later(self, key: bytes) -> None:
         try:
@@ -111,93 +130,132 @@ class Healing:
         except Exception:
             _log.exception("a heal in the background failed")
         finally:
-            self._waiting.discard(key)
+            self._waiting.pop(key, None)
 
     async def heal(self, key: bytes, also: Collection[str] = ()) -> Healed:
         """Bring the newest sound copy of ``key`` to every primary that lacks it.
 
         Those that cannot be asked are left out, and as long as one of them may have something newer
         that was acknowledged, nothing is written: a store that has lost what it had, and says so,
-        must not be given something older that it would be believed for. An old tombstone that all
-        primaries have, or lack, is removed instead. Stores ``also`` that are no primaries are
-        brought up to date only if they have something: a copy that was left behind. Raises nothing.
+        must not be given something older that it would be believed for. An old tombstone that
+        nobody is owed, and that all have or lack, is removed instead. Stores ``also`` that are no
+        primaries are brought up to date only if they have something: a copy that was left behind.
+        Raises nothing.
         """
         async with self._turns.of(key), self._at_once:
-            primaries = self._primaries(key)
-            before = await self._owes(key, primaries)
-            answers = await self._ask(key, [*primaries, *(set(also) - set(primaries))])
-            debts = _both(before, await self._owes(key, primaries))
+            addresses = self._who_may_have(key, also)
+            before = await self._owes(key, addresses)
+            answers = await self._ask(key, addresses)
+            debts = _both(before, await self._owes(key, addresses))
             found = newest(answers)
             if found is None:
                 damaged = [answer.address for answer in answers if answer.is_damaged]
                 return Healed(failures=unknown(answers), damaged=damaged)
-            if not self._is_proven(primaries, answers, debts):
+            if not self._is_proven(key, answers, debts):
                 return Healed(found.head, failures=unknown(answers))
-            if is_reapable(answers, found.head, self._reap_before()):
+            # What is owed is looked for until it is found: it must not be gone before that.
+            nothing_owed = debts is not None and not debts
+            if nothing_owed and is_reapable(answers, found.head, self._reap_before()):
                 return await self._reap(key, answers, found.head)
-            return await self._mend(key, answers, found)
+            return await self._mend(key, answers, found, also)
 
-    async def _owes(self, key: bytes, primaries: Sequence[str]) -> Debts | None:
+    def _who_may_have(self, key: bytes, also: Collection[str]) -> list[str]:
+        return list(dict.fromkeys([*self._primaries(key), *self._former(key), *also]))
+
+    async def _owes(self, key: bytes, addresses: Sequence[str]) -> Debts | None:
         try:
-            return await self._owed.owes(key, primaries)
+            return await self._owed.owes(key, addresses)
         except StoreError:
             return None
 
-    def _is_proven(
-        self, primaries: Sequence[str], answers: Sequence[Answer], debts: Debts | None
-    ) -> bool:
+    def _is_proven(self, key: bytes, answers: Sequence[Answer], debts: Debts | None) -> bool:
         """Tell whether nothing that was acknowledged is newer than the newest of ``answers``."""
         if not unknown(answers):
             return True
         if debts is None:
             return False
-        quorums = self._settings.quorums(len(primaries))
-        theirs = [answer for answer in answers if answer.address in primaries]
-        verdict = decide(theirs, debts, quorums, last=True)
-        return verdict is not None and verdict.record is not None
+        for places in (self._primaries(key), self._former(key)):
+            theirs = [answer for answer in answers if answer.address in places]
+            verdict = decide(theirs, debts, self._settings.quorums(len(places)), last=True)
+            if verdict is None or verdict.record is not None:
+                return verdict is not None
+        return False
 
     async def verify(self, key: bytes, also: Collection[str] = ()) -> list[Finding]:
         """Return what is wrong with the copies of ``key``, on its primaries and on the stores
         ``also`` that were seen to list it. Changes nothing.
         """
-        primaries = self._primaries(key)
-        answers = await self._ask(key, [*primaries, *(set(also) - set(primaries))])
-        return findings(key, answers, primaries, self._reap_before())
+        answers = await self._ask(key, self._who_may_have(key, also))
+        return findings(key, answers, self._primaries(key), self._reap_before())
+
+    async def move(self, key: bytes, address: str) -> Moved:
+        """Remove the copy of ``key`` at ``address``, which is none of its primaries, as soon as all
+        of them have the same or something newer; what they lack they are brought first.
+
+        That they have it is proven by a look at each after all was written. It is the copy seen
+        then that is removed, or something older. Raises nothing.
+        """
+        if address in self._primaries(key):
+            return Moved(False, "it belongs there")
+        moved = await self._remove_misplaced(key, address)
+        if not moved.moved:
+            await self.heal(key, also=(address,))
+            moved = await self._remove_misplaced(key, address)
+        return moved
+
+    async def _remove_misplaced(self, key: bytes, address: str) -> Moved:
+        async with self._turns.of(key):
+            *theirs, copy = await self._ask(key, [*self._primaries(key), address])
+            if copy.says_no:
+                return Moved(True, "it is not there any more")
+            if reason := why_kept(copy, theirs):
+                return Moved(False, reason)
+            oldest = min((each.record.head for each in theirs if each.record), key=rank)
+            if not await self._holders.remove_up_to(address, key, oldest):
+                return Moved(
+                    False, f"store {address}: it has something newer, or did not remove it"
+                )
+        self._holders.counts["moved"] += 1
+        return Moved(True)
 
     async def _ask(self, key: bytes, addresses: Sequence[str]) -> list[Answer]:
         return await asyncio.gather(*(self._look(address, key) for address in addresses))
 
     async def _look(self, address: str, key: bytes) -> Answer:
         if self._holders.rests(address):
-            return Answer(address, failure=resting(address))
+            return Answer(address, failure=self._holders.resting(address))
         return await self._holders.read(address, key)
 
     def _reap_before(self) -> int:
         age = self._settings.tombstone_days * MICROSECONDS_A_DAY
         return max(0, self._version() - round(age))
 
-    async def _mend(self, key: bytes, answers: Sequence[Answer], found: Record) -> Healed:
-        having = {answer.address for answer in answers if not answer.says_no}
-        may_have = having.union(self._primaries(key))
+    async def _mend(
+        self, key: bytes, answers: Sequence[Answer], found: Record, also: Collection[str]
+    ) -> Healed:
+        left_behind = {
+            each.address for each in answers if each.address in also and not each.says_no
+        }
+        may_have = left_behind.union(self._primaries(key))
         targets = [address for address in lacking(answers, found.head) if address in may_have]
         writes = (self._holders.write(each, key, found, insist=True) for each in targets)
         written = await asyncio.gather(*writes)
+        damaged = {answer.address for answer in answers if answer.is_damaged}
         for each in written:
-            damaged = any(
-                each.address == answer.address and answer.is_damaged for answer in answers
-            )
-            if damaged and each.newer is not None:
-                await self._drop_damaged(key, each.address, each.newer)
+            if each.newer is not None and each.address in damaged:
+                await self._drop_damaged(key, each.address, each.newer, also)
         mended = [each.address for each in written if each.failure is None]
         self._holders.counts["mended"] += len(mended)
         refused = {each.address: str(each.failure) for each in written if each.failure}
         return Healed(found.head, mended, failures=unknown(answers) | refused)
 
-    async def _drop_damaged(self, key: bytes, address: str, head: Head) -> None:
+    async def _drop_damaged(
+        self, key: bytes, address: str, head: Head, also: Collection[str]
+    ) -> None:
         """Remove the damaged copy ``head`` at ``address`` if it is newer than every sound one: it
         would stay for ever, for nothing older replaces it. The next heal brings what there is.
         """
-        answers = await self._ask(key, self._primaries(key))
+        answers = await self._ask(key, self._who_may_have(key, also))
         found = newest(answers)
         is_there = any(each.address == address and each.is_damaged for each in answers)
         if not is_there or unknown(answers) or (found and rank(found.head) >= rank(head)):
@@ -223,17 +281,17 @@ class Healing:
     async def pay(self, address: str) -> Paid:
         """Go once through what the store at ``address`` is owed; stop when it does not answer.
 
-        Raises what the list of debts raises.
+        Raises what the list of debts raises, and nothing else.
         """
-        total, after = Paid(), b""
+        total, after, width = Paid(), b"", self.width
         # The first by itself: of a store that has failed, one request finds out how it is.
-        while debts := await self._owed.of(address, after, _HEALS_AT_ONCE if after else 1):
+        while debts := await self._owed.of(address, after, width if after else 1):
             paid = await asyncio.gather(*(self._pay(debt) for debt in debts))
             total = Paid(*map(sum, zip(total, *paid, strict=True)))
+            self._holders.counts["paid"] += sum(each.settled for each in paid)
             after = place(debts[-1])
             if self._holders.rests(address):
                 break
-        self._holders.counts["paid"] += total.settled
         return total
 
     async def _pay(self, debt: Debt) -> Paid:
@@ -243,18 +301,21 @@ class Healing:
         if answer.failure is not None and not answer.is_damaged:
             return Paid(left=1)
         healed = await self.heal(debt.key, also=(debt.address,))
-        version = 0 if healed.newest is None else healed.newest.version
-        if healed.is_settled and version < debt.version:
+        if healed.is_settled and not is_paid(healed.newest, debt):
             # All stores were asked, and none has it any more, or ever had.
-            self._say_lost(debt, version)
+            self._say_lost(debt, 0 if healed.newest is None else healed.newest.version)
             return Paid(settled=await self._owed.settle(debt))
-        return Paid(left=1) if healed.failures else Paid(brought=1)
+        if healed.is_settled and answer.says_no and debt.address not in self._primaries(debt.key):
+            # A former place: it is not asked any more, for all primaries have the write.
+            return Paid(settled=await self._owed.settle(debt))
+        is_left = bool(healed.failures) and debt.address not in healed.mended
+        return Paid(left=1) if is_left else Paid(brought=1)
 
     def _has(self, answer: Answer, debt: Debt) -> bool:
         """Tell whether the store needs nothing any more: it has it, or has nothing and need not."""
         if answer.record is not None:
-            return answer.record.head.version >= debt.version
-        return answer.says_no and debt.address not in self._primaries(debt.key)
+            return is_paid(answer.record.head, debt)
+        return answer.says_no and debt.address not in self._who_may_have(debt.key, ())
 
     def _say_lost(self, debt: Debt, version: int) -> None:
         # An old one was most likely a tombstone, and that has been reaped.
@@ -269,30 +330,42 @@ class Healing:
         """Pay all debts as stores come back, for ever; only while ``leader()`` says so: one worker
         of a gateway is enough.
 
-        A store that takes nothing is tried again after 1, 2, 4 and so on up to 60 seconds.
+        A store that takes nothing is tried again after 1, 2, 4 and so on up to 60 seconds, or when
+        it has answered somebody else.
         """
+        async with asyncio.TaskGroup() as payers:
+            for address in self._holders.addresses:
+                payers.create_task(self._keep_paying(address, leader))
+
+    async def _keep_paying(self, address: str, leader: Callable[[], bool]) -> None:
+        wait = _Wait()
         while True:
             await asyncio.sleep(self._settings.pay_every_s)
+            has_failed = self._holders.has_failed(address)
+            if _now() < wait.until_s and (has_failed or not wait.had_failed):
+                continue
+            paid = Paid(left=1)
             try:
-                if leader() and await self._owed.count():
-                    await self._pay_all()
+                paid = await self._pay_if_due(address, leader)
             except SfssError as error:
-                _log.error("debts cannot be paid: %s", error)
+                _log.error("store %s cannot be paid: %s", address, error)
             except Exception:
-                _log.exception("debts cannot be paid")
+                _log.exception("store %s cannot be paid", address)
+            delay_s = next_delay_s(wait.delay_s, paid)
+            wait = _Wait(delay_s, _now() + delay_s, self._holders.has_failed(address))
 
-    async def _pay_all(self) -> None:
-        for address in self._holders.addresses:
-            wait = self._waits.get(address, _Wait())
-            if wait.until_s <= asyncio.get_running_loop().time():
-                delay_s = next_delay_s(wait.delay_s, await self.pay(address))
-                until_s = asyncio.get_running_loop().time() + delay_s
-                self._waits[address] = _Wait(delay_s, until_s)
+    async def _pay_if_due(self, address: str, leader: Callable[[], bool]) -> Paid:
+        if not (self._holders.is_live(address) and leader() and await self._owed.count()):
+            return Paid()
+        return await self.pay(address)
 
 
 class _Wait(NamedTuple):
+    """How long a store is left alone, and whether that is because it has failed."""
+
     delay_s: float = 0.0
     until_s: float = 0.0
+    had_failed: bool = False
 
 
 def next_delay_s(delay_s: float, paid: Paid) -> float:
@@ -304,8 +377,8 @@ def next_delay_s(delay_s: float, paid: Paid) -> float:
     return min(_LONGEST_WAIT_S, max(1.0, 2 * delay_s))
 
 
-def _failures(answers: Sequence[Answer]) -> dict[str, str]:
-    return {answer.address: str(answer.failure) for answer in answers if answer.failure is not None}
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _both(before: Debts | None, after: Debts | None) -> Debts | None:

@@ -7,15 +7,15 @@ not kept. All work that others must not cut short runs in tasks that ``Backgroun
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mapping
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, Final, TypeVar
 
 from sfss.agreement import Answer, Written, rank
-from sfss.errors import Corrupt, SfssError, StoreError, Unreachable
+from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.record import Head, Record
-from sfss.stores.base import Guard, Store
+from sfss.stores.base import Guard, NewestStore, Store, ViewableStore
 
 COMPLAINT_EVERY_S: Final = 10.0
 """Seconds between two lines of the log that say of one store that it fails."""
@@ -108,12 +108,27 @@ class Holders:
     """``stores`` by address, as they are at each moment.
 
     A store that did not answer rests for ``cooling_s``: it is not written to, and read last. Then
-    one request tries it again. ``counts`` are events by name, for metrics.
+    one request tries it again. One of which ``is_live`` says no is not asked at all. ``counts`` are
+    events by name, for metrics.
     """
 
-    def __init__(self, stores: Mapping[str, Store], cooling_s: float, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        stores: Mapping[str, Store],
+        cooling_s: float,
+        limit_bytes: int,
+        is_live: Callable[[str], bool] | None = None,
+    ) -> None:
         self.background = Background(limit_bytes)
         self.counts: Counter[str] = Counter()
+        self.is_live = is_live or _always
+        """Tells whether the store at an address is in the roster."""
+        self.viewable: Mapping[str, ViewableStore] = {
+            address: store for address, store in stores.items() if isinstance(store, ViewableStore)
+        }
+        self._knows_newest = {
+            address: store for address, store in stores.items() if isinstance(store, NewestStore)
+        }
         self._stores, self._cooling_s = stores, cooling_s
         self._turns = Turns()
         self._rests_until: dict[str, float] = {}
@@ -126,11 +141,26 @@ class Holders:
         return list(self._stores)
 
     def rests(self, address: str) -> bool:
-        """Tell whether the store has failed a moment ago and is left alone."""
+        """Tell whether the store is left alone: it has failed a moment ago, or is not live."""
+        if not self.is_live(address):
+            return True
         return bool(self._rests_until) and self._rests_until.get(address, -inf) > _now()
+
+    def has_failed(self, address: str) -> bool:
+        """Tell whether the store has failed, and nobody has had an answer from it since."""
+        return address in self._rests_until
+
+    def resting(self, address: str) -> Unreachable:
+        """Return the error for a store that rests and was not asked."""
+        reason = "it has failed a moment ago, and is left alone for a while"
+        if not self.is_live(address):
+            reason = "it is not in the roster"
+        return Unreachable(address, reason, applied=False)
 
     async def read(self, address: str, key: bytes) -> Answer:
         """Return what the store at ``address`` has under ``key``."""
+        if not self.is_live(address):
+            return Answer(address, failure=self.resting(address))
         try:
             record = await self._asked(address).get(key)
         except Exception as error:
@@ -141,42 +171,90 @@ class Holders:
     async def write(
         self, address: str, key: bytes, record: Record, insist: bool = False
     ) -> Written:
-        """Have the store keep ``record`` unless it has something newer; ``insist``: even if it
-        rests.
+        """Have the store keep ``record`` unless it has something newer; ``insist``: even if it has
+        failed a moment ago.
 
         Writes of one key to one store take turns: where a store cannot compare and write in one
         step, at least this process does not come between.
         """
         async with self._turns.of((address, key)):
-            if self.rests(address) and not insist:
-                return Written(address, failure=resting(address), asked=False)
+            if self.rests(address) and not (insist and self.is_live(address)):
+                return Written(address, failure=self.resting(address), asked=False)
             return await self._written(address, key, record)
 
     async def _written(self, address: str, key: bytes, record: Record) -> Written:
         try:
-            await self._asked(address).set(key, record, _unless_newer(record.head))
-        except Superseded as found:
-            self._answered(address)
-            return Written(address, newer=found.head)
+            newer = await self._set_newest(self._asked(address), key, record)
         except Exception as error:
             return Written(address, failure=self._failed(address, error, applied=None))
         self._answered(address)
-        return Written(address)
+        return Written(address, newer=newer)
+
+    async def _set_newest(self, store: Store, key: bytes, record: Record) -> Head | None:
+        """Keep ``record`` unless the store has something newer; return the head of that, if so."""
+        better = self._knows_newest.get(store.address)
+        if better is not None:
+            return await better.set_newest(key, record)
+        try:
+            await store.set(key, record, _unless_newer(record.head))
+        except Superseded as found:
+            return found.head
+        return None
 
     async def remove(self, address: str, key: bytes, head: Head) -> bool:
         """Make the store forget the record with ``head``, if that is what it has; return False if
         it is not, or if that failed.
         """
+        return await self._removed(address, key, _only_if(head))
+
+    async def remove_up_to(self, address: str, key: bytes, head: Head) -> bool:
+        """Make the store forget what it has under ``key``, damaged or not, unless it is newer than
+        ``head``; return False if it is, or if that failed.
+        """
+        return await self._removed(address, key, _unless_newer(head))
+
+    async def _removed(self, address: str, key: bytes, guard: Guard) -> bool:
+        if not self.is_live(address):
+            return False
         async with self._turns.of((address, key)):
             try:
-                await self._asked(address).delete(key, _only_if(head))
-            except _Changed:
+                await self._asked(address).delete(key, guard)
+            except (_Changed, Superseded):
                 return False
             except Exception as error:
                 self._failed(address, error, applied=None)
                 return False
         self._answered(address)
         return True
+
+    async def stats(self) -> dict[str, dict[str, str]]:
+        """Return the statistics of every store by address; ``error`` alone of one that fails.
+
+        Those that rest are asked, too. Raises ``NoStoreReachable`` when all fail.
+        """
+        addresses = self.addresses
+        answers = await asyncio.gather(*map(self._stats, addresses))
+        found = dict(zip(addresses, answers, strict=True))
+        failures = {address: each["error"] for address, each in found.items() if "error" in each}
+        if len(failures) == len(found):
+            raise NoStoreReachable(failures)
+        return found
+
+    async def _stats(self, address: str) -> dict[str, str]:
+        if not self.is_live(address):
+            return {"error": self.resting(address).reason}
+        try:
+            return dict(await self._stores[address].stats())
+        except Unreachable as error:
+            return {"error": error.reason}
+        except SfssError as error:
+            return {"error": str(error)}
+
+    async def close(self) -> None:
+        """Wait for what goes on in the background, and close all stores."""
+        await self.background.finish()
+        for store in self._stores.values():
+            await store.close()
 
     def _asked(self, address: str) -> Store:
         store = self._stores.get(address)
@@ -216,10 +294,8 @@ class Holders:
             _log.warning("store %s answers again", address)
 
 
-def resting(address: str) -> Unreachable:
-    """Return the error for a store that was not asked."""
-    reason = "it has failed a moment ago, and is left alone for a while"
-    return Unreachable(address, reason, applied=False)
+def _always(address: str) -> bool:
+    return True
 
 
 def _now() -> float:

@@ -95,6 +95,7 @@ class Grammar:
 
 GET: Final = Grammar(frozenset({"END"}), item=Value)
 SET: Final = Grammar(frozenset({"STORED", "NOT_STORED"}), changes=True)
+NEWEST: Final = Grammar(frozenset({"STORED", "EXISTS"}), changes=True)
 DELETE: Final = Grammar(frozenset({"DELETED", "NOT_FOUND"}), changes=True)
 STATS: Final = Grammar(frozenset({"END"}), item=Stat)
 VERSION: Final = Grammar(frozenset({"VERSION"}))
@@ -146,6 +147,13 @@ def set_command(key: bytes, flags: int, body: bytes) -> bytes:
     version number.
     """
     return b"".join((b"set %b %d 0 %d\r\n" % (check_key(key), flags, len(body)), body, b"\r\n"))
+
+
+def newest_command(key: bytes, flags: int, body: bytes) -> bytes:
+    """Return the bytes that have an ``sfss node`` keep the record in ``body`` unless it has a newer
+    one. No other server knows this command.
+    """
+    return b"newest" + set_command(key, flags, body).removeprefix(b"set")
 
 
 def delete_command(key: bytes) -> bytes:

@@ -42,7 +42,12 @@ _FLAGS_LIMIT: Final = (1 << 32) - 1
 _SIZE_LIMIT: Final = (1 << 31) - 1
 _NUMBER_LIMIT: Final = (1 << 64) - 1
 _BINARY_MAGIC: Final = 0x80
-_MODES: Final = frozenset({"set", "add", "replace", "append", "prepend", "cas"})
+NEWEST: Final = "newest"
+"""Our own command, with the arguments of set: keep a record unless there is a newer one, then
+EXISTS. Gateways that do not share a lock need it to be one step.
+"""
+
+_MODES: Final = frozenset({"set", "add", "replace", "append", "prepend", "cas", NEWEST})
 
 
 class BadCommand(Exception):
@@ -65,7 +70,7 @@ class Get(NamedTuple):
 
 
 class Set(NamedTuple):
-    """One of the six commands that carry a value; ``mode`` is its name. ``unique`` is for cas."""
+    """One of the commands that carry a value; ``mode`` is its name. ``unique`` is for cas."""
 
     mode: str
     key: bytes

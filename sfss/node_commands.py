@@ -15,8 +15,10 @@ from functools import partial
 from typing import Final, TypeVar
 from urllib.parse import quote_from_bytes
 
+from sfss.agreement import rank
+from sfss.checks import Check, between
 from sfss.cluster import Clock
-from sfss.config import MIB, Check, between, setting
+from sfss.config import MIB, setting
 from sfss.errors import Corrupt, SfssError, StoreFull
 from sfss.items import (
     BadItem,
@@ -30,6 +32,7 @@ from sfss.items import (
 from sfss.memtext_commands import (
     DAMAGED,
     DISK_FULL,
+    NEWEST,
     TOO_LARGE,
     Count,
     Delete,
@@ -154,7 +157,7 @@ class Node:
             record = record_of(command.flags, command.body, expiry, self._clock.version())
         except BadItem as error:
             raise Refused(b"CLIENT_ERROR %b\r\n" % _one_line(str(error))) from error
-        await self._store.set(command.key, record, _guard(command))
+        await self._store.set(command.key, record, _guard(command, record.head))
         return STORED
 
     async def _delete(self, key: bytes) -> bytes:
@@ -257,10 +260,14 @@ def _one_line(text: str) -> bytes:
     return " ".join(text.split()).encode("ascii", "backslashreplace")[:_ERROR_TEXT_LIMIT]
 
 
-def _guard(command: Set) -> Guard | None:
-    """Return what refuses the command where the present item forbids it."""
+def _guard(command: Set, own: Head) -> Guard | None:
+    """Return what refuses the command, which brings ``own``, where the present item forbids it."""
     if command.mode == "set":
         return None
+    if command.mode == NEWEST:
+        if is_own(own):
+            raise Refused(b"CLIENT_ERROR newest takes records only\r\n")
+        return partial(_refuse_older, own)
 
     def guard(head: Head | None) -> None:
         present = head if head is not None and is_alive(head, now_us()) else None
@@ -270,6 +277,12 @@ def _guard(command: Set) -> Guard | None:
             raise Refused(NOT_STORED)
 
     return guard
+
+
+def _refuse_older(own: Head, present: Head | None) -> None:
+    # A plain item has no version that a gateway knows of.
+    if present is not None and not is_own(present) and rank(present) > rank(own):
+        raise Refused(EXISTS)
 
 
 def _compare(present: Head | None, unique: int) -> None:

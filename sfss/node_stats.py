@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from sfss.memtext_commands import NEWEST
 from sfss.node_commands import NodeSettings
 
 EMPTY_GROUPS: Final = frozenset({"conns", "items", "sizes", "slabs"})
@@ -131,4 +132,5 @@ def allowed(settings: NodeSettings, port: int) -> dict[str, object]:
         "item_size_max": settings.item_limit,
         "flush_enabled": "yes" if settings.allow_flush else "no",
         "dump_enabled": "yes",
+        NEWEST: "yes",
     }

@@ -18,7 +18,7 @@ newer debt, and stays.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
@@ -32,7 +32,7 @@ EVERYTHING: Final = b""
 """The key of a debt that stands for all keys; no file has it."""
 
 _NONE: Final[Debts] = {}
-_ADDRESS, _KEY, _ACKNOWLEDGED = "store", "key", "acknowledged"
+_ADDRESS, _KEY, _ACKNOWLEDGED, _DIGEST = "store", "key", "acknowledged", "digest"
 _EMPTY_DIGEST: Final = digest_of(b"")
 
 _log = logging.getLogger(__name__)
@@ -95,12 +95,21 @@ class Owed:
         """Return up to ``limit`` debts to the store at ``address``, in the order of ``place``,
         those behind the place ``after``; the debt of everything is left out.
         """
-        entries = await self._store.scan(_prefix(address), after, limit)
-        found = [_debt_of(entry.head) for entry in entries]
-        debts = [debt for debt in found if debt is not None and debt.key != EVERYTHING]
-        if entries and not debts:
-            return await self.of(address, entries[-1].key, limit)
-        return debts
+        return await self._page(_prefix(address), after, limit, lambda debt: debt.key != EVERYTHING)
+
+    async def all(self, after: bytes = b"", limit: int = 100) -> list[Debt]:
+        """Return up to ``limit`` debts of all stores as ``of`` does, those of everything too."""
+        return await self._page(b"", after, limit, lambda debt: True)
+
+    async def _page(
+        self, prefix: bytes, after: bytes, limit: int, wanted: Callable[[Debt], bool]
+    ) -> list[Debt]:
+        while entries := await self._store.scan(prefix, after, limit):
+            found = [_debt_of(entry.head) for entry in entries]
+            if debts := [debt for debt in found if debt is not None and wanted(debt)]:
+                return debts
+            after = entries[-1].key
+        return []
 
     async def everything(self, address: str) -> Debt | None:
         """Return the debt of everything, if the store at ``address`` is owed that."""
@@ -182,8 +191,8 @@ def _prefix(address: str) -> bytes:
 def _merged(old: Debt | None, new: Debt) -> Debt:
     if old is None:
         return new
-    version, acknowledged = max(old.version, new.version), max(old.acknowledged, new.acknowledged)
-    return new._replace(version=version, acknowledged=acknowledged)
+    newer = max(old, new, key=lambda debt: (debt.version, debt.digest))
+    return newer._replace(acknowledged=max(old.acknowledged, new.acknowledged))
 
 
 def _head_of(debt: Debt) -> Head:
@@ -191,6 +200,7 @@ def _head_of(debt: Debt) -> Head:
         _ADDRESS: debt.address,
         _KEY: debt.key.decode("latin-1"),  # of any bytes
         _ACKNOWLEDGED: str(debt.acknowledged),
+        _DIGEST: debt.digest.hex(),
     }
     return Head(debt.version, 0, _EMPTY_DIGEST, metadata=names)
 
@@ -199,7 +209,8 @@ def _debt_of(head: Head) -> Debt | None:
     names: Mapping[str, str] = head.metadata
     try:
         key = names[_KEY].encode("latin-1")
-        return Debt(names[_ADDRESS], key, head.version, int(names[_ACKNOWLEDGED]))
+        acknowledged, digest = int(names[_ACKNOWLEDGED]), bytes.fromhex(names[_DIGEST])
+        return Debt(names[_ADDRESS], key, head.version, acknowledged, digest)
     except (KeyError, ValueError):
         _log.warning("what lies among the debts is none: %s", dict(names))
         return None

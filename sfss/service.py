@@ -12,46 +12,65 @@ from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
-from sfss.cluster import Cluster, Owner, Placement, Proxies
+from sfss.cluster import Cluster
 from sfss.config import Setting, Settings, load
 from sfss.errors import SettingError
 from sfss.keys import KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
+from sfss.replicas import make_replicas
+from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
 from sfss.web.http import Site
 from sfss.web.server import Runner
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
+CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
 
 
 def read_settings(
-    file: str | None = None, options: Mapping[str, Setting] | None = None
+    file: str | None = None,
+    options: Mapping[str, Setting] | None = None,
+    cluster: str | None = None,
 ) -> Settings:
     """Return the settings in ``file``, overridden by the environment and then by ``options``.
 
-    Without ``file`` the one that SFSS_CONFIG names is read, if any. Raises ``SettingError``, also
-    when a file cannot be read.
+    Without ``file`` the one that SFSS_CONFIG names is read, if any; without ``cluster``, the one
+    of its clusters that SFSS_CLUSTER names. Raises ``SettingError``, also when a file cannot be
+    read.
     """
+    cluster = cluster or os.environ.get(CLUSTER_VARIABLE, "")
     file = file or os.environ.get(CONFIG_VARIABLE)
     try:
         text = Path(file).read_text(encoding="utf-8") if file else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(str(file), "file", str(error), "a TOML file is expected") from None
-    return load(text, file or "settings", os.environ, options)
+    return load(text, file or "settings", os.environ, options, cluster)
 
 
 def _embedded(settings: Settings, board: Board) -> Cluster:
     options = settings.embedded
+    store = _open_folder(Path(options.folder), options.timeout_s, board)
+    alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
+    return Cluster(alone, make_scheme(settings), settings.cluster.max_file_size)
+
+
+def _open_folder(folder: Path, timeout_s: float, board: Board) -> EmbeddedStore:
     # Only the first worker to open a folder may make a store there: later it would be an empty one
     # in place of one that was moved away.
-    number = xxh3_64_intdigest(os.fsencode(Path(options.folder).absolute()))
-    make = board.store != number
-    store = EmbeddedStore(Path(options.folder), make=make, timeout_s=options.timeout_s)
+    number = xxh3_64_intdigest(os.fsencode(folder.absolute()))
+    store = EmbeddedStore(folder, make=board.store != number, timeout_s=timeout_s)
     board.store = number
-    alone = Owner({store.address: store}, lambda key: store.address)
-    return Cluster([store], alone, KeyScheme("plain"), settings.cluster.max_file_size)
+    return store
+
+
+def _replicated(settings: Settings, board: Board) -> Cluster:
+    folder = Path(settings.replicated.owed_folder)
+    owed = _open_folder(folder, settings.embedded.timeout_s, board)
+    replicas = make_replicas(settings, owed)
+    copies, work = replicas.copies, replicas.work(folder)
+    return Cluster(copies, make_scheme(settings), settings.cluster.max_file_size, work)
 
 
 def _nodes(settings: Settings, _: Board) -> Cluster:
@@ -66,24 +85,55 @@ def _proxies(settings: Settings, _: Board) -> Cluster:
 
 
 def _over_memcached(
-    settings: Settings, place: Callable[[Mapping[str, MemcachedStore], KetamaRing], Placement]
+    settings: Settings, route: Callable[[Mapping[str, MemcachedStore], KetamaRing], Route]
 ) -> Cluster:
     options = settings.memcached
     stores = {address: MemcachedStore(address, options) for address in options.servers}
-    placement = place(stores, KetamaRing(options.servers))
-    scheme = KeyScheme(options.key_encoding, options.key_limit)
-    return Cluster(list(stores.values()), placement, scheme, settings.cluster.max_file_size)
+    routed = Routed(list(stores.values()), route(stores, KetamaRing(options.servers)))
+    return Cluster(routed, make_scheme(settings), settings.cluster.max_file_size)
 
 
-_KINDS: Final = {"embedded": _embedded, "nodes": _nodes, "proxies": _proxies}
+def make_scheme(settings: Settings) -> KeyScheme:
+    """Return how keys are made of paths."""
+    options = settings.memcached
+    if settings.cluster.kind == "embedded":
+        return KeyScheme("plain")
+    return KeyScheme(options.key_encoding, options.key_limit)
+
+
+_KINDS: Final = {
+    "embedded": _embedded,
+    "nodes": _nodes,
+    "proxies": _proxies,
+    "replicated": _replicated,
+}
 
 
 def make_cluster(settings: Settings, board: Board) -> Cluster:
     """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``.
 
-    The workers of a gateway tell each other through ``board`` which store they have opened.
+    The workers of a gateway tell each other through ``board`` which folder they have opened.
     """
     return _KINDS[settings.cluster.kind](settings, board)
+
+
+def stores_of(settings: Settings) -> str:
+    """Return where the files are, for a person."""
+    replicated = settings.replicated
+    return {
+        "embedded": str(Path(settings.embedded.folder).resolve()),
+        "replicated": ", ".join(replicated.stores or replicated.shards),
+    }.get(settings.cluster.kind) or ", ".join(settings.memcached.servers)
+
+
+def _folder(settings: Settings) -> Path | None:
+    """Return the folder in which a cluster of this kind keeps an embedded store."""
+    folders = {
+        "embedded": settings.embedded.folder,
+        "replicated": settings.replicated.owed_folder,
+    }
+    folder = folders.get(settings.cluster.kind)
+    return None if folder is None else Path(folder)
 
 
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
@@ -103,12 +153,9 @@ def check(settings: Settings, former: Settings | None = None) -> None:
 
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
-    if settings.cluster.kind == "embedded":
-        is_new = former is None or (former.cluster.kind, former.embedded.folder) != (
-            settings.cluster.kind,
-            settings.embedded.folder,
-        )
-        check_folder(Path(settings.embedded.folder), make=is_new)
+    folder = _folder(settings)
+    if folder is not None:
+        check_folder(folder, make=former is None or _folder(former) != folder)
 
 
 async def application(counters: Counters, board: Board) -> Runner:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
 
 import uvloop
@@ -181,11 +180,13 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
 
 class Gateway(BaseApplication):  # type: ignore[misc]
-    """``sfss serve``: gunicorn with our settings. ``file`` and ``options`` as ``read_settings``."""
+    """``sfss serve``: gunicorn with our settings. Arguments as of ``read_settings``."""
 
-    def __init__(self, file: str | None, options: dict[str, Setting]) -> None:
-        self._file, self._options = file, options
-        self.settings = service.read_settings(file, options)
+    def __init__(
+        self, file: str | None, options: dict[str, Setting], cluster: str | None = None
+    ) -> None:
+        self._read = partial(service.read_settings, file, options, cluster)
+        self.settings = self._read()
         service.check(self.settings)
         check_bindable(self.settings.server)
         super().__init__()
@@ -208,7 +209,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
     def reload(self) -> None:
         """Read the settings again; on a mistake say so and go on with the last good ones."""
         try:
-            settings = service.read_settings(self._file, self._options)
+            settings = self._read()
             service.check(settings, self.settings)
             check_bindable(settings.server, self.settings.server)
         except SfssError as error:
@@ -254,10 +255,7 @@ def bind_address(server: ServerSettings) -> str:
 
 def describe(settings: Settings) -> str:
     """Return the line that says at the start what is served, where."""
-    kind = settings.cluster.kind
-    stores = ", ".join(settings.memcached.servers)
-    if kind == "embedded":
-        stores = str(Path(settings.embedded.folder).resolve())
+    kind, stores = settings.cluster.kind, service.stores_of(settings)
     return f"sfss {__version__} serves http://{bind_address(settings.server)} ({kind}: {stores})"
 
 

@@ -8,6 +8,13 @@ import pytest
 from tests.servers import Gateway, Server, gateway, memcached, running
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the probes can be told; above 200 s with ``-o faulthandler_timeout=0``."""
+    group = parser.getgroup("probe")
+    group.addoption("--probe-s", type=float, default=25.0, help="seconds that each probe takes")
+    group.addoption("--probe-seed", type=int, help="repeat the probe that printed this seed")
+
+
 @pytest.fixture(name="memcached")
 def memcached_server(tmp_path: Path) -> Iterator[Server]:
     """A stock memcached: its items are limited to 1 MiB."""

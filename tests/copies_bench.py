@@ -1,4 +1,4 @@
-"""Three stores that can fail, one list of debts, and gateways over them."""
+"""Stores that can fail, one list of debts, and gateways over them."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -35,14 +35,21 @@ class TestClock:
 
 @dataclass
 class Bench:
-    """The stores ``a``, ``b`` and ``c``, in this order for every key."""
+    """The stores ``a``, ``b`` and ``c``, in this order the primaries of every key, and ``others``.
+
+    A test may change ``names``, the primaries; ``former``, what they were before; and ``absent``,
+    those that are not in the roster.
+    """
 
     settings: CopiesSettings = field(default_factory=CopiesSettings)
     names: Sequence[str] = NAMES
     clock: TestClock = field(default_factory=TestClock)
+    others: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        self.stores = {name: FaultyStore(DictStore(name)) for name in self.names}
+        self.stores = {name: FaultyStore(DictStore(name)) for name in [*self.names, *self.others]}
+        self.former: Sequence[str] = ()
+        self.absent: set[str] = set()
         self.list = FaultyStore(DictStore("list"))
         self.gateway = self.new_gateway()
 
@@ -50,7 +57,15 @@ class Bench:
         """Return one more worker, or the gateway after a restart."""
         owed = Owed(self.list, limit=1000)
         own = replace(self.settings, **settings)
-        return Copies(self.stores, lambda key: self.names, owed, self.clock, own)
+        return Copies(
+            self.stores,
+            lambda key: self.names,
+            owed,
+            self.clock,
+            own,
+            former=lambda key: self.former,
+            is_live=lambda address: address not in self.absent,
+        )
 
     @property
     def owed(self) -> Owed:
@@ -70,8 +85,8 @@ class Bench:
         return body_of(await self.gateway.get(KEY))
 
     def has(self, key: bytes = KEY) -> dict[str, bytes | None]:
-        """Return the bodies that the stores have; a tombstone's is empty."""
-        values = {name: store.inner.values.get(key) for name, store in self.stores.items()}
+        """Return the bodies that the primaries have; a tombstone's is empty."""
+        values = {name: self.stores[name].inner.values.get(key) for name in self.names}
         return {
             name: None if value is None else bytes(decode(value, name, key).body)
             for name, value in values.items()
@@ -88,20 +103,20 @@ class Bench:
 
     async def up(self, *names: str) -> None:
         """Have stores be well, and have been well for long enough to be asked again."""
-        for name in names or self.names:
+        for name in names or self.stores:
             self.stores[name].plan = healthy
             await self.stores[name].resume()
         await asyncio.sleep(self.settings.cooling_s + 1)
 
     async def debts(self) -> dict[str, int]:
         """Return the versions of ``KEY`` that stores are owed."""
-        owed = await self.owed.owes(KEY, self.names)
+        owed = await self.owed.owes(KEY, {*self.names, *self.stores})
         return {address: debt.version for address, debt in owed.items()}
 
     async def pay(self) -> None:
         """Pay until nobody is owed anything any more."""
         for _ in range(10):
-            paid = [await self.gateway.healing.pay(name) for name in self.names]
+            paid = [await self.gateway.healing.pay(name) for name in self.stores]
             if not await self.owed.count():
                 return
             await asyncio.sleep(self.settings.cooling_s + 1)
@@ -109,7 +124,7 @@ class Bench:
 
     def asked(self) -> list[tuple[str, str]]:
         """Return which stores were asked for what, and forget it."""
-        found = [(name, each) for name in self.names for each, _ in self.stores[name].asked]
+        found = [(name, each) for name in self.stores for each, _ in self.stores[name].asked]
         for store in self.stores.values():
             store.asked.clear()
         return found

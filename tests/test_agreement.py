@@ -24,6 +24,7 @@ from sfss.agreement import (
     file_head,
     findings,
     is_gone,
+    is_paid,
     is_reapable,
     lacking,
     newest,
@@ -36,6 +37,7 @@ from sfss.agreement import (
     trust,
     unknown,
     unproven,
+    why_kept,
 )
 from sfss.errors import (
     Corrupt,
@@ -308,6 +310,49 @@ def test_findings() -> None:
     assert all(each.key == KEY and each.reason for each in found)
     assert findings(KEY, answers(file(5), file(5), None), "ab", now) == []
     assert findings(KEY, answers(None, None), "ab", now) == []
+
+
+def test_of_a_store_that_cannot_be_asked_nobody_knows_whether_it_has_a_misplaced_copy() -> None:
+    found = findings(KEY, answers(file(5), DOWN, DAMAGED), "a", 0)
+    assert [each.fault for each in found] == [Fault.UNKNOWN, Fault.MISPLACED]
+
+
+@pytest.mark.parametrize(
+    ("copy", "primaries", "may_go"),
+    [
+        (file(5), (file(5), file(5)), True),
+        (file(5), (file(6), file(7)), True),
+        (file(5), (tombstone(6), tombstone(6)), True),
+        (file(5), (file(5), file(4)), False),
+        (file(5), (file(5), None), False),
+        (file(5), (file(5), DAMAGED), False),
+        (file(5), (file(5), DOWN), False),
+        (file(5, b"1"), (file(5, b"1"), file(5, b"2")), False),
+        (raw_record(b"x"), (file(1), file(1)), True),
+        (DAMAGED, (file(5), file(5)), True),
+        (DAMAGED, (file(5), file(6)), False),
+        (DAMAGED, (file(5), None), False),
+        (DOWN, (file(5), file(5)), False),
+    ],
+)
+def test_a_misplaced_copy_stays_until_all_primaries_have_it(
+    copy: Record | SfssError, primaries: tuple[Record | SfssError | None, ...], may_go: bool
+) -> None:
+    if copy == file(5, b"1") and rank(file(5, b"1").head) < rank(file(5, b"2").head):
+        may_go = True  # of the same version, the other wins
+    asked, *theirs = answers(copy, *primaries)
+    assert (why_kept(asked, theirs) is None) is may_go
+
+
+def test_of_two_writes_with_one_version_the_one_that_lost_is_not_what_is_owed() -> None:
+    older, newer = sorted((file(5, b"1"), file(5, b"2")), key=lambda record: rank(record.head))
+    for acknowledged in (0, 5):
+        debt = Debt("a", KEY, 5, acknowledged, newer.head.digest)
+        assert is_paid(newer.head, debt)
+        assert not is_paid(older.head, debt)
+        lacking_it = trust(Answer("a", older), debt)
+        assert lacking_it is (Trust.NONE if acknowledged else Trust.FAIR)
+        assert trust(Answer("a", newer), debt) is Trust.FULL
 
 
 def test_a_tombstone_that_is_about_to_be_reaped_need_not_be_everywhere() -> None:

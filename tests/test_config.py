@@ -5,11 +5,26 @@ from pathlib import Path
 
 import pytest
 
-from sfss.config import DECLARATIONS, Settings, as_table, as_toml, load
+from sfss.checks import read_shard
+from sfss.config import DECLARATIONS, Settings, least_copies, load
+from sfss.config_text import as_table, as_toml
 from sfss.errors import SettingError
 from tests.servers import CHECKOUT
 
 CONF = CHECKOUT / "conf"
+
+
+REPLICATED = "[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['a:1', 'b:1', 'c:1', 'd:1']\n"
+SHARDS = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'jump'\nshards = [{}]"
+CLUSTERS = """
+[server]
+port = 1
+workers = 2
+[clusters.one.server]
+port = 11
+[clusters.two.server]
+port = 22
+"""
 
 
 def test_defaults() -> None:
@@ -71,6 +86,21 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         ("[memcached]\nservers = [1]", ["memcached.servers"]),
         ("[memcached]\nservers = 'a:1'", ["memcached.servers"]),
         ("[server", ["syntax", "TOML"]),
+        ("[cluster]\nkind = 'replicated'", ["replicated.stores", "is empty", "ketama"]),
+        (REPLICATED + "placement = 'jump'", ["replicated.shards", "is empty", "jump"]),
+        (REPLICATED + "shards = ['one a:1']", ["replicated.shards", "is not used", "ketama"]),
+        (REPLICATED + "former_shards = ['one a:1']", ["replicated.former_shards", "is not used"]),
+        (REPLICATED + "write_quorum = 4", ["replicated.write_quorum", "is 4", "at most 3"]),
+        (REPLICATED + "copies = 2\nread_quorum = 3", ["replicated.read_quorum", "at most 2"]),
+        (REPLICATED + "[memcached]\nraw = true", ["memcached.raw", "is true"]),
+        (SHARDS.format("'one a:1', 'one b:1'"), ["replicated.shards", "all names"]),
+        (SHARDS.format("'one a:1', 'two a:1'"), ["replicated.shards", "stores different"]),
+        (SHARDS.format("'one x0 a:1'"), ["replicated.shards", "xWEIGHT"]),
+        (SHARDS.format("'one'"), ["replicated.shards", "NAME STORE"]),
+        ("clusters = 1", ["clusters", "is 1"]),
+        ("[clusters]\na = 1", ["clusters.a", "is 1"]),
+        ("[clusters.a.server]\nport = 1", ["cluster", "is ''", "--cluster", "a"]),
+        ("[clusters.a.server]\nprot = 1", ["[clusters.a]", "server.prot", "server.port"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_file_key_value_and_what_is_allowed(
@@ -124,3 +154,27 @@ def test_every_page_of_conf_is_accepted(file: Path) -> None:
 def test_every_section_has_only_declared_settings() -> None:
     declared = {section.name for section in fields(Settings)}
     assert {declaration.section for declaration in DECLARATIONS.values()} == declared
+
+
+def test_one_of_the_clusters_of_a_file_goes_over_what_they_share() -> None:
+    one = load(CLUSTERS, cluster="one").server
+    two = load(CLUSTERS, environ={"SFSS_SERVER_WORKERS": "3"}, cluster="two").server
+    assert [(each.port, each.workers) for each in (one, two)] == [(11, 2), (22, 3)]
+
+
+@pytest.mark.parametrize("name", ["", "three"])
+def test_a_cluster_has_to_be_named(name: str) -> None:
+    with pytest.raises(SettingError, match=r"SFSS_CLUSTER has to name .*: one, two"):
+        load(CLUSTERS, cluster=name)
+
+
+def test_a_cluster_that_the_file_does_not_have() -> None:
+    with pytest.raises(SettingError, match="those in the file: none"):
+        load("[server]\nport = 1", cluster="one")
+
+
+def test_shards_are_read() -> None:
+    assert read_shard("one a:1 b:2") == ("one", 1, ("a:1", "b:2"))
+    assert read_shard("two x3 a:1") == ("two", 3, ("a:1",))
+    settings = load(SHARDS.format("'one a:1 b:1', 'two x2 c:1'"))
+    assert least_copies(settings.replicated) == 1

@@ -10,6 +10,7 @@ import pytest
 from sfss.agreement import CopiesSettings, Debt
 from sfss.copies import Copies
 from sfss.errors import (
+    CannotList,
     Corrupt,
     NoStoreReachable,
     PreconditionFailed,
@@ -17,7 +18,7 @@ from sfss.errors import (
     StoreFull,
     Unreachable,
 )
-from sfss.owed import Owed
+from sfss.owed import Owed, place
 from sfss.record import Head, Kind, encode, new_record, raw_record
 from sfss.stores.base import Use
 from tests.copies_bench import KEY, Bench, TestClock, body_of, cancel_after, others_than_this
@@ -81,7 +82,7 @@ async def test_what_one_store_misses_it_is_owed_before_the_answer(fault: Fault) 
     await bench.pay()
     assert bench.has() == bench.same(b"new")
     assert await bench.debts() == {}
-    await bench.gateway.close()
+    await bench.gateway.finish()
 
 
 @in_virtual_time
@@ -101,7 +102,7 @@ async def test_a_store_that_is_very_late_gets_it_all_the_same() -> None:
     head = await bench.put(b"body")
     assert bench.has() == {"a": b"body", "b": b"body", "c": None}
     assert await bench.debts() == {"c": head.version}
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert bench.has() == bench.same(b"body")
     await bench.up()
     await bench.pay()
@@ -113,7 +114,7 @@ async def test_a_late_write_that_would_hold_too_much_memory_is_given_up() -> Non
     bench.down("c", fault=Fault.LATE)
     for number in range(3):
         await bench.gateway.put(b"%d" % number, bench.record(HUGE_BODY))
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert [b"%d" % number in bench.stores["c"].inner.values for number in range(3)] == [
         True,
         False,
@@ -384,6 +385,23 @@ async def test_a_guard_is_asked_again_if_somebody_came_in_between() -> None:
 
 
 @in_virtual_time
+async def test_a_conditional_write_does_not_wait_for_a_store_that_rests() -> None:
+    bench = Bench()
+    await bench.put(b"1")
+    bench.down("a", fault=Fault.HANG)
+    heard: list[Head | None] = []
+    await bench.put(b"2", heard.append)
+    await bench.gateway.finish()
+    bench.asked()
+    before_s = now_s()
+    await bench.put(b"3", heard.append)
+    assert now_s() == before_s
+    assert None not in heard
+    assert "a" not in {name for name, _ in bench.asked()}
+    await bench.gateway.finish()
+
+
+@in_virtual_time
 async def test_a_guard_is_not_asked_where_nothing_is_known() -> None:
     bench = Bench()
     bench.down("a", "b")
@@ -421,7 +439,7 @@ async def test_the_fastest_of_two_answers() -> None:
     bench.stores["a"].plan = always(Fault.LATE)
     assert await bench.get() == b"body"
     assert now_s() == 0
-    await bench.gateway.close()
+    await bench.gateway.finish()
 
 
 @in_virtual_time
@@ -433,7 +451,7 @@ async def test_a_read_that_takes_long_is_also_asked_of_the_next() -> None:
     for _ in range(100):
         assert await bench.get() == b"body"
     assert now_s() < 5, "it rests once it has timed out"
-    await bench.gateway.close()
+    await bench.gateway.finish()
 
 
 @in_virtual_time
@@ -457,7 +475,7 @@ async def test_two_stores_down(fault: Fault) -> None:
     with pytest.raises(NoStoreReachable) as caught:
         await bench.gateway.get(b"nothing there")
     assert set(caught.value.failures) == {"a", "b"}
-    await bench.gateway.close()
+    await bench.gateway.finish()
 
 
 @in_virtual_time
@@ -483,7 +501,7 @@ async def test_a_store_that_is_owed_a_write_is_asked_last_and_not_believed() -> 
     with pytest.raises(NoStoreReachable) as caught:
         await bench.get()
     assert caught.value.failures["a"] == "it still lacks a write"
-    await bench.gateway.close()
+    await bench.gateway.finish()
 
 
 @in_virtual_time
@@ -520,7 +538,7 @@ async def test_what_a_store_has_lost_is_read_from_another_and_healed() -> None:
     await bench.put(b"body")
     bench.stores["a"].inner.values.clear()
     assert await bench.get() == b"body"
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert bench.has() == bench.same(b"body")
     assert bench.gateway.counts["mended"] == 1
 
@@ -531,7 +549,7 @@ async def test_what_a_store_has_damaged_is_read_from_another_and_healed() -> Non
     await bench.put(b"body")
     bench.stores["a"].damage(KEY)
     assert await bench.get() == b"body"
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert bench.has() == bench.same(b"body")
     assert bench.gateway.counts["damaged"] > 0
 
@@ -593,12 +611,65 @@ async def test_without_the_list_of_debts_a_quorum_is_read() -> None:
 
 
 @in_virtual_time
-async def test_a_store_that_is_gone_from_the_roster_counts_as_down() -> None:
+async def test_a_store_that_is_none_of_the_stores_counts_as_down() -> None:
     bench = Bench()
     del bench.stores["a"]
     await bench.put(b"body")
     assert await bench.get() == b"body"
     assert set(await bench.debts()) == {"a"}
+
+
+@in_virtual_time
+async def test_a_store_that_is_not_in_the_roster_is_not_asked_and_owed_what_it_misses() -> None:
+    bench = Bench()
+    await bench.put(b"old")
+    bench.asked()
+    bench.absent = {"a"}
+    await bench.put(b"new")
+    assert await bench.get() == b"new"
+    await bench.gateway.healing.heal(KEY)
+    assert (await bench.gateway.healing.pay("a")).left == 1
+    assert bench.gateway.first(KEY) is None
+    assert "a" not in {name for name, _ in bench.asked()}
+    assert set(await bench.debts()) == {"a"}
+    bench.absent = set()
+    assert await bench.get() == b"new"
+    await bench.pay()
+    assert bench.has() == bench.same(b"new")
+
+
+@in_virtual_time
+async def test_a_quorum_is_not_had_by_asking_who_is_not_in_the_roster() -> None:
+    bench = Bench()
+    await bench.put(b"old")
+    bench.asked()
+    bench.absent = {"a", "b"}
+    with pytest.raises(QuorumFailed) as caught:
+        await bench.put(b"new")
+    assert caught.value.failures == dict.fromkeys("ab", "it is not in the roster")
+    with pytest.raises(NoStoreReachable) as unproven:
+        await bench.gateway.get(b"another")
+    assert set(unproven.value.failures) == {"a", "b"}
+    assert {name for name, _ in bench.asked()} == {"c"}
+
+
+@in_virtual_time
+async def test_an_older_write_of_the_same_version_is_not_believed() -> None:
+    bench = Bench()
+    older, newer = sorted(
+        (new_record(b"1", 5), new_record(b"2", 5)), key=lambda record: record.head.digest
+    )
+    await bench.gateway.put(KEY, older)
+    bench.down("a")
+    await bench.gateway.put(KEY, newer)
+    await bench.up()
+    assert await bench.get() == newer.body
+    bench.down("b", "c")
+    with pytest.raises(NoStoreReachable):
+        await bench.get()
+    await bench.up()
+    await bench.pay()
+    assert bench.has() == bench.same(bytes(newer.body))
 
 
 @in_virtual_time
@@ -643,12 +714,116 @@ async def test_the_hot_path_is_open_while_nothing_is_owed() -> None:
     bench.down("c")
     await copies.put(KEY, bench.record(b"body"))
     assert copies.first(KEY) is None
-    await owed.settle(Debt("c", KEY, bench.clock.now, bench.clock.now))
+    (debt,) = await copies.missing()
+    assert await owed.settle(debt)
     await copies.get(KEY)
     assert copies.first(KEY) == "a"
     bench.down("a")
     await copies.get(KEY)
     assert copies.first(KEY) is None
+
+
+class Shown(DictStore):
+    """A store that shows what it has at once."""
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Show it."""
+        use(self.values.get(key), True)
+        return True
+
+    def state(self) -> int:
+        """Return what means nothing."""
+        return 0
+
+
+@in_virtual_time
+async def test_the_hot_path_leads_to_the_first_store_if_that_can_show_what_it_has() -> None:
+    bench = Bench()
+    bench.stores["a"] = shown = Shown("a")  # type: ignore[assignment]
+    owed = Owed(Watched("list"), limit=9)
+    seen: list[object] = []
+
+    def use(item: object, is_record: bool) -> None:
+        seen.append(item)
+
+    def gateway(*names: str) -> Copies:
+        return Copies(bench.stores, lambda key: names, owed, bench.clock, bench.settings)
+
+    copies = gateway("a", "b", "c")
+    assert copies.state() == 0
+    assert not copies.view(KEY, use), "nobody has looked whether anything is owed"
+    await copies.put(KEY, bench.record(b"body"))
+    await copies.get(KEY)
+    assert copies.view(KEY, use)
+    assert seen == [shown.values[KEY]]
+    assert not gateway("b", "a").view(KEY, use), "it cannot show what it has"
+    bench.down("c")
+    await copies.put(KEY, bench.record(b"newer"))
+    assert not copies.view(KEY, use)
+    assert len(seen) == 1
+
+
+@in_virtual_time
+async def test_listing_names_the_stores_that_would_have_to_be_merged() -> None:
+    with pytest.raises(CannotList, match="a, b, c"):
+        await Bench().gateway.scan(b"", b"", 10)
+
+
+@in_virtual_time
+async def test_statistics_of_every_store() -> None:
+    bench = Bench()
+    await bench.put(b"body")
+    bench.down("a")
+    await bench.put(b"newer")
+
+    async def fail() -> None:
+        raise Unreachable("b", "refused")
+
+    bench.stores["b"].stats = fail  # type: ignore[method-assign, assignment]
+    bench.absent = {"c"}
+    one = {"curr_items": "1"}
+    assert await bench.gateway.stats() == {
+        "a": one,
+        "b": {"error": "refused"},
+        "c": {"error": "it is not in the roster"},
+    }
+    bench.absent = {"a", "c"}
+    with pytest.raises(NoStoreReachable) as caught:
+        await bench.gateway.stats()
+    assert set(caught.value.failures) == {"a", "b", "c"}
+
+
+@in_virtual_time
+async def test_what_is_missing_is_listed_for_people() -> None:
+    bench = Bench()
+    bench.down("b")
+    head = await bench.put(b"body")
+    await bench.gateway.delete(b"another")
+    first, second = await bench.gateway.missing()
+    assert {first.key, second.key} == {KEY, b"another"}
+    assert head.version in (first.version, second.version)
+    assert await bench.gateway.missing(place(first)) == [second]
+    assert await bench.gateway.owed() == 2
+
+
+@in_virtual_time
+async def test_to_close_waits_for_writes_and_not_for_heals() -> None:
+    bench = Bench()
+    for number in range(100):
+        await bench.gateway.put(b"%d" % number, bench.record(b"body"))
+    bench.stores["a"].inner.values.clear()
+    bench.down("c", fault=Fault.LATE)
+    await bench.put(b"body")
+    for number in range(100):
+        bench.gateway.healing.later(b"%d" % number)
+    stores = list(bench.stores.values())
+    await bench.gateway.close()
+    assert others_than_this() == set()
+    assert KEY in bench.stores["c"].inner.values
+    assert all(store.inner.closed for store in [*stores, bench.list])
+    assert len(bench.stores["a"].inner.values) < 100
+    assert bench.gateway.healing._waiting == {}
+    assert bench.gateway.healing._turns._locks == {}
 
 
 # Deletes.
@@ -728,7 +903,7 @@ async def test_a_refused_delete_is_done_by_the_next() -> None:
 
 async def check_nothing_is_left(bench: Bench) -> None:
     """Finish, and see that no task and no lock remains."""
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert others_than_this() == set()
     assert bench.gateway._holders._turns._locks == {}
     assert bench.gateway._holders.background._left_bytes == 0
@@ -743,7 +918,7 @@ async def test_cancel_a_put_at_every_step(fault: Fault | None) -> None:
         bench.stores["b"].plan = always(fault) if fault else bench.stores["b"].plan
         await cancel_after(steps, bench.put(b"new"))
         assert await bench.get() in (b"old", b"new")
-        await bench.gateway.close()
+        await bench.gateway.finish()
         if steps > 0:
             assert await bench.get() == b"new", "what has begun is finished"
         await bench.up()
@@ -826,4 +1001,4 @@ async def test_unreachable_is_what_a_caller_can_tell_from_absent() -> None:
         await bench.get()
     assert set(caught.value.failures) == {"a", "b", "c"}
     assert not isinstance(caught.value, Unreachable)
-    await bench.gateway.close()
+    await bench.gateway.finish()

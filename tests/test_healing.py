@@ -206,7 +206,7 @@ async def test_heals_and_writes_of_one_key_at_once() -> None:
     work = [heal(bench) if number % 2 else bench.put(b"%d" % number) for number in range(20)]
     await asyncio.gather(*work)
     assert len(set(bench.has().values())) == 1
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert others_than_this() == set()
 
 
@@ -218,9 +218,9 @@ async def test_heals_in_the_background_are_bounded() -> None:
         bench.gateway.healing.later(b"%d" % number)
     assert bench.gateway.counts["heals_dropped"] == 20
     assert len(others_than_this()) == HEALS_WAITING
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert len(bench.asked()) == 3 * HEALS_WAITING
-    assert bench.gateway.healing._waiting == set()
+    assert bench.gateway.healing._waiting == {}
 
 
 # Tombstones.
@@ -303,6 +303,24 @@ async def test_a_tombstone_that_cannot_be_removed_is_tried_again() -> None:
 
 
 @in_virtual_time
+async def test_a_tombstone_stays_while_it_is_owed() -> None:
+    bench = Bench()
+    bench.down("c")
+    await bench.put(b"body")
+    await bench.gateway.delete(KEY)
+    await bench.up("c")
+    await heal(bench)
+    bench.clock.now += 11 * DAY
+    assert not (await heal(bench)).reaped
+    bench.down("a")
+    assert await bench.get() is None
+    await bench.up("a")
+    await bench.pay()
+    assert (await heal(bench)).reaped
+    assert bench.has() == bench.same(None)
+
+
+@in_virtual_time
 async def test_the_debt_of_a_tombstone_that_was_reaped_is_no_loss(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -310,9 +328,9 @@ async def test_the_debt_of_a_tombstone_that_was_reaped_is_no_loss(
     await bench.put(b"body")
     await bench.gateway.delete(KEY)
     tombstone = bench.clock.now
-    await bench.owed.add([Debt("c", KEY, tombstone, tombstone)])
     bench.clock.now += 11 * DAY
     await heal(bench)
+    await bench.owed.add([Debt("c", KEY, tombstone, tombstone)])
     await bench.pay()
     assert bench.has() == bench.same(None)
     assert not [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
@@ -458,7 +476,7 @@ async def paying(bench: Bench, leader: bool = True) -> AsyncIterator[None]:
     finally:
         payer.cancel()
         await asyncio.gather(payer, return_exceptions=True)
-        await bench.gateway.close()
+        await bench.gateway.finish()
         assert others_than_this() == set()
 
 
@@ -476,6 +494,51 @@ async def test_debts_are_paid_as_soon_as_the_store_is_back() -> None:
         await asyncio.sleep(62)
         assert bench.has() == bench.same(b"body")
         assert await bench.owed.count() == 0
+
+
+@in_virtual_time
+async def test_debts_are_paid_at_once_when_the_store_has_answered_somebody_else() -> None:
+    bench = Bench()
+    bench.down("c")
+    async with paying(bench):
+        await bench.put(b"body")
+        await asyncio.sleep(630)
+        await bench.up("c")
+        assert await bench.owed.count() == 1
+        await bench.put(b"newer")
+        assert bench.has() == bench.same(b"newer")
+        await asyncio.sleep(3 * bench.settings.pay_every_s)
+        assert await bench.owed.count() == 0
+
+
+@in_virtual_time
+async def test_debts_are_paid_at_once_when_the_store_is_in_the_roster_again() -> None:
+    bench = Bench()
+    bench.absent = {"c"}
+    async with paying(bench):
+        await bench.put(b"body")
+        await asyncio.sleep(600)
+        assert ("c", "get") not in bench.asked()
+        bench.absent = set()
+        await asyncio.sleep(3 * bench.settings.pay_every_s)
+        assert await bench.owed.count() == 0
+    assert bench.gateway.counts["paid"] == 1
+
+
+@in_virtual_time
+async def test_a_store_that_takes_long_does_not_hold_up_the_payment_of_others() -> None:
+    bench = Bench()
+    for name in "bc":
+        bench.down(name)
+        for number in range(50):
+            await bench.gateway.put(b"%s%d" % (name.encode(), number), bench.record(b"body"))
+        await bench.up(name)
+    bench.stores["b"].late_s = 1.5
+    bench.stores["b"].plan = at("set", Fault.LATE)
+    async with paying(bench):
+        await asyncio.sleep(10)
+        assert not await bench.owed.of("c")
+        assert await bench.owed.of("b")
 
 
 @in_virtual_time
@@ -505,6 +568,26 @@ async def test_the_payer_outlives_a_list_that_fails(caplog: pytest.LogCaptureFix
         assert "no room" in caplog.text
         del bench.gateway._owed.count
         await asyncio.sleep(10)
+        assert await bench.owed.count() == 0
+
+
+@in_virtual_time
+async def test_the_payer_outlives_anything(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.down("c")
+    await bench.put(b"body")
+    await bench.up("c")
+    healing = bench.gateway.healing
+
+    async def broken(*_: object) -> Paid:
+        raise ValueError("a bug")
+
+    async with paying(bench):
+        healing.pay = broken  # type: ignore[method-assign]
+        await asyncio.sleep(100)
+        assert caplog.text.count("store c cannot be paid") in range(5, 10), "less and less often"
+        del healing.pay
+        await asyncio.sleep(62)
         assert await bench.owed.count() == 0
 
 
@@ -585,6 +668,6 @@ async def test_a_store_that_hangs_does_not_hold_up_heals_for_long() -> None:
     bench.stores["c"].plan = always(Fault.HANG)
     for number in range(50):
         bench.gateway.healing.later(b"%d" % number)
-    await bench.gateway.close()
+    await bench.gateway.finish()
     assert asyncio.get_running_loop().time() < 5
     assert len(bench.stores["a"].inner.values) == 50

@@ -128,6 +128,27 @@ async def test_the_debts_of_one_store_are_listed_in_pages(owed: Owed) -> None:
     assert await owed.of("c:1") == []
 
 
+async def test_the_debts_of_all_stores_are_listed_in_pages(owed: Owed) -> None:
+    debts = [Debt(name, b"%d" % number, 5) for name in ("a:1", "b:1") for number in range(12)]
+    debts.append(Debt("b:1", EVERYTHING, 7))
+    await owed.add(debts)
+    found: list[Debt] = []
+    while page := await owed.all(place(found[-1]) if found else b"", 10):
+        assert len(page) <= 10
+        found += page
+    assert sorted(found) == sorted(debts)
+
+
+async def test_of_two_debts_with_one_version_that_of_the_write_that_won_remains(owed: Owed) -> None:
+    lost, won = Debt("a:1", b"k", 5, 5, b"1"), Debt("a:1", b"k", 5, 0, b"2")
+    for debts in ([lost, won], [won, lost]):
+        for debt in debts:
+            await owed.add([debt])
+        both = won._replace(acknowledged=5)
+        assert await owed.owes(b"k", ["a:1"]) == {"a:1": both}
+        assert await owed.settle(both)
+
+
 async def test_beyond_the_limit_a_store_is_owed_everything(
     owed: Owed, caplog: pytest.LogCaptureFixture
 ) -> None:

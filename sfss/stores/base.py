@@ -6,9 +6,9 @@ has been acknowledged by the store. An operation that is cancelled or times out 
 usable and harms no other operation.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from sfss.record import Buffer, Head, Record
 
@@ -65,6 +65,16 @@ class Store(Protocol):
         """Finish what was begun and let go of files and connections."""
 
 
+@runtime_checkable
+class NewestStore(Protocol):
+    """A store that knows a better way than a guard to keep what is newer."""
+
+    async def set_newest(self, key: bytes, record: Record) -> Head | None:
+        """Keep ``record`` unless there is something newer (``agreement.rank``): return the head of
+        that, None if ``record`` was kept. Raises as ``set``.
+        """
+
+
 Use: TypeAlias = Callable[[Buffer | None, bool], None]
 """Called with an item as it lies in the store, and whether that is a record (else a raw body). The
 bytes may be used only during the call. None: the store has nothing, or could not tell. It must not
@@ -89,4 +99,33 @@ class ViewableStore(Protocol):
     def state(self) -> int:
         """Return a number that is another after every change that anybody has made to the store;
         0 where it cannot tell, which says nothing of another 0.
+        """
+
+
+KEYS_LIMIT: Final = 1000
+"""Most keys in one batch of ``ListingStore.keys``."""
+
+
+class Stamped(NamedTuple):
+    """One key of all that a store holds. Two stores that give the same ``stamp`` for a key have the
+    same record; None says nothing.
+    """
+
+    key: bytes
+    stamp: int | None
+
+
+@runtime_checkable
+class ListingStore(Protocol):
+    """A store that can tell every key that it holds, in no order that anybody may rely on."""
+
+    def keys(self) -> AsyncIterator[Sequence[Stamped]]:
+        """Yield all keys, whoever wrote them, in batches of at most ``KEYS_LIMIT``.
+
+        A key that is there all the while comes at least once; one that comes or goes meanwhile may
+        be left out, and so may one whose record is too damaged to be read. Only when the iteration
+        ends of itself was that all: a list that is cut off raises. Memory is bounded. Whoever does
+        not iterate to the end calls ``aclose``, or lets go of the iterator.
+
+        Raises ``CannotList``, ``Unreachable``.
         """

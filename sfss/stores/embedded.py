@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +25,10 @@ import lmdb
 
 from sfss import __version__
 from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
+from sfss.items import unique_of
 from sfss.keys import KEY_LIMIT
 from sfss.record import Buffer, Record, decode, encode_head
-from sfss.stores.base import Entry, Guard, Use
+from sfss.stores.base import KEYS_LIMIT, Entry, Guard, Stamped, Use
 from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
 INITIAL_MAP_SIZE: Final = 1 << 34
@@ -147,6 +148,15 @@ class EmbeddedStore:
             entries += found
             await asyncio.sleep(0)
         return entries
+
+    async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
+        """Yield all keys in byte order, with the stamps of their records; see
+        ``ListingStore.keys``. Errors and damaged records as in ``scan``.
+        """
+        after = b""
+        while entries := await self.scan(b"", after, KEYS_LIMIT):
+            yield [Stamped(entry.key, unique_of(entry.head)) for entry in entries]
+            after = entries[-1].key
 
     async def stats(self) -> Mapping[str, str]:
         """Return what the store holds and has room for, in bytes but for ``curr_items``.

@@ -1,9 +1,9 @@
 """A store on a server that speaks the memcached protocol.
 
 Works alike on memcached, twemproxy, Beansdb, gobeansdb and Beanseye, because it sends only what all
-of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``. A key and a
-size are checked before a byte is sent: over its limits, memcached drops the old value and the
-Beansdb family runs the body as commands.
+of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``; only a
+listing asks for more. A key and a size are checked before a byte is sent: over its limits,
+memcached drops the old value and the Beansdb family runs the body as commands.
 
 An item is a record (flags ``RECORD_FLAGS``) or, with any other flags, the plain body that some
 other client stored.
@@ -11,34 +11,41 @@ other client stored.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from sfss import memtext_commands
 from sfss import record as records
+from sfss.agreement import rank
 from sfss.config import MIB, MemcachedSettings
 from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.memtext import (
     DELETE,
     GET,
+    NEWEST,
     SET,
     STATS,
     VERSION,
     VERSION_COMMAND,
+    Answer,
     BadReply,
     Status,
     Value,
     delete_command,
     get_command,
+    newest_command,
     set_command,
     stats_command,
 )
 from sfss.memtext_commands import DAMAGED, DISK_FULL
-from sfss.record import RECORD_FLAGS, Head, Record
-from sfss.stores.base import Entry, Guard, Use
+from sfss.record import RECORD_FLAGS, Buffer, Head, Record
+from sfss.stores.base import Entry, Guard, Stamped, Use
+from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
 from sfss.stores.memcached_pool import Client, Closed, Exchange
+from sfss.stores.memcached_writer import Writer
 
 ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
 """Bytes of memcached's item_size_max that key and value cannot use: item header, cas number, flags,
@@ -56,9 +63,20 @@ PROXY_ITEM_LIMIT: Final = 1 * MIB
 _log = logging.getLogger(__name__)
 
 
+class _Newer(Exception):
+    """Raised by a guard when there is something newer than what was to be written: ``head``."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.head = head
+
+
 @dataclass(frozen=True, slots=True)
-class _AskedLimit:
+class _Server:
+    """What the server has said of itself, when so many connections had been found closed."""
+
     item_limit: int
+    is_node: bool
     deaths: int
 
 
@@ -71,20 +89,38 @@ class MemcachedStore:
     """
 
     def __init__(self, address: str, settings: MemcachedSettings) -> None:
-        host, _, port = address.rpartition(":")
+        name, _, number = address.rpartition(":")
+        host, port = name.strip("[]"), int(number)
         self.address = address
         self._settings = settings
-        self._client = Client(host.strip("[]"), int(port), settings.connections)
-        self._pipeline = Pipeline(host.strip("[]"), int(port), settings.timeout_s)
-        self._asked_limit: _AskedLimit | None = None
-        self._asking_limit = asyncio.Lock()
+        self._client = Client(host, port, settings.connections)
+        self._pipeline = Pipeline(host, port, settings.timeout_s)
+        self._writer = Writer(host, port, settings.timeout_s)
+        self._listings = Listings(address, host, port, settings.timeout_s)
+        self._known: _Server | None = None
+        self._asking = asyncio.Lock()
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None; see ``Store.get``."""
+        if self._known is not None and self._known.is_node:
+            value = await self._pipelined(key)
+            if value is not None:
+                return self._record(key, value)
         exchange = Exchange(get_command(key), GET, (key,))
         async with self._border(exchange):
             value = await self._fetch(exchange)
         return None if value is None else self._record(key, value)
+
+    async def _pipelined(self, key: bytes) -> Value | None:
+        """Return the value under ``key`` by the hot path; None tells nothing."""
+        found: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
+
+        def use(item: Buffer | None, is_record: bool) -> None:
+            if not found.done():
+                flags = RECORD_FLAGS if is_record else 0
+                found.set_result(None if item is None else Value(key, flags, bytes(item)))
+
+        return await found if self._pipeline.view(key, use) else None
 
     def view(self, key: bytes, use: Use) -> bool:
         """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``."""
@@ -106,9 +142,50 @@ class MemcachedStore:
             await self._check_size(key, record, len(value))
             if guard is not None:
                 guard(await self._head(key))
-            status = (await self._client.run(exchange)).status
-        if status.word != "STORED":
-            raise self._set_error(status, record, exchange)
+            status = (await self._run(exchange)).status
+            if status.word != "STORED":
+                raise await self._set_error(status, record, exchange)
+
+    async def set_newest(self, key: bytes, record: Record) -> Head | None:
+        """Keep ``record`` unless there is a newer one; see ``NewestStore``.
+
+        In one step on ``sfss node``, which knows a command for it; on others in two, as in ``set``.
+        """
+        if not await self._is_node():
+            return await self._set_newest_in_two_steps(key, record)
+        flags, value = self._item(record)
+        exchange = Exchange(newest_command(key, flags, value), NEWEST)
+        if self._writer.takes(exchange):
+            status = await self._write(exchange)
+        else:
+            async with self._border(exchange):
+                await self._check_size(key, record, len(value))
+                status = (await self._client.run(exchange)).status
+        if status.word == "STORED":
+            return None
+        async with self._border(Exchange(get_command(key), GET)):
+            if status.word != "EXISTS":
+                raise await self._set_error(status, record, exchange)
+            # Where it has gone again in the meantime, what was refused was older all the same.
+            return await self._head(key) or record.head
+
+    async def _write(self, exchange: Exchange) -> Status:
+        # The writer bounds the time by itself, which costs less than the border.
+        try:
+            return (await self._writer.run(exchange)).status
+        except (OSError, UnicodeError, Closed, BadReply) as error:
+            raise Unreachable(self.address, str(error), exchange.applied) from error
+
+    async def _set_newest_in_two_steps(self, key: bytes, record: Record) -> Head | None:
+        def guard(found: Head | None) -> None:
+            if found is not None and rank(found) > rank(record.head):
+                raise _Newer(found)
+
+        try:
+            await self.set(key, record, guard)
+        except _Newer as newer:
+            return newer.head
+        return None
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there; see ``Store.delete``, and ``set`` for
@@ -118,15 +195,24 @@ class MemcachedStore:
         async with self._border(exchange):
             if guard is not None:
                 guard(await self._head(key))
-            status = (await self._client.run(exchange)).status
+            status = (await self._run(exchange)).status
         if status.word not in DELETE.ends:
             raise self._refused(status, exchange)
         # Sent twice, the first may have removed what the second did not find.
         return status.word == "DELETED" or exchange.times_sent > 1
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
-        """Raise ``CannotList``: no command lists keys on all servers of the family."""
+        """Raise ``CannotList``: no command lists keys in order."""
         raise CannotList(self.address)
+
+    def keys(self) -> AsyncIterator[Sequence[Stamped]]:
+        """Yield all keys, on a connection of its own; see ``ListingStore.keys``.
+
+        memcached, ``sfss node`` and Beansdb can list. Only a node gives stamps; it cuts off who
+        takes nothing for a minute. The list of a memcached is read whole, into a temporary file if
+        it is long, before the first of it comes. ``timeout_s`` bounds each wait for the server.
+        """
+        return self._listings.keys()
 
     async def stats(self) -> Mapping[str, str]:
         """Return the server's statistics; of a proxy without any (twemproxy), only the
@@ -137,8 +223,10 @@ class MemcachedStore:
             return {"version": await self._version()} if stats is None else stats
 
     async def close(self) -> None:
-        """Wait for what is being asked, and close every connection."""
+        """Wait for what is being asked, end listings, and close every connection."""
+        self._listings.close()
         await self._pipeline.close()
+        await self._writer.close()
         await self._client.close()
 
     @asynccontextmanager
@@ -154,6 +242,12 @@ class MemcachedStore:
             if clock.expired():
                 reason = f"no answer within {self._settings.timeout_s:g} s"
             raise Unreachable(self.address, reason, exchange.applied) from error
+
+    async def _run(self, exchange: Exchange) -> Answer:
+        """Make a change: a small one at a node with all others, else on a connection of its own."""
+        if self._known is not None and self._known.is_node and self._writer.takes(exchange):
+            return await self._writer.run(exchange)
+        return await self._client.run(exchange)
 
     async def _fetch(self, exchange: Exchange) -> Value | None:
         answer = await self._client.run(exchange)
@@ -191,13 +285,14 @@ class MemcachedStore:
         reason = f"it answered {status.word} {status.text[:200]}".rstrip()
         return Unreachable(self.address, reason, exchange.applied)
 
-    def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
+    async def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
         if status.word == "NOT_STORED":
             return StoreFull(self.address, "it answered NOT_STORED: no room, or over its limit")
         if status.word == "SERVER_ERROR" and status.text.startswith("object too large for cache"):
             # The limit that we went by is wrong, and the right one is not in the answer.
-            self._asked_limit = None
-            return TooLarge(len(record.body), None, self.address, former_lost=True)
+            lost = not (await self._server()).is_node  # a node keeps what it has
+            self._known = None
+            return TooLarge(len(record.body), None, self.address, former_lost=lost)
         if status.word == "SERVER_ERROR" and status.text.startswith(DISK_FULL):
             return StoreFull(self.address, status.text[:200])
         if status.word == "SERVER_ERROR" and status.text.startswith("out of memory"):
@@ -212,28 +307,40 @@ class MemcachedStore:
             raise TooLarge(len(record.body), limit, self.address)
 
     async def _item_limit(self) -> int:
-        """Return the most bytes an item may have, asked once by whoever comes first.
+        """Return the most bytes an item may have."""
+        return self._settings.item_limit or (await self._server()).item_limit
 
-        Asked again after connections were found closed: the server may have been restarted with
-        another limit.
+    async def _is_node(self) -> bool:
+        if self._known is not None and self._known.deaths == self._deaths():
+            return self._known.is_node
+        async with self._border(Exchange(stats_command(), STATS)):
+            return (await self._server()).is_node
+
+    def _deaths(self) -> int:
+        return self._client.deaths + self._writer.losses
+
+    async def _server(self) -> _Server:
+        """Return what the server is, asked once by whoever comes first.
+
+        Asked again after connections were found closed: another may have been started, or the same
+        with another limit.
         """
-        if self._settings.item_limit:
-            return self._settings.item_limit
-        async with self._asking_limit:
-            deaths = self._client.deaths
-            if self._asked_limit is None or self._asked_limit.deaths != deaths:
-                self._asked_limit = _AskedLimit(await self._ask_item_limit(), deaths)
-            return self._asked_limit.item_limit
+        async with self._asking:
+            deaths, known = self._deaths(), self._known
+            if known is None or known.deaths != deaths:
+                known = self._known = await self._ask_server(deaths)
+            return known
 
-    async def _ask_item_limit(self) -> int:
+    async def _ask_server(self, deaths: int) -> _Server:
         settings = await self._stats("settings") or {}
+        is_node = memtext_commands.NEWEST in settings
         if "item_size_max" in settings:
-            return _number(settings["item_size_max"])
+            return _Server(_number(settings["item_size_max"]), is_node, deaths)
         if await self._stats():
-            return BEANSDB_ITEM_LIMIT
-        # A server that has just died closes connections too; one that gives its version has not.
+            return _Server(BEANSDB_ITEM_LIMIT, is_node, deaths)
+        # A server that has just died closes connections, too; one that gives its version has not.
         await self._version()
-        return PROXY_ITEM_LIMIT
+        return _Server(PROXY_ITEM_LIMIT, is_node, deaths)
 
     async def _stats(self, group: str = "") -> dict[str, str] | None:
         """Return statistics, or None from a server that knows no such command."""

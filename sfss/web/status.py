@@ -29,7 +29,8 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     storages = await site.cluster.stats()
     if detail is None:
         return http.json_answer(storages)
-    return http.json_answer({"storages": storages, "webserver": webserver(site.board)})
+    ours = {**webserver(site.board), "owed": await site.cluster.owed()}
+    return http.json_answer({"storages": storages, "webserver": ours})
 
 
 def webserver(board: Board) -> dict[str, object]:

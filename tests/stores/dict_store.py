@@ -1,10 +1,11 @@
 """The contract of a store in the fewest words: records in a dict, no faults, no waiting."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from sfss.errors import Corrupt, Unreachable
+from sfss.items import unique_of
 from sfss.record import Head, Record, decode, decode_head, encode
-from sfss.stores.base import Entry, Guard
+from sfss.stores.base import KEYS_LIMIT, Entry, Guard, Stamped
 
 
 class DictStore:
@@ -35,6 +36,13 @@ class DictStore:
         keys = sorted(key for key in self._open() if key.startswith(prefix) and key > after)
         heads = ((key, self._head(key)) for key in keys)
         return [Entry(key, head) for key, head in heads if head is not None][:limit]
+
+    async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
+        """Yield all keys with the stamps of their records, damaged ones left out."""
+        after = b""
+        while entries := await self.scan(b"", after, KEYS_LIMIT):
+            yield [Stamped(entry.key, unique_of(entry.head)) for entry in entries]
+            after = entries[-1].key
 
     async def stats(self) -> Mapping[str, str]:
         """Return how many records there are."""

@@ -12,9 +12,10 @@ import pytest
 
 from sfss.config import MemcachedSettings
 from sfss.errors import CannotList, Corrupt, PreconditionFailed, Unreachable
+from sfss.items import unique_of
 from sfss.keys import KeyScheme
 from sfss.record import RECORD_FLAGS, Head, Record, decode, encode, new_record
-from sfss.stores.base import Store
+from sfss.stores.base import ListingStore, Store
 from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.memcached import MemcachedStore
 from tests.servers import (
@@ -378,6 +379,45 @@ async def test_scan_leaves_damaged_records_out(subject: Subject) -> None:
     except CannotList:
         return
     assert [entry.key for entry in found] == [b"file-%d" % number for number in (0, 2, 4, 6)]
+
+
+async def stamps(store: Store) -> dict[bytes, int | None]:
+    """Return what the store lists."""
+    assert isinstance(store, ListingStore)
+    listed: dict[bytes, int | None] = {}
+    async for batch in store.keys():
+        listed.update(batch)
+    return listed
+
+
+async def test_every_key_is_listed_or_none_can_be(subject: Subject) -> None:
+    records = {
+        subject.key(path): new_record(path.encode(), 3) for path in ("keys/ä b%", "@keys", "keys")
+    }
+    for key, record in records.items():
+        await subject.store.set(key, record)
+    await subject.store.set(subject.key("keys/gone"), new_record(b"x", 1))
+    await subject.store.delete(subject.key("keys/gone"))
+    try:
+        listed = await stamps(subject.store)
+    except CannotList as error:
+        assert error.store == subject.store.address
+        return
+    assert set(listed) >= set(records)
+    assert subject.key("keys/gone") not in listed
+    for key, record in records.items():
+        assert listed[key] in (None, unique_of(record.head))
+
+
+async def test_damaged_records_do_not_end_a_listing(subject: Subject) -> None:
+    keys = [subject.key(f"listed-{number}") for number in range(10)]
+    for number, key in enumerate(keys):
+        subject.plant(key, b"damaged" if number % 2 else encode(new_record(b"body", 1)))
+    try:
+        listed = await stamps(subject.store)
+    except CannotList:
+        return
+    assert set(listed) >= set(keys[::2])
 
 
 async def test_stats_are_text(subject: Subject) -> None:

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sfss.cluster import Cluster, Owner
+from sfss.cluster import Cluster
 from sfss.config import ServerSettings
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
 from sfss.record import Buffer, Kind, Record, new_record
+from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard, Use
 from sfss.web import server as web_server
 from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, means_nothing
@@ -132,7 +133,9 @@ async def serving(
 ) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
     store = store or ViewableStore()
-    cluster = Cluster([store], Owner({"dict": store}, lambda _: "dict"), KeyScheme("plain"), 2**20)
+    cluster = Cluster(
+        Routed([store], Owner({"dict": store}, lambda _: "dict")), KeyScheme("plain"), 2**20
+    )
     for path, body in FILES.items():
         await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
     board = Board(1)
@@ -420,7 +423,7 @@ class Witness:
 def way_to(store: ViewableStore) -> ShortWay:
     """Return the short way to ``store``."""
     owner = Owner({"dict": store}, lambda _: "dict")
-    return ShortWay(Cluster([store], owner, KeyScheme("plain"), 2**20))
+    return ShortWay(Cluster(Routed([store], owner), KeyScheme("plain"), 2**20))
 
 
 async def test_what_is_remembered_is_bounded() -> None:

@@ -12,9 +12,10 @@ from typing import Self
 
 import pytest
 
-from sfss.cluster import Cluster, Owner
+from sfss.cluster import Cluster
 from sfss.keys import KeyScheme
 from sfss.record import encode, new_record
+from sfss.routed import Owner, Routed
 from sfss.stores import lmdb_folder
 from sfss.stores.base import Use
 from sfss.stores.embedded import EmbeddedStore
@@ -269,7 +270,7 @@ async def test_an_awaited_file_outlasts_the_idle_timeout() -> None:
 def way_to(store: EmbeddedStore) -> ShortWay:
     """Return the short way to ``store``."""
     owner = Owner({store.address: store}, lambda _: store.address)
-    return ShortWay(Cluster([store], owner, KeyScheme("plain"), 2**21))
+    return ShortWay(Cluster(Routed([store], owner), KeyScheme("plain"), 2**21))
 
 
 @dataclass
@@ -404,7 +405,7 @@ async def test_the_memory_of_answers_is_bounded(tmp_path: Path, clock: Time) -> 
 
 async def test_nothing_is_remembered_of_a_store_that_cannot_tell() -> None:
     store = ViewableStore()
-    way = ShortWay(Cluster([store], Owner({}, lambda _: ""), KeyScheme("plain"), 1))
+    way = ShortWay(Cluster(Routed([store], Owner({}, lambda _: "")), KeyScheme("plain"), 1))
     store.values[b"a.txt"] = encode(new_record(FILES["a.txt"], 1))
     for _ in range(4):
         assert way.remembered(GET) is None

@@ -12,11 +12,12 @@ import pytest
 from aiohttp import web
 
 from sfss import errors
-from sfss.cluster import Cluster, Owner
+from sfss.cluster import Cluster
 from sfss.config import ServerSettings
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
 from sfss.record import Record, new_record
+from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard
 from sfss.web import connection, http
 from sfss.web import server as web_server
@@ -93,7 +94,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Face]:
     """Serve a store in this loop."""
     store = ToldStore()
     owner = Owner({store.address: store}, lambda _: store.address)
-    cluster = Cluster([store], owner, KeyScheme("plain"), LIMIT)
+    cluster = Cluster(Routed([store], owner), KeyScheme("plain"), LIMIT)
     board = Board(2)
     counters = board.row(1)
     counters.start(os.getpid())

@@ -1,4 +1,4 @@
-"""The cluster: who is asked in which order, what a failure means, and the clock of versions."""
+"""Who is asked in which order, what a failure means, and the clock of versions."""
 
 import asyncio
 import time
@@ -6,17 +6,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from sfss.cluster import (
-    COMPLAINT_EVERY_S,
-    RECOVERED_AFTER_S,
-    Clock,
-    Cluster,
-    Owner,
-    Proxies,
-)
+from sfss.cluster import Clock, Cluster
 from sfss.errors import BadPath, CannotList, NoStoreReachable, PreconditionFailed, Unreachable
 from sfss.keys import KeyScheme
 from sfss.record import Head, Kind, Record, encode, new_record
+from sfss.routed import COMPLAINT_EVERY_S, RECOVERED_AFTER_S, Owner, Proxies, Routed
 from sfss.stores.base import Guard
 from tests.stores.dict_store import DictStore
 
@@ -62,7 +56,7 @@ def proxies(stores: Sequence[FaultyStore], tries: int = 3, retry_after_s: float 
     """A cluster that prefers the stores in the order given."""
     by_address = {store.address: store for store in stores}
     placement = Proxies(by_address, lambda key: list(by_address), tries, retry_after_s)
-    return Cluster(stores, placement, KeyScheme(), 1000)
+    return Cluster(Routed(stores, placement), KeyScheme(), 1000)
 
 
 def four() -> list[FaultyStore]:
@@ -241,7 +235,7 @@ async def test_what_a_guard_raises_is_an_answer_and_parks_nobody() -> None:
 async def test_nobody_stands_in_for_an_owner() -> None:
     owner, other = FaultyStore("owner"), FaultyStore("other")
     placement = Owner({"owner": owner, "other": other}, lambda key: "owner")
-    cluster = Cluster([owner, other], placement, KeyScheme(), 1000)
+    cluster = Cluster(Routed([owner, other], placement), KeyScheme(), 1000)
     owner.down = True
     requests: list[Callable[[], object]] = [
         lambda: cluster.get("p"),
@@ -275,7 +269,9 @@ async def test_listing_over_several_stores_is_refused() -> None:
 
 async def test_listing_of_one_store() -> None:
     store = DictStore()
-    cluster = Cluster([store], Owner({"dict": store}, lambda key: "dict"), KeyScheme("plain"), 10)
+    cluster = Cluster(
+        Routed([store], Owner({"dict": store}, lambda key: "dict")), KeyScheme("plain"), 10
+    )
     for path in ("b", "a/2", "a/1", "a 0", "ä"):
         await cluster.put(path, path.encode())
     paths = [listed.path for listed in await cluster.list("", "", 10)]

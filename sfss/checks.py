@@ -1,0 +1,74 @@
+"""What the values of settings must satisfy, and the words that say so. Pure."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a value must satisfy, and the words that say so."""
+
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(low: float) -> Check:
+    """A number not below ``low``."""
+    return Check(f"a number from {low:g}", lambda value: low <= value < inf)
+
+
+def between(low: int, high: int) -> Check:
+    """A number from ``low`` to ``high``, both included."""
+    return Check(f"a number from {low} to {high}", lambda value: low <= value <= high)
+
+
+def one_of(*words: str) -> Check:
+    """One of a few words."""
+    return Check("one of " + ", ".join(f'"{word}"' for word in words), lambda value: value in words)
+
+
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+
+
+def _is_address(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 0 < int(match[2]) < 65_536
+
+
+ADDRESSES: Final = Check(
+    'a list of different "host:port"',
+    lambda value: all(map(_is_address, value)) and len(set(value)) == len(value),
+)
+_SHARD: Final = re.compile(r"([A-Za-z0-9_.-]+)(?: +x([1-9]\d{0,3}))?((?: +[^ ]+)+)")
+
+
+def _are_shards(values: Sequence[str]) -> bool:
+    found = [_SHARD.fullmatch(value) for value in values]
+    names = [match[1] for match in found if match is not None]
+    stores = [store for match in found if match is not None for store in match[3].split()]
+    return (
+        len(set(names)) == len(values)
+        and all(map(_is_address, stores))
+        and len(set(stores)) == len(stores)
+    )
+
+
+SHARDS: Final = Check(
+    'a list of "NAME STORE ..." or "NAME xWEIGHT STORE ...", all names and stores different, each'
+    ' store "host:port"',
+    _are_shards,
+)
+BOOLEAN: Final = Check("true or false", lambda _: True)
+NOT_EMPTY: Final = Check("a text that is not empty", bool)
+ANY_TEXT: Final = Check("a text", lambda _: True)
+
+
+def read_shard(text: str) -> tuple[str, int, tuple[str, ...]]:
+    """Return name, weight and stores of one of ``shards``."""
+    match = _SHARD.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return match[1], int(match[2] or 1), tuple(match[3].split())

@@ -1,0 +1,48 @@
+"""Settings as texts: the sample file, ``sfss config``, the table in the docs. Pure."""
+
+from sfss.config import DECLARATIONS, SECTIONS, Declaration, Setting, Settings
+
+
+def as_toml(settings: Settings) -> str:
+    """Return ``settings`` as a commented TOML document that ``load`` reads back to the same."""
+    lines = [
+        "# Settings of sfss. Each can also be set in the environment, as SFSS_SECTION_NAME:",
+        "# SFSS_SERVER_PORT=80.",
+    ]
+    for section, kind in SECTIONS.items():
+        lines += ["", f"# {kind.__doc__}", f"[{section}]"]
+        values = getattr(settings, section)
+        for declaration in DECLARATIONS.values():
+            if declaration.section == section:
+                value = _toml_value(getattr(values, declaration.name))
+                lines += [f"# {_sentence(declaration)}", f"{declaration.name} = {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(declaration: Declaration) -> str:
+    allowed = "" if declaration.type is bool else f" ({declaration.check.allowed})"
+    return f"{declaration.help}{allowed}"
+
+
+def _toml_value(value: Setting) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)
+
+
+def as_table() -> str:
+    """Return all settings as a reStructuredText list-table for the docs."""
+    rows = ["   * - setting", "     - default", "     - what it is", "     - environment variable"]
+    for declaration in DECLARATIONS.values():
+        rows += [
+            f"   * - ``{declaration.key}``",
+            f"     - ``{_toml_value(declaration.default)}``",
+            f"     - {_sentence(declaration)}",
+            f"     - ``{declaration.variable}``",
+        ]
+    return "\n".join([".. list-table::", "   :header-rows: 1", "", *rows]) + "\n"

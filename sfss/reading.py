@@ -1,0 +1,79 @@
+"""One read of one key, on several stores."""
+
+import asyncio
+from collections.abc import Sequence
+
+from sfss.agreement import Answer, Debts, Quorums, Trust, Verdict, decide, trust, unproven
+from sfss.holders import Holders
+
+
+class Reading:
+    """One read of ``key``: the stores are asked in ``order`` until what they say, with the answers
+    that are ``known`` of others, proves something.
+
+    None is cancelled once it is asked: it is the answer that does not come which tells that a store
+    is ill, and to cut off a connection costs more than to read on.
+    """
+
+    def __init__(
+        self,
+        holders: Holders,
+        key: bytes,
+        order: Sequence[str],
+        debts: Debts,
+        quorums: Quorums,
+        known: Sequence[Answer],
+    ) -> None:
+        self.key, self.debts, self.quorums = key, debts, quorums
+        self.answers = list(known)
+        self._holders = holders
+        self._waiting = list(reversed(order))
+        self._running: set[asyncio.Task[Answer]] = set()
+
+    async def verdict(self, width: int, patience_s: float) -> Verdict:
+        """Return what is proven, having asked ``width`` stores at once, and one more each time that
+        none has answered for ``patience_s``. Raises as ``Copies.get``.
+        """
+        self._ask(width - self._trusted())
+        while (verdict := self._decided()) is None:
+            self._ask(max(1, width - self._trusted()))
+            if not self._running:
+                raise unproven(self.answers, self.debts)
+            if not await self._collect(patience_s if self._waiting else None):
+                width += 1
+        return verdict
+
+    async def linger(self, patience_s: float) -> None:
+        """Wait up to ``patience_s`` for the answers that are still to come."""
+        if self._running and patience_s:
+            await asyncio.wait(self._running, timeout=patience_s)
+            self._take({task for task in self._running if task.done()})
+
+    def leave(self) -> None:
+        """Wait no longer for those who have not answered."""
+        for task in self._running:
+            self._holders.background.leave(task)
+
+    def _decided(self) -> Verdict | None:
+        last = not self._waiting and not self._running
+        return decide(self.answers, self.debts, self.quorums, last)
+
+    def _trusted(self) -> int:
+        debts = self.debts
+        return sum(trust(each, debts.get(each.address)) is Trust.FULL for each in self.answers)
+
+    def _ask(self, wanted: int) -> None:
+        while self._waiting and len(self._running) < wanted:
+            read = self._holders.read(self._waiting.pop(), self.key)
+            self._running.add(self._holders.background.start(read))
+
+    async def _collect(self, patience_s: float | None) -> bool:
+        done, _ = await asyncio.wait(
+            self._running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        self._take(done)
+        return bool(done)
+
+    def _take(self, done: set[asyncio.Task[Answer]]) -> None:
+        self._running -= done
+        self.answers += [task.result() for task in done]

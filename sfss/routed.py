@@ -1,0 +1,230 @@
+"""Stores that each key has one way to: the engine where no copies are kept here.
+
+Either one store owns a key (``Owner``), or any of several reaches all that there is (``Proxies``).
+Absent is not unreachable: ``None`` means that a store that reaches the newest copy said no; when
+every store that could hold the key failed, ``NoStoreReachable`` is raised.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
+from typing import Protocol, TypeVar
+
+from sfss.errors import (
+    CannotList,
+    NoStoreReachable,
+    SfssError,
+    StoreError,
+    StoreFull,
+    Unreachable,
+)
+from sfss.record import Head, Record
+from sfss.stores.base import Entry, Guard, Store, Use, ViewableStore
+
+Answer = TypeVar("Answer")
+
+COMPLAINT_EVERY_S = 10.0
+"""Seconds between two lines of the log that say of one store that it fails."""
+
+RECOVERED_AFTER_S = 2.0
+"""Seconds without a failure after which a store that answers is said to be well."""
+
+_log = logging.getLogger(__name__)
+
+
+class Route(Protocol):
+    """Says which stores may be asked for a key, the best first."""
+
+    def candidates(self, key: bytes) -> Sequence[Store]:
+        """Return one store or more, in the order in which to ask."""
+
+    def failed(self, store: Store) -> None:
+        """Take note that ``store`` did not answer."""
+
+
+class Owner:
+    """Each store holds only its share: nobody stands in for the owner of a key."""
+
+    def __init__(self, stores: Mapping[str, Store], owner: Callable[[bytes], str]) -> None:
+        self._stores, self._owner = stores, owner
+
+    def candidates(self, key: bytes) -> Sequence[Store]:
+        """Return the owner alone."""
+        return (self._stores[self._owner(key)],)
+
+    def failed(self, store: Store) -> None:
+        """Change nothing: another store would answer from what it does not have."""
+
+
+class Proxies:
+    """Any store reaches all data: the ring says which to prefer, those that failed come last."""
+
+    def __init__(
+        self,
+        stores: Mapping[str, Store],
+        order: Callable[[bytes], Sequence[str]],
+        tries: int,
+        retry_after_s: float,
+    ) -> None:
+        self._stores, self._order = stores, order
+        self._tries, self._retry_after_s = tries, retry_after_s
+        self._parked_until: dict[str, float] = {}
+
+    def candidates(self, key: bytes) -> Sequence[Store]:
+        """Return up to ``tries`` stores; parked ones only behind all others."""
+        now = time.monotonic()
+        order = self._order(key)
+        parked = {name for name in order if self._parked_until.get(name, 0.0) > now}
+        preferred = sorted(order, key=parked.__contains__)
+        return [self._stores[name] for name in preferred[: self._tries]]
+
+    def failed(self, store: Store) -> None:
+        """Park ``store``."""
+        self._parked_until[store.address] = time.monotonic() + self._retry_after_s
+
+
+def _unless_present(own: Head | None, guard: Guard) -> Guard:
+    """Return ``guard``, but for one case: what is there is ``own``, written by a try whose answer
+    was lost. ``guard`` has allowed that already.
+    """
+
+    def guard_others(head: Head | None) -> None:
+        # A raw store keeps no version.
+        is_own = head and own and head.digest == own.digest and head.version in (0, own.version)
+        if not is_own:
+            guard(head)
+
+    return guard_others
+
+
+class Routed:
+    """``stores`` behind ``route``; see ``cluster.Engine``.
+
+    ``get``, ``put`` and ``delete`` raise ``NoStoreReachable`` when no store that could hold the key
+    answered.
+    """
+
+    def __init__(self, stores: Sequence[Store], route: Route) -> None:
+        self._stores, self._route = stores, route
+        # Of stores that fail: when that was logged last, and when they failed last.
+        self._complaints: dict[str, tuple[float, float]] = {}
+        self._viewable = {
+            store.address: store for store in stores if isinstance(store, ViewableStore)
+        }
+        self._only = next(iter(self._viewable.values()), None) if len(stores) == 1 else None
+
+    async def get(self, key: bytes) -> Record | None:
+        """Return the record under ``key``, or None where there is none. Raises ``Corrupt``."""
+        return await self._ask(key, lambda store, _: store.get(key))
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
+
+        The store that ``get`` would ask first is asked, and no other.
+        """
+        store = self._only or self._viewable.get(self._route.candidates(key)[0].address)
+        return store is not None and store.view(key, use)
+
+    def state(self) -> int:
+        """Return what ``ViewableStore.state`` says; 0 for more than one store."""
+        return self._only.state() if self._only is not None else 0
+
+    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Head:
+        """Keep ``record``; when this returns, the store has it.
+
+        On the embedded store nobody can come in between ``guard`` and the change; a store behind
+        the memcached protocol is asked first and written then.
+        """
+
+        async def write(store: Store, repeated: bool) -> None:
+            own = record.head if repeated else None
+            await store.set(key, record, guard and _unless_present(own, guard))
+
+        await self._ask(key, write)
+        return record.head
+
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove ``key``; return whether it was there. ``guard`` as in ``put``."""
+
+        async def remove(store: Store, repeated: bool) -> bool:
+            # A failed attempt may have deleted the file; "no such key" is then its success.
+            return await store.delete(key, None if repeated else guard) or repeated
+
+        return await self._ask(key, remove)
+
+    async def _ask(self, key: bytes, ask: Callable[[Store, bool], Awaitable[Answer]]) -> Answer:
+        """Return the first answer; ``ask`` is told whether an earlier try may have been done."""
+        failures: dict[str, str] = {}
+        indeterminate = False
+        for store in self._route.candidates(key):
+            try:
+                answer = await ask(store, indeterminate)
+            except Unreachable as error:
+                self._route.failed(store)
+                self._complain(store, error)
+                failures[error.store] = error.reason
+                indeterminate |= error.applied is None
+            except SfssError as error:
+                if isinstance(error, StoreFull):
+                    self._complain(store, error)
+                if not indeterminate:
+                    raise
+                # A refusal says that nothing was changed, and an earlier try may have changed it.
+                raise NoStoreReachable({**failures, store.address: str(error)}, True) from error
+            else:
+                if self._complaints:
+                    self._answered(store)
+                return answer
+        raise NoStoreReachable(failures, indeterminate)
+
+    def _complain(self, store: Store, error: StoreError) -> None:
+        """Log that ``store`` fails, once in a while: a crowd of requests fails alike."""
+        now = time.monotonic()
+        said_s, _ = self._complaints.get(store.address, (-inf, now))
+        if now - said_s >= COMPLAINT_EVERY_S:
+            _log.warning("%s", error)
+            said_s = now
+        self._complaints[store.address] = said_s, now
+
+    def _answered(self, store: Store) -> None:
+        # A store may answer reads and fail every write: only a while without failures is the end.
+        _, failed_s = self._complaints.get(store.address, (0.0, inf))
+        if time.monotonic() - failed_s >= RECOVERED_AFTER_S:
+            del self._complaints[store.address]
+            _log.warning("store %s answers again", store.address)
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Return what the one store lists; raises ``CannotList`` where there are several."""
+        if len(self._stores) != 1:
+            raise CannotList(", ".join(store.address for store in self._stores))
+        return await self._stores[0].scan(prefix, after, limit)
+
+    async def stats(self) -> dict[str, dict[str, str]]:
+        """Return the statistics of every store by address; ``error`` alone of one that fails."""
+        answers = await asyncio.gather(
+            *(store.stats() for store in self._stores), return_exceptions=True
+        )
+        found: dict[str, dict[str, str]] = {}
+        failures: dict[str, str] = {}
+        for store, answer in zip(self._stores, answers, strict=True):
+            if isinstance(answer, Unreachable):
+                failures[store.address] = answer.reason
+                found[store.address] = {"error": answer.reason}
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found[store.address] = dict(answer)
+        if len(failures) == len(self._stores):
+            raise NoStoreReachable(failures)
+        return found
+
+    async def owed(self) -> int:
+        """Return 0: a write is answered when its one store has it."""
+        return 0
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of every store."""
+        for store in self._stores:
+            await store.close()

@@ -1,0 +1,242 @@
+"""The stores of a probe: how they are made, what is done to them, and what each of them really has.
+
+Ports are below those that the machine gives to outgoing connections: while a server is down, nobody
+else may take its port, least of all a connection that wants to reach it.
+"""
+
+import random
+import resource
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.servers import (
+    DEADLINE_S,
+    PYTHON_ENVIRON,
+    SFSS,
+    Gateway,
+    Server,
+    gobeansdb,
+    memcached,
+    node_folder,
+)
+
+STORES: Final = 3
+_LOWEST_PORT: Final = 12_000
+_HIGHEST_PORT: Final = 32_000
+_ROSTER: Final = "roster"
+
+
+def quiet_port() -> int:
+    """Return a port that nobody uses, and that no outgoing connection is given."""
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        port = random.randrange(_LOWEST_PORT, min(_HIGHEST_PORT, int(ephemeral[0])))
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
+
+
+def make_node(folder: Path) -> Server:
+    """Return an ``sfss node`` (not started)."""
+    port = quiet_port()
+    command = [*SFSS, "node", "--listen", f"127.0.0.1:{port}", "--store", f"node-{port}"]
+    return Server(command, port, folder, PYTHON_ENVIRON)
+
+
+def make_gateway(folder: Path, stores: Sequence[Server], more: str = "") -> Gateway:
+    """Return a gateway (not started) that keeps three copies, and needs two; ``more`` settings."""
+    port = quiet_port()
+    config = config_of(folder, port)
+    _write_roster(folder, [store.address for store in stores])
+    addresses = ", ".join(f'"{store.address}"' for store in stores)
+    config.write_text(
+        f"""\
+[server]
+port = {port}
+workers = 2
+[cluster]
+kind = "replicated"
+[replicated]
+stores = [{addresses}]
+copies = 3
+write_quorum = 2
+owed_folder = "owed-{port}"
+roster = "{_ROSTER}"
+roster_check_s = 0.1
+{more}"""
+    )
+    command = [*SFSS, "serve", "--config", str(config)]
+    return Gateway(command, port, folder, PYTHON_ENVIRON)
+
+
+def _write_roster(folder: Path, addresses: Sequence[str]) -> None:
+    new = folder / f"{_ROSTER}.new"
+    new.write_text("".join(f"{address}\n" for address in addresses))
+    new.rename(folder / _ROSTER)
+
+
+def _listed(folder: Path) -> list[str]:
+    return (folder / _ROSTER).read_text().split()
+
+
+def config_of(folder: Path, port: int) -> Path:
+    """Return the settings file of the gateway on ``port``."""
+    return folder / f"sfss-{port}.toml"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to one store: how it begins and ends; whether it ``loses`` files."""
+
+    begin: Callable[[Server], object]
+    end: Callable[[Server], object]
+    loses: bool = False
+
+
+def _wipe(server: Server) -> None:
+    server.kill()
+    shutil.rmtree(node_folder(server))
+
+
+def _fill(server: Server) -> None:
+    """Have writes fail with EFBIG, which is treated like a full disk."""
+    # Less than the file has already, or free pages in it would do for a while.
+    size = (node_folder(server) / "data.mdb").stat().st_size // 2
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def _make_room(server: Server) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+def _unlist(server: Server) -> None:
+    others = [each for each in _listed(server.folder) if each != server.address]
+    _write_roster(server.folder, others)
+
+
+def _list(server: Server) -> None:
+    _write_roster(server.folder, [*_listed(server.folder), server.address])
+
+
+PAUSED: Final = Fault(Server.pause, Server.resume)
+KILLED: Final = Fault(Server.kill, Server.start)
+UNLISTED: Final = Fault(_unlist, _list)
+
+
+@dataclass(frozen=True)
+class StoreKind:
+    """One kind of servers: how one is made, and what may happen to it."""
+
+    make: Callable[[Path], Server]
+    faults: dict[str, Fault]
+
+
+KINDS: Final = {
+    "nodes": StoreKind(
+        make_node,
+        {
+            "killed": KILLED,
+            "paused": PAUSED,
+            "wiped": Fault(_wipe, Server.start, loses=True),
+            "full": Fault(_fill, _make_room),
+            "unlisted": UNLISTED,
+        },
+    ),
+    "memcacheds": StoreKind(
+        lambda folder: memcached(folder, port=quiet_port()),
+        {
+            "paused": PAUSED,
+            "emptied": Fault(Server.kill, Server.start, loses=True),
+            "unlisted": UNLISTED,
+        },
+    ),
+    "gobeansdbs": StoreKind(
+        gobeansdb, {"paused": PAUSED, "stopped": Fault(Server.stop, Server.start)}
+    ),
+}
+
+
+class Item(NamedTuple):
+    """What a store has under a key, as it lies there."""
+
+    flags: int
+    value: bytes
+
+
+class Peek:
+    """A look into one store past the gateway, in the memcached protocol."""
+
+    def __init__(self, server: Server, timeout_s: float = DEADLINE_S) -> None:
+        self._socket = socket.create_connection((server.host, server.port), timeout_s)
+        self._file = self._socket.makefile("rb")
+
+    def get(self, key: bytes) -> Item | None:
+        """Return what is under ``key``."""
+        self._socket.sendall(b"get %s\r\n" % key)
+        line = self._line()
+        if line == b"END":
+            return None
+        word, found, flags, size = line.split()
+        assert (word, found) == (b"VALUE", key), line
+        value = self._file.read(int(size))
+        assert self._line() == b""
+        assert self._line() == b"END"
+        return Item(int(flags), value)
+
+    def add(self, key: bytes, item: Item) -> bool:
+        """Keep ``item`` under ``key`` if there is nothing; return whether that was so."""
+        head = b"add %s %d 0 %d\r\n" % (key, item.flags, len(item.value))
+        self._socket.sendall(head + item.value + b"\r\n")
+        line = self._line()
+        assert line in (b"STORED", b"NOT_STORED"), line
+        return line == b"STORED"
+
+    def requests(self) -> int:
+        """Return how many gets and sets the store was asked for, this one's included."""
+        self._socket.sendall(b"stats\r\n")
+        stats: dict[bytes, bytes] = {}
+        while (line := self._line()) != b"END":
+            _, name, value = line.split(b" ", 2)
+            stats[name] = value
+        return int(stats[b"cmd_get"]) + int(stats[b"cmd_set"])
+
+    def _line(self) -> bytes:
+        line = self._file.readline()
+        assert line.endswith(b"\r\n"), line
+        return line[:-2]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.close()
+        self._socket.close()
+
+
+def contents(
+    server: Server, keys: Iterable[bytes], timeout_s: float = DEADLINE_S
+) -> dict[bytes, Item | None]:
+    """Return what ``server`` has under each of ``keys``; raises ``OSError``."""
+    with closing(Peek(server, timeout_s)) as peek:
+        return {key: peek.get(key) for key in keys}
+
+
+def give_back(server: Server, others: Sequence[Server], keys: Sequence[bytes]) -> None:
+    """Give a store that has lost everything what ``others`` have, unless it has got something
+    since: the repair of those who have no tool for it.
+    """
+    with closing(Peek(server)) as target:
+        for other in others:
+            for key, item in _items(other, keys):
+                target.add(key, item)
+
+
+def _items(server: Server, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Item]]:
+    with closing(Peek(server)) as peek:
+        for key in keys:
+            if (item := peek.get(key)) is not None:
+                yield key, item

@@ -1,0 +1,231 @@
+"""Changes on their way to a node, many at a time; and what is newer wins, in one step."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sfss.agreement import tombstone
+from sfss.config import MemcachedSettings
+from sfss.errors import Unreachable
+from sfss.memtext import SET, VERSION, VERSION_COMMAND, set_command
+from sfss.record import Record, encode, new_record
+from sfss.stores.memcached import MemcachedStore
+from sfss.stores.memcached_pool import Closed, Exchange
+from sfss.stores.memcached_writer import REQUEST_LIMIT, UNDER_WAY_LIMIT, Writer
+from tests.servers import Server, node, running
+from tests.stores.scripted import CLOSE, ScriptedServer, until
+from tests.stores.test_memcached import PATIENT, plain, plain_set, store_on
+
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
+
+BRISK = replace(PATIENT, timeout_s=0.5)
+STORED = b"STORED\r\n"
+SETTINGS = b"STAT item_size_max 1048576\r\nSTAT newest yes\r\nEND\r\n"
+
+
+def version(number: int) -> Record:
+    """Return a record that is newer the greater ``number`` is."""
+    return new_record(b"body %d" % number, number)
+
+
+@pytest.fixture(name="node")
+def one_node(tmp_path: Path) -> Iterator[Server]:
+    """A node."""
+    with running(node(tmp_path)) as server:
+        yield server
+
+
+async def test_many_at_once_share_a_connection(node: Server) -> None:
+    async with store_on(node.address) as store:
+        await store.set(b"first", version(1))
+        writes = [store.set(b"k%d" % number, version(number)) for number in range(200)]
+        assert store._writer._connection is not None
+        await asyncio.gather(*writes)
+        for number in range(200):
+            assert await store.get(b"k%d" % number) == version(number)
+        deletes = [store.delete(b"k%d" % number) for number in range(0, 400, 2)]
+        assert await asyncio.gather(*deletes) == [True] * 100 + [False] * 100
+        assert int((await store.stats())["total_connections"]) <= 4
+
+
+async def test_many_are_read_at_once(node: Server) -> None:
+    async with store_on(node.address) as store:
+        await asyncio.gather(*(store.set(b"k%d" % n, version(n)) for n in range(300)))
+        await plain_set(node, b"plain", 0, b"a body of somebody else")
+        await until(lambda: store.view(b"k0", lambda *_: None), "the hot path is open")
+        found = await asyncio.gather(*(store.get(b"k%d" % n) for n in range(310)))
+        assert found == [version(n) for n in range(300)] + [None] * 10
+        plain_one = await store.get(b"plain")
+        assert plain_one is not None
+        assert (bytes(plain_one.body), plain_one.head.version) == (b"a body of somebody else", 0)
+        assert int((await store.stats())["total_connections"]) <= 12
+        reads = [asyncio.ensure_future(store.get(b"k%d" % n)) for n in range(100)]
+        await asyncio.sleep(0)
+        for read in reads[::2]:
+            read.cancel()
+        outcomes = await asyncio.gather(*reads, return_exceptions=True)
+        assert outcomes[1::2] == [version(n) for n in range(1, 100, 2)]
+
+
+async def test_a_large_one_and_one_too_many_go_another_way(node: Server) -> None:
+    async with store_on(node.address) as store:
+        await store.set(b"first", version(1))
+        large = new_record(bytes(2 * REQUEST_LIMIT), 1)
+        many = UNDER_WAY_LIMIT + 50
+        writes = [store.set(b"k%d" % number, version(number)) for number in range(many)]
+        await asyncio.gather(store.set(b"large", large), *writes)
+        assert await store.get(b"large") == large
+        for number in range(many):
+            assert await store.get(b"k%d" % number) == version(number)
+
+
+@pytest.mark.parametrize("kind", ["node", "memcached"])
+async def test_what_is_newer_stays(kind: str, request: pytest.FixtureRequest) -> None:
+    server: Server = request.getfixturevalue(kind)
+    async with store_on(server.address) as store:
+        assert await store.set_newest(b"k", version(5)) is None
+        assert await store.set_newest(b"k", version(4)) == version(5).head
+        assert await store.get(b"k") == version(5)
+        assert await store.set_newest(b"k", version(5)) is None
+        assert await store.set_newest(b"k", version(6)) is None
+        gone = tombstone(7)
+        assert await store.set_newest(b"k", gone) is None
+        assert await store.set_newest(b"k", version(6)) == gone.head
+        # Of the same version, the one with the greater digest.
+        ties = sorted(
+            (new_record(b"%d" % n, 9) for n in range(2)), key=lambda each: each.head.digest
+        )
+        assert await store.set_newest(b"k", ties[1]) is None
+        assert await store.set_newest(b"k", ties[0]) == ties[1].head
+        # A plain body has no version, and loses.
+        await plain_set(server, b"plain", 0, b"a body of somebody else")
+        assert await store.set_newest(b"plain", version(1)) is None
+        assert await store.get(b"plain") == version(1)
+
+
+async def test_two_gateways_that_write_the_same_leave_the_newest(node: Server) -> None:
+    async with store_on(node.address) as one, store_on(node.address) as other:
+        writes = []
+        for number in range(1, 40):
+            order = (one, other) if number % 2 else (other, one)
+            writes += [
+                store.set_newest(b"k%d" % key, version(40 * number + turn))
+                for key in range(5)
+                for turn, store in enumerate(order)
+            ]
+        await asyncio.gather(*reversed(writes))
+        for key in range(5):
+            assert await one.get(b"k%d" % key) == version(40 * 39 + 1)
+
+
+async def test_newest_takes_records_only(node: Server) -> None:
+    answer = await plain(
+        node, b"newest k 0 0 1\r\nx\r\n", b"CLIENT_ERROR newest takes records only"
+    )
+    assert answer.startswith(b"CLIENT_ERROR")
+    value = encode(version(1))
+    request = b"newest k %d 0 %d\r\n%b\r\n" % (0x53460001, len(value), value)
+    assert await plain(node, request + b"version\r\n", b"STORED") == STORED
+
+
+async def test_a_node_that_dies_and_comes_back(node: Server) -> None:
+    async with store_on(node.address, replace(PATIENT, timeout_s=5.0)) as store:
+        await store.set(b"first", version(1))
+        node.pause()
+        writes = [
+            asyncio.ensure_future(store.set_newest(b"k%d" % number, version(number)))
+            for number in range(50)
+        ]
+        await until(lambda: store._writer._connection.under_way == 50, "all are sent")  # type: ignore[union-attr]
+        node.kill()
+        for outcome in await asyncio.gather(*writes, return_exceptions=True):
+            assert isinstance(outcome, Unreachable)
+            assert outcome.applied is None
+        node.start()
+        assert await store.set_newest(b"again", version(2)) is None
+        assert await store.get(b"first") == version(1)
+
+
+async def test_a_node_that_stands_still_and_goes_on(node: Server) -> None:
+    async with store_on(node.address, BRISK) as store:
+        await store.set(b"first", version(1))
+        held = store._writer._connection
+        node.pause()
+        with pytest.raises(Unreachable, match="no answer within"):
+            await store.set_newest(b"k", version(1))
+        assert held is not None
+        assert held.ended
+        node.resume()
+        assert await store.set_newest(b"k", version(2)) is None
+        assert await store.get(b"k") == version(2)
+
+
+async def test_one_that_is_given_up_harms_no_other(node: Server) -> None:
+    async with store_on(node.address) as store:
+        await store.set(b"first", version(1))
+        writes = [
+            asyncio.ensure_future(store.set(b"k%d" % number, version(number)))
+            for number in range(100)
+        ]
+        for steps, write in enumerate(writes[::3]):
+            if steps % 2:
+                await asyncio.sleep(0)
+            write.cancel()
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        for number, outcome in enumerate(outcomes):
+            if not isinstance(outcome, asyncio.CancelledError):
+                assert outcome is None
+                assert await store.get(b"k%d" % number) == version(number)
+        assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([STORED * 3], "more than"),
+        ([b"nonsense\r\n"], "unknown line"),
+        ([b"ERROR\r\n"], "ERROR"),
+        ([b"DELETED\r\n"], "does not answer"),
+        ([CLOSE], "closed the connection"),
+    ],
+)
+async def test_an_answer_out_of_step_ends_the_connection(
+    answers: list[bytes | None], reason: str
+) -> None:
+    settings = MemcachedSettings(timeout_s=30.0)
+    async with (
+        ScriptedServer([SETTINGS], answers) as server,
+        store_on(server.address, settings) as store,
+    ):
+        writes = [store.set(key, version(1)) for key in (b"a", b"b")]
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        connection = store._writer._connection
+        assert connection is not None
+        await until(lambda: connection.ended, "it is thrown away")
+        assert "more than" in reason or any(reason in str(each) for each in outcomes)
+
+
+async def test_what_ends_is_told_to_all_and_nothing_is_sent_after_the_end() -> None:
+    async with ScriptedServer([CLOSE]) as server:
+        writer = Writer("127.0.0.1", server.port, 30.0)
+        exchanges = [Exchange(set_command(b"k", 0, b"x"), SET) for _ in range(3)]
+        outcomes = await asyncio.gather(
+            *(writer.run(exchange) for exchange in exchanges), return_exceptions=True
+        )
+        assert [type(outcome) for outcome in outcomes] == [Closed] * 3
+        assert [exchange.applied for exchange in exchanges] == [None] * 3
+        await writer.close()
+        with pytest.raises(ConnectionError):
+            await writer.run(Exchange(VERSION_COMMAND, VERSION))
+
+
+async def test_a_store_that_is_closed_finishes_what_was_begun(node: Server) -> None:
+    store = MemcachedStore(node.address, PATIENT)
+    await store.set(b"first", version(1))
+    writes = [asyncio.ensure_future(store.set(b"k%d" % n, version(n))) for n in range(20)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert await asyncio.gather(*writes) == [None] * 20
