@@ -41,14 +41,15 @@ class CopiesSettings:
     write: each knows only its own debts. ``read_mode``: ``first`` asks the stores in their order,
     ``random`` in any, ``fastest`` two at once. ``head_timeout_ms``: a store that has not answered a
     read by then is not waited for alone, the next is asked as well. ``straggler_ms``: a write that
-    has its quorum is answered by then, and what the others have not confirmed is noted as owed.
+    has its quorum waits for the other stores only so much longer, counted from then; what they have
+    not confirmed is noted as owed.
     """
 
     write_quorum: int = 0
     read_quorum: int = 1
     read_mode: str = "first"
     head_timeout_ms: int = 100
-    straggler_ms: int = 200
+    straggler_ms: int = 50
     cooling_s: float = 2.0
     tombstone_days: float = 10.0
     pay_every_s: float = 1.0

@@ -79,7 +79,7 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
-    """The embedded store; read when cluster.kind is "embedded"."""
+    """The embedded store; for cluster.kind "embedded", and timeout_s for "replicated", too."""
 
     folder: str = setting(
         "var/store",

@@ -19,21 +19,25 @@ list of debts:
   through that, too, and serves several gateways that write the same stores.
 
 After a change of the stores the primaries of a key are others, and ``former`` names those it had
-before. What the primaries have counts; only where they prove that they have nothing, the former
-places are asked, by the same rules, and what is found there is brought to the primaries. So
-"nothing" is said only when both have said it. A newer version in the primaries wins over what was
+before. What the primaries have counts; only where they prove that they have nothing, or nothing
+that is sound, the former places are asked, by the same rules, and what is found there is brought to
+the primaries. So "nothing" is said only when both have said it. A newer version in the primaries wins over what was
 left behind, tombstones included; those are kept until nothing is left behind. All workers have to
 know of a change at the same time, and to forget ``former`` only when a check finds nothing to do.
 
-A store behind the memcached protocol compares and writes in two steps. Writers of one key in the
-same process take turns; one in another process may come between, and an older write may then
-replace a newer on that store, until the key is healed.
+A write keeps the newer of what is there and what it brings, in one step on ``sfss node`` and on
+memcached. Beansdb compares and writes in two: writers of one key in the same process take turns
+there; one in another process may come between, and an older write may then replace a newer on that
+store, until the key is healed. What a heal or a move removes is compared and removed in two steps
+on all of them, with the same proviso: a newer write of another process may be lost on that store,
+until the key is healed.
 """
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sfss.agreement import (
     Answer,
@@ -58,7 +62,10 @@ from sfss.holders import Holders
 from sfss.owed import Owed
 from sfss.reading import Reading
 from sfss.record import Head, Kind, Record
-from sfss.stores.base import Entry, Guard, Store, Use
+from sfss.stores.base import Entry, Guard, NewestStore, Use
+
+_INSIST_AFTER_S: Final = 0.2
+"""Seconds that a write waits for the stores that are well before it asks those that rest."""
 
 Result = TypeVar("Result")
 
@@ -80,7 +87,7 @@ class Copies:
 
     def __init__(
         self,
-        stores: Mapping[str, Store],
+        stores: Mapping[str, NewestStore],
         primaries: Callable[[bytes], Sequence[str]],
         owed: Owed,
         clock: Clock,
@@ -183,10 +190,6 @@ class Copies:
         """Return how many writes stores still have to get."""
         return await self._owed.count()
 
-    async def missing(self, after: bytes = b"", limit: int = 100) -> list[Debt]:
-        """Return what stores are owed, for people; go on after ``owed.place`` of the last debt."""
-        return await self._owed.all(after, limit)
-
     async def finish(self) -> None:
         """Wait for everything that goes on in the background."""
         await self._holders.background.finish()
@@ -210,11 +213,11 @@ class Copies:
 
     async def _find(self, key: bytes, look: "_Look") -> "_Found":
         """Return what is under ``key``: in its primaries or, where they prove that they have
-        nothing, where it was before the stores were changed.
+        nothing, or nothing that is sound, where it was before the stores were changed.
         """
         primaries, former = self._primaries(key), self._former(key)
         found = await look(key, primaries, ())
-        if found.record or found.damage or set(former).issubset(primaries):
+        if found.record is not None or set(former).issubset(primaries):
             return found
         known = [answer for answer in found.answers if answer.address in former]
         left = await self._survey(key, former, known)
@@ -224,11 +227,12 @@ class Copies:
         else:
             # It may have been moved between the two looks.
             found = await look(key, primaries, ())
+            record = found.record
         return _Found(
-            found.record or record,
+            record,
             [*found.answers, *left.answers],
             {**found.debts, **left.debts},
-            found.damage or left.damage,
+            None if record is not None else found.damage or left.damage,
             asked_former=True,
         )
 
@@ -236,7 +240,10 @@ class Copies:
         self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
     ) -> "_Found":
         """Return what the stores at ``addresses`` prove, having asked as few as need be; ``known``
-        are answers of some of them. Raises as ``get``.
+        are answers of some of them.
+
+        Raises ``NoStoreReachable`` where those that answer do not prove anything. Where all that
+        was found is damaged, that is told by the ``damage``.
         """
         reading = await self._reading(key, addresses, known)
         width = 2 if self._settings.read_mode == "fastest" else 1
@@ -246,17 +253,11 @@ class Copies:
         self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
     ) -> "_Found":
         """Return the same of all stores at ``addresses`` that answer in time; of those that rest
-        only as many as need be.
-
-        Raises ``NoStoreReachable`` where those that answer do not prove anything. What is damaged
-        everywhere is there, and counts as nothing: it may be replaced.
+        only as many as need be. Raises as ``_read``.
         """
         reading = await self._reading(key, addresses, known)
         width = sum(not self._holders.rests(address) for address in addresses)
-        try:
-            return await self._done(reading, width, self._settings.straggler_ms / 1000)
-        except Corrupt as error:
-            return _Found(None, reading.answers, reading.debts, error)
+        return await self._done(reading, width, self._settings.straggler_ms / 1000)
 
     async def _reading(
         self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
@@ -280,6 +281,8 @@ class Copies:
             verdict = await reading.verdict(width, self._settings.head_timeout_ms / 1000)
             await reading.linger(linger_s)
             return _Found(verdict.record, reading.answers, reading.debts)
+        except Corrupt as error:
+            return _Found(None, reading.answers, reading.debts, error)
         finally:
             reading.leave()
             if differ(reading.answers):
@@ -306,10 +309,10 @@ class Copies:
         return record.head
 
     async def _spread(self, key: bytes, record: Record) -> list[Written]:
-        """Write to all stores at once; return what has become of it by the time that the quorum is
-        reached, and the rest had ``straggler_ms``, or that nothing more can come.
+        """Write to all stores at once; return what has become of it when the quorum has confirmed
+        and the rest had ``straggler_ms`` since, or when nothing more can come.
 
-        Stores that rest are written to only where the quorum cannot be had without them.
+        Stores that rest are written to only where the quorum is not had without them.
         """
         holders, primaries = self._holders, self._primaries(key)
         quorum = self._settings.quorums(len(primaries)).write
@@ -322,11 +325,11 @@ class Copies:
 
         try:
             start(primaries, insist=False)
-            await asyncio.wait(tasks.values(), timeout=self._settings.straggler_ms / 1000)
-            if _confirmed(tasks) < quorum:
+            if not await _is_confirmed(tasks, quorum, _INSIST_AFTER_S):
                 start(_not_asked(tasks), insist=True)
-            while _confirmed(tasks) < quorum and (pending := _pending(tasks)):
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                await _is_confirmed(tasks, quorum, None)
+            if pending := _pending(tasks):
+                await asyncio.wait(pending, timeout=self._settings.straggler_ms / 1000)
         finally:
             for task in tasks.values():
                 holders.background.leave(task, len(record.body))
@@ -387,6 +390,17 @@ def _pending(writes: _Writes) -> list[asyncio.Task[Written]]:
 
 def _confirmed(writes: _Writes) -> int:
     return sum(task.done() and task.result().failure is None for task in writes.values())
+
+
+async def _is_confirmed(writes: _Writes, quorum: int, patience_s: float | None) -> bool:
+    """Wait until ``quorum`` stores have confirmed; return False when all have ended, or the time is
+    over, without that.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while _confirmed(writes) < quorum and (pending := _pending(writes)):
+                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    return _confirmed(writes) >= quorum
 
 
 def _not_asked(writes: _Writes) -> list[str]:

@@ -12,7 +12,7 @@ round later.
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from sfss.agreement import (
@@ -22,6 +22,7 @@ from sfss.agreement import (
     Debt,
     Debts,
     Finding,
+    Written,
     decide,
     findings,
     is_paid,
@@ -32,7 +33,7 @@ from sfss.agreement import (
     unknown,
     why_kept,
 )
-from sfss.errors import SfssError, StoreError
+from sfss.errors import Corrupt, SfssError, StoreError
 from sfss.holders import Holders, Turns
 from sfss.owed import Owed, place
 from sfss.record import Head, Record
@@ -143,21 +144,24 @@ class Healing:
         Raises nothing.
         """
         async with self._turns.of(key), self._at_once:
-            addresses = self._who_may_have(key, also)
-            before = await self._owes(key, addresses)
-            answers = await self._ask(key, addresses)
-            debts = _both(before, await self._owes(key, addresses))
-            found = newest(answers)
-            if found is None:
-                damaged = [answer.address for answer in answers if answer.is_damaged]
-                return Healed(failures=unknown(answers), damaged=damaged)
-            if not self._is_proven(key, answers, debts):
-                return Healed(found.head, failures=unknown(answers))
-            # What is owed is looked for until it is found: it must not be gone before that.
-            nothing_owed = debts is not None and not debts
-            if nothing_owed and is_reapable(answers, found.head, self._reap_before()):
-                return await self._reap(key, answers, found.head)
-            return await self._mend(key, answers, found, also)
+            return await self._heal(key, also)
+
+    async def _heal(self, key: bytes, also: Collection[str]) -> Healed:
+        addresses = self._who_may_have(key, also)
+        before = await self._owes(key, addresses)
+        answers = await self._ask(key, addresses)
+        debts = _both(before, await self._owes(key, addresses))
+        found = newest(answers)
+        if found is None:
+            damaged = [answer.address for answer in answers if answer.is_damaged]
+            return Healed(failures=unknown(answers), damaged=damaged)
+        if not self._is_proven(key, answers, debts):
+            return Healed(found.head, failures=unknown(answers))
+        # What is owed is looked for until it is found: it must not be gone before that.
+        nothing_owed = debts is not None and not debts
+        if nothing_owed and is_reapable(answers, found.head, self._reap_before()):
+            return await self._reap(key, answers, found.head)
+        return await self._mend(key, answers, found, also)
 
     def _who_may_have(self, key: bytes, also: Collection[str]) -> list[str]:
         return list(dict.fromkeys([*self._primaries(key), *self._former(key), *also]))
@@ -192,8 +196,9 @@ class Healing:
         """Remove the copy of ``key`` at ``address``, which is none of its primaries, as soon as all
         of them have the same or something newer; what they lack they are brought first.
 
-        That they have it is proven by a look at each after all was written. It is the copy seen
-        then that is removed, or something older. Raises nothing.
+        That they have it is proven by a look at each after all was written. The copy is looked at
+        again just before it is removed, and stays if it is newer by then; see ``Holders`` for what
+        may come between those two. Raises nothing.
         """
         if address in self._primaries(key):
             return Moved(False, "it belongs there")
@@ -240,34 +245,44 @@ class Healing:
         targets = [address for address in lacking(answers, found.head) if address in may_have]
         writes = (self._holders.write(each, key, found, insist=True) for each in targets)
         written = await asyncio.gather(*writes)
-        damaged = {answer.address for answer in answers if answer.is_damaged}
-        for each in written:
-            if each.newer is not None and each.address in damaged:
-                await self._drop_damaged(key, each.address, each.newer, also)
-        mended = [each.address for each in written if each.failure is None]
+        blocked = _blocked(answers, written)
+        mended = [each.address for each in written if not (each.failure or each.address in blocked)]
         self._holders.counts["mended"] += len(mended)
+        dropped = [
+            await self._drop_damaged(key, address, head, found.head, also)
+            for address, head in blocked.items()
+        ]
+        if any(dropped):
+            # With another look: what has come meanwhile must not be replaced by something older.
+            healed = await self._heal(key, also)
+            return replace(healed, mended=[*mended, *healed.mended])
         refused = {each.address: str(each.failure) for each in written if each.failure}
+        refused |= dict.fromkeys(blocked, "its copy is damaged, and newer than all that are sound")
         return Healed(found.head, mended, failures=unknown(answers) | refused)
 
     async def _drop_damaged(
-        self, key: bytes, address: str, head: Head, also: Collection[str]
-    ) -> None:
-        """Remove the damaged copy ``head`` at ``address`` if it is newer than every sound one: it
-        would stay for ever, for nothing older replaces it. The next heal brings what there is.
+        self, key: bytes, address: str, head: Head | None, sound: Head, also: Collection[str]
+    ) -> bool:
+        """Remove the damaged copy ``head`` (None: not known) at ``address``, to which ``sound`` was
+        too old, if that is still the newest sound copy of all: it would stay for ever, for nothing
+        older replaces it. Return whether it is gone.
         """
         answers = await self._ask(key, self._who_may_have(key, also))
         found = newest(answers)
         is_there = any(each.address == address and each.is_damaged for each in answers)
-        if not is_there or unknown(answers) or (found and rank(found.head) >= rank(head)):
-            return
-        if await self._holders.remove(address, key, head):
-            _log.error("version %d of %r is damaged and lost", head.version, key)
+        if not is_there or unknown(answers) or found is None or rank(found.head) != rank(sound):
+            return False
+        is_gone = await self._holders.remove_damaged(address, key, head)
+        if is_gone:
+            _log.error("store %s: the newest copy of %r was damaged, and is lost", address, key)
+        return is_gone
 
     async def _reap(self, key: bytes, answers: Sequence[Answer], head: Head) -> Healed:
         """Have all stores forget an old tombstone.
 
-        One after the other, as long as each still has it: where a store compares and removes in two
-        steps, a write that comes between is lost on one of them, and healed.
+        One after the other, as long as each is seen to have it still. A store behind the memcached
+        protocol looks and removes in two steps: a write of another process that comes between is
+        lost there, on one store, and healed.
         """
         having = [answer.address for answer in answers if answer.record is not None]
         reaped: list[str] = []
@@ -379,6 +394,18 @@ def next_delay_s(delay_s: float, paid: Paid) -> float:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _blocked(answers: Sequence[Answer], written: Sequence[Written]) -> dict[str, Head | None]:
+    """Return the stores where a damaged copy is newer than what was ``written``, with its head
+    where that is known.
+    """
+    damaged = {answer.address for answer in answers if answer.is_damaged}
+    return {
+        each.address: each.newer
+        for each in written
+        if each.address in damaged and (each.newer is not None or isinstance(each.failure, Corrupt))
+    }
 
 
 def _both(before: Debts | None, after: Debts | None) -> Debts | None:

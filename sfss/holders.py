@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from sfss.agreement import Answer, Written, rank
 from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.record import Head, Record
-from sfss.stores.base import Guard, NewestStore, Store, ViewableStore
+from sfss.stores.base import Guard, NewestStore, ViewableStore
 
 COMPLAINT_EVERY_S: Final = 10.0
 """Seconds between two lines of the log that say of one store that it fails."""
@@ -28,17 +28,7 @@ _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Superseded(Exception):
-    """Raised by a guard, and seen by nobody else, when a store has something newer than what was to
-    be written: ``head``.
-    """
-
-    def __init__(self, head: Head) -> None:
-        super().__init__(head)
-        self.head = head
-
-
-class _Changed(Exception):
+class _Another(Exception):
     """Raised by a guard when a store has something else than what was to be removed."""
 
 
@@ -114,7 +104,7 @@ class Holders:
 
     def __init__(
         self,
-        stores: Mapping[str, Store],
+        stores: Mapping[str, NewestStore],
         cooling_s: float,
         limit_bytes: int,
         is_live: Callable[[str], bool] | None = None,
@@ -125,9 +115,6 @@ class Holders:
         """Tells whether the store at an address is in the roster."""
         self.viewable: Mapping[str, ViewableStore] = {
             address: store for address, store in stores.items() if isinstance(store, ViewableStore)
-        }
-        self._knows_newest = {
-            address: store for address, store in stores.items() if isinstance(store, NewestStore)
         }
         self._stores, self._cooling_s = stores, cooling_s
         self._turns = Turns()
@@ -175,7 +162,8 @@ class Holders:
         failed a moment ago.
 
         Writes of one key to one store take turns: where a store cannot compare and write in one
-        step, at least this process does not come between.
+        step, at least this process does not come between. A store whose damaged record is newer
+        has not kept it: that is a failure, or ``newer`` where the store sees no damage.
         """
         async with self._turns.of((address, key)):
             if self.rests(address) and not (insist and self.is_live(address)):
@@ -184,32 +172,33 @@ class Holders:
 
     async def _written(self, address: str, key: bytes, record: Record) -> Written:
         try:
-            newer = await self._set_newest(self._asked(address), key, record)
+            newer = await self._asked(address).set_newest(key, record)
         except Exception as error:
             return Written(address, failure=self._failed(address, error, applied=None))
         self._answered(address)
         return Written(address, newer=newer)
 
-    async def _set_newest(self, store: Store, key: bytes, record: Record) -> Head | None:
-        """Keep ``record`` unless the store has something newer; return the head of that, if so."""
-        better = self._knows_newest.get(store.address)
-        if better is not None:
-            return await better.set_newest(key, record)
-        try:
-            await store.set(key, record, _unless_newer(record.head))
-        except Superseded as found:
-            return found.head
-        return None
+    # A store behind the memcached protocol looks and removes in two steps. What another process
+    # writes between them is removed as well, on that one store; a heal brings it back. Writes of
+    # this process do not come between.
 
     async def remove(self, address: str, key: bytes, head: Head) -> bool:
-        """Make the store forget the record with ``head``, if that is what it has; return False if
-        it is not, or if that failed.
+        """Make the store forget the record with ``head``, if that is what it is seen to have;
+        return False if it is not, or if that failed.
         """
         return await self._removed(address, key, _only_if(head))
 
+    async def remove_damaged(self, address: str, key: bytes, head: Head | None) -> bool:
+        """Make the store forget a record that it was found to have damaged, unless it is seen to
+        have another; return False if it is, or if that failed.
+
+        ``head`` is that of the damaged record, None where the store did not tell it.
+        """
+        return await self._removed(address, key, _only_if_damaged(head))
+
     async def remove_up_to(self, address: str, key: bytes, head: Head) -> bool:
-        """Make the store forget what it has under ``key``, damaged or not, unless it is newer than
-        ``head``; return False if it is, or if that failed.
+        """Make the store forget what it has under ``key``, damaged or not, unless it is seen to be
+        newer than ``head``; return False if it is, or if that failed.
         """
         return await self._removed(address, key, _unless_newer(head))
 
@@ -219,7 +208,7 @@ class Holders:
         async with self._turns.of((address, key)):
             try:
                 await self._asked(address).delete(key, guard)
-            except (_Changed, Superseded):
+            except _Another:
                 return False
             except Exception as error:
                 self._failed(address, error, applied=None)
@@ -256,7 +245,7 @@ class Holders:
         for store in self._stores.values():
             await store.close()
 
-    def _asked(self, address: str) -> Store:
+    def _asked(self, address: str) -> NewestStore:
         store = self._stores.get(address)
         if store is None:
             raise Unreachable(address, "it is not among the stores", applied=False)
@@ -305,7 +294,7 @@ def _now() -> float:
 def _unless_newer(own: Head) -> Guard:
     def guard(found: Head | None) -> None:
         if found is not None and rank(found) > rank(own):
-            raise Superseded(found)
+            raise _Another
 
     return guard
 
@@ -313,6 +302,15 @@ def _unless_newer(own: Head) -> Guard:
 def _only_if(expected: Head) -> Guard:
     def guard(found: Head | None) -> None:
         if found is None or rank(found) != rank(expected):
-            raise _Changed
+            raise _Another
+
+    return guard
+
+
+def _only_if_damaged(expected: Head | None) -> Guard:
+    def guard(found: Head | None) -> None:
+        # None: what is damaged counts as nothing there. Some stores read its header all the same.
+        if found is not None and (expected is None or rank(found) != rank(expected)):
+            raise _Another
 
     return guard

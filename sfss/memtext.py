@@ -1,8 +1,8 @@
 """The memcached text protocol as pure functions over bytes: builders of commands, and parsers that
 cut a stream into replies and put those together to answers.
 
-Only commands that every server of the family understands alike are built (``get``, ``set`` with
-exptime 0, ``delete``, ``stats``, ``version``). The parser takes the grammar exactly: what it does
+Built are commands that every server of the family understands alike (``get``, ``set`` with exptime
+0, ``delete``, ``stats``, ``version``), and some for those that say that they know them. The parser takes the grammar exactly: what it does
 not know is an error, never a guess, because a connection that is out of step hands one file's bytes
 to the reader of another.
 
@@ -26,9 +26,8 @@ VALUE_LIMIT: Final = 100 << 20
 VERSION_COMMAND: Final = b"version\r\n"
 
 _KEY: Final = re.compile(rb"[!->A-~][!-~]{0,%d}" % (KEY_LIMIT - 1))
-# Beansdb prints flags from 0x80000000 on as negative numbers; memcached appends a cas number to
-# "gets" replies.
-_VALUE: Final = re.compile(rb"VALUE ([!-~]{1,250}) (-?\d{1,10}) (\d{1,10})(?: \d{1,20})?\r\n")
+# Beansdb prints flags from 0x80000000 on as negative numbers; a reply to "gets" has a cas number.
+_VALUE: Final = re.compile(rb"VALUE ([!-~]{1,250}) (-?\d{1,10}) (\d{1,10})(?: (\d{1,20}))?\r\n")
 _STAT: Final = re.compile(rb"STAT (\S+)(?: (.*))?", re.DOTALL)
 # Only the second group may be followed by text: "END of chapter one" is a line of some file.
 _STATUS: Final = re.compile(
@@ -53,11 +52,12 @@ class BadKey(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """``VALUE key flags size`` and its data block."""
+    """``VALUE key flags size`` and its data block; ``unique`` is the cas number, if it has one."""
 
     key: bytes
     flags: int
     body: bytes
+    unique: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ class Grammar:
 
 GET: Final = Grammar(frozenset({"END"}), item=Value)
 SET: Final = Grammar(frozenset({"STORED", "NOT_STORED"}), changes=True)
+CAS: Final = Grammar(frozenset({"STORED", "EXISTS", "NOT_FOUND"}), changes=True)
 NEWEST: Final = Grammar(frozenset({"STORED", "EXISTS"}), changes=True)
 DELETE: Final = Grammar(frozenset({"DELETED", "NOT_FOUND"}), changes=True)
 STATS: Final = Grammar(frozenset({"END"}), item=Stat)
@@ -137,6 +138,11 @@ def get_command(key: bytes) -> bytes:
     return b"get %b\r\n" % check_key(key)
 
 
+def gets_command(key: bytes) -> bytes:
+    """Return the bytes that ask for one key and its cas number; Beansdb does not know it."""
+    return b"gets %b\r\n" % check_key(key)
+
+
 def get_commands(safe_keys: Iterable[bytes]) -> bytes:
     """Return the bytes that ask for each key in a command of its own."""
     return b"get %b\r\n" % b"\r\nget ".join(safe_keys)
@@ -147,6 +153,17 @@ def set_command(key: bytes, flags: int, body: bytes) -> bytes:
     version number.
     """
     return b"".join((b"set %b %d 0 %d\r\n" % (check_key(key), flags, len(body)), body, b"\r\n"))
+
+
+def add_command(key: bytes, flags: int, body: bytes) -> bytes:
+    """Return the bytes that store ``body`` unless there is something; Beansdb answers it twice."""
+    return b"add" + set_command(key, flags, body).removeprefix(b"set")
+
+
+def cas_command(key: bytes, flags: int, body: bytes, unique: int) -> bytes:
+    """Return the bytes that store ``body`` if the item still has the cas number ``unique``."""
+    line = b"cas %b %d 0 %d %d\r\n" % (check_key(key), flags, len(body), unique)
+    return b"".join((line, body, b"\r\n"))
 
 
 def newest_command(key: bytes, flags: int, body: bytes) -> bytes:
@@ -240,7 +257,7 @@ class ReplyParser:
         if self._buffer[end : end + 2] != b"\r\n":
             raise BadReply("a data block that does not end where its VALUE line says")
         self._take(end + 2)
-        return Value(match[1], flags, bytes(self._view[start:end]))
+        return Value(match[1], flags, bytes(self._view[start:end]), int(match[4] or 0))
 
     def _take(self, end: int) -> None:
         self._start, self._value_size = end, 0
@@ -303,7 +320,7 @@ class AnswerParser(ReplyParser):
         # The usual answer, one value whole, is recognised at a glance; next_answer knows the rest.
         match = _VALUE.match(self._buffer, self._start, self._end)
         if match is not None and not self._values:
-            name, flags, size = match.groups()
+            name, flags, size, _ = match.groups()
             start = match.end()
             end = start + int(size)
             whole = self._buffer.startswith(_AFTER_VALUE, end, self._end)

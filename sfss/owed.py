@@ -18,7 +18,7 @@ newer debt, and stays.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
@@ -111,6 +111,17 @@ class Owed:
             after = entries[-1].key
         return []
 
+    async def forget_others(self, addresses: Container[str]) -> int:
+        """Strike off what is owed to stores that are none of ``addresses``: nobody would ever pay
+        it. Return how much that was.
+        """
+        after, count = b"", 0
+        while debts := await self.all(after):
+            others = [debt for debt in debts if debt.address not in addresses]
+            count += sum([await self.settle(debt) for debt in others])
+            after = place(debts[-1])
+        return count
+
     async def everything(self, address: str) -> Debt | None:
         """Return the debt of everything, if the store at ``address`` is owed that."""
         return await self._find(address, EVERYTHING)
@@ -192,6 +203,10 @@ def _merged(old: Debt | None, new: Debt) -> Debt:
     if old is None:
         return new
     newer = max(old, new, key=lambda debt: (debt.version, debt.digest))
+    if new.key == EVERYTHING:
+        # Each write that is missed makes another debt of it: a repair that has begun before settles
+        # what it has read, and not this.
+        newer = newer._replace(version=max(old.version + 1, new.version))
     return newer._replace(acknowledged=max(old.acknowledged, new.acknowledged))
 
 

@@ -38,7 +38,7 @@ _READS_AT_ONCE: Final = 8
 _AT_ONCE_BYTES: Final = 64 * 1024 * 1024
 
 CONFIRM_S: Final = 0.25
-"""Seconds until a tool that only looks does so again: a write that is under way is no fault."""
+"""Seconds until what may be a write that is under way is looked at again: that is no fault."""
 
 PATIENCE_S: Final = 30.0
 """Seconds that a run waits for a store that does not answer, before it goes on without it."""
@@ -187,6 +187,8 @@ class Mender:
         found = await self._verify(listed.key, also, begins=True)
         if self._only_looks:
             return Treated([Seen(each) for each in await self._confirmed(found, listed.key, also)])
+        if any(each.fault is Fault.STALE for each in found):
+            found = await self._confirmed(found, listed.key, also)
         if any(each.fault in _MENDABLE for each in found):
             return await self._mend(found, listed.key, also)
         reaped = 0
@@ -217,15 +219,14 @@ class Mender:
     async def _confirmed(
         self, found: Sequence[Finding], key: bytes, also: Collection[str]
     ) -> list[Finding]:
-        """Return those of ``found`` that this tool is for and that are there a moment later."""
+        """Return those of ``found`` that this tool is for and that are the same a moment later."""
         if self._tool is Tool.REBALANCE:
             return [each for each in found if each.fault in (Fault.MISPLACED, Fault.UNKNOWN)]
         if not found:
             return []
         await asyncio.sleep(CONFIRM_S)
-        before = {(each.address, each.fault) for each in found}
-        again = await self._verify(key, also)
-        return [each for each in again if (each.address, each.fault) in before]
+        before = {_what(each) for each in found}
+        return [each for each in await self._verify(key, also) if _what(each) in before]
 
     async def _mend(self, found: list[Finding], key: bytes, also: Collection[str]) -> Treated:
         """Heal ``key`` until a look finds that it is well.
@@ -244,6 +245,8 @@ class Mender:
             is_hopeless = not healed.mended and not healed.failures
             if is_hopeless or not any(each.fault in _MENDABLE for each in left):
                 break
+        else:
+            left = await self._confirmed(left, key, also)
         return Treated(_compared(found, left, why), written)
 
     async def _reap(self, key: bytes) -> int:
@@ -280,6 +283,14 @@ class Mender:
 
 
 _MISPLACED: Final = "it does not belong on this store"
+
+
+def _what(finding: Finding) -> tuple[str, ...]:
+    """Return what two looks have to agree on. Of a copy that lacks something that is the versions,
+    too: a file that gets one version after the other is on its way to its stores all the time.
+    """
+    lacks = finding.fault in (Fault.MISSING, Fault.STALE)
+    return finding.address, finding.fault, finding.reason if lacks else ""
 
 
 def _bytes_written(healed: Healed) -> int:

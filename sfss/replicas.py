@@ -1,6 +1,8 @@
 """From settings to copies on many stores: for the service and for the tools that repair."""
 
+import asyncio
 import fcntl
+import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields
@@ -12,13 +14,20 @@ from sfss.checks import read_shard
 from sfss.cluster import Clock
 from sfss.config import ReplicatedSettings, Settings
 from sfss.copies import Copies
+from sfss.errors import SettingError, StoreError
 from sfss.owed import Owed
 from sfss.placement import ChashShards, JumpShards, KetamaRing, Mirror, Placement, Shard
 from sfss.roster import Roster
 from sfss.stores.base import Store
 from sfss.stores.memcached import MemcachedStore
 
+TURN_EVERY_S: Final = 1.0
+"""Seconds between two looks at whether the process that paid has ended."""
+
 _PAYER: Final = "payer"
+_STORES: Final = "stores"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +49,18 @@ class Replicas:
         Of all processes that share ``folder``, one pays.
         """
         watched = [] if self.roster is None else [self.roster.run()]
-        return [self.copies.healing.run(Turn(folder / _PAYER).is_ours), *watched]
+        return [self._pay(Turn(folder / _PAYER)), *watched]
+
+    async def _pay(self, turn: "Turn") -> None:
+        while not turn.is_ours():  # noqa: ASYNC110 - another process cannot tell when it ends
+            await asyncio.sleep(TURN_EVERY_S)
+        try:
+            forgotten = await self.owed.forget_others(self.stores)
+            if forgotten:
+                _log.warning("%d writes owed to stores that are gone are forgotten", forgotten)
+        except StoreError as error:
+            _log.error("what is owed to stores that are gone stays: %s", error)
+        await self.copies.healing.run(turn.is_ours)
 
 
 class Turn:
@@ -62,6 +82,25 @@ class Turn:
             return False
         self._descriptor = descriptor
         return True
+
+
+def claim_folder(options: ReplicatedSettings, make: bool = True) -> None:
+    """Write down whose debts are in the folder of ``options``, if ``make``; raise ``SettingError``
+    when it is those of quite other stores: one gateway would forget what another has noted.
+    """
+    file, addresses = Path(options.owed_folder) / _STORES, _addresses(options)
+    try:
+        former = file.read_text(encoding="utf-8").split() if file.exists() else []
+        if former and not set(former) & set(addresses):
+            found = f"is {options.owed_folder!r}, which is about the stores {', '.join(former)}"
+            wanted = "each cluster needs a folder of its own"
+            raise SettingError("settings", "replicated.owed_folder", found, wanted)
+        if make and former != addresses:
+            scratch = file.with_name(f"{_STORES}.{os.getpid()}")
+            scratch.write_text("\n".join(addresses) + "\n", encoding="utf-8")
+            scratch.replace(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError("settings", "replicated.owed_folder", str(error), "a folder") from error
 
 
 def make_replicas(settings: Settings, owed_store: Store, heals_at_once: int = 4) -> Replicas:

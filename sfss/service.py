@@ -18,7 +18,7 @@ from sfss.errors import SettingError
 from sfss.keys import KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
-from sfss.replicas import make_replicas
+from sfss.replicas import claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
@@ -156,6 +156,8 @@ def check(settings: Settings, former: Settings | None = None) -> None:
     folder = _folder(settings)
     if folder is not None:
         check_folder(folder, make=former is None or _folder(former) != folder)
+    if settings.cluster.kind == "replicated":
+        claim_folder(settings.replicated)
 
 
 async def application(counters: Counters, board: Board) -> Runner:

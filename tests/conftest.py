@@ -1,5 +1,6 @@
 """Fixtures: real servers, one for each test that asks, unless the name says otherwise."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("probe")
     group.addoption("--probe-s", type=float, default=25.0, help="seconds that each probe takes")
     group.addoption("--probe-seed", type=int, help="repeat the probe that printed this seed")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command that runs in this process does to the logging of all that follow."""
+    root = logging.getLogger()
+    level, handlers = root.level, set(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in set(root.handlers) - handlers:
+        if type(handler) is logging.StreamHandler:
+            root.removeHandler(handler)
 
 
 @pytest.fixture(name="memcached")

@@ -152,7 +152,7 @@ REPLIES = [
     (b"STAT rusage 0.1 0.2\r\nEND\r\n", [Stat("rusage", "0.1 0.2"), Status("END")]),
     (b"VALUE k 0 0\r\n\r\nEND\r\n", [Value(b"k", 0, b""), Status("END")]),
     (b"VALUE k 5 3\r\nabc\r\nEND\r\n", [Value(b"k", 5, b"abc"), Status("END")]),
-    (b"VALUE k 5 3 99\r\nabc\r\nEND\r\n", [Value(b"k", 5, b"abc"), Status("END")]),
+    (b"VALUE k 5 3 99\r\nabc\r\nEND\r\n", [Value(b"k", 5, b"abc", 99), Status("END")]),
     (b"VALUE k 0 7\r\n\r\nEND\r\n\r\nEND\r\n", [Value(b"k", 0, b"\r\nEND\r\n"), Status("END")]),
     (
         b"VALUE a 0 1\r\nx\r\nVALUE b 0 1\r\ny\r\nEND\r\n",

@@ -262,6 +262,30 @@ async def test_a_write_that_is_under_way_is_no_fault() -> None:
     assert brief(await treat(ward, Tool.CHECK)) == {(THIRD, "missing", "found")}
 
 
+@pytest.mark.parametrize("tool", [Tool.CHECK, Tool.REPAIR, Tool.SCRUB])
+def test_a_file_that_is_written_all_the_time_has_no_fault(tool: Tool) -> None:
+    @in_virtual_time
+    async def run() -> None:
+        ward = Ward()
+        ward.plant(KEY, ward.record(b"first"), FIRST, SECOND, THIRD)
+        ward.stores[THIRD].plan, ward.stores[THIRD].late_s = at("set", Trouble.LATE), 0.15
+        gateway = ward.copies()
+
+        async def write() -> None:
+            while True:
+                await gateway.put(KEY, ward.record(b"another"))
+
+        writing = asyncio.ensure_future(write())
+        await asyncio.sleep(0.1)
+        for _ in range(50):
+            assert (await treat(ward, tool)).seen == []
+            await asyncio.sleep(0.01)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+    run()
+
+
 @in_virtual_time
 async def test_scrub_forgets_old_tombstones() -> None:
     ward = Ward()

@@ -1,6 +1,7 @@
 """Copies on three nodes, as conf/replicated.toml has it: one gateway, real processes."""
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -194,6 +195,33 @@ def test_a_store_that_left_the_roster_is_owed_what_it_misses(tmp_path: Path) -> 
         roster.write_text("".join(f"{each.address}\n" for each in nodes))
         replicated.paid()
         assert b"one" in item(nodes[2], "a")
+
+
+def test_what_a_store_that_is_gone_was_owed_is_forgotten(replicated: Replicated) -> None:
+    gateway, nodes = replicated.gateway, replicated.nodes
+    nodes[2].kill()
+    for path in PATHS:
+        assert gateway.put(path, path.encode()).status == 200
+    assert replicated.owed() == len(PATHS)
+    gateway.stop()
+    gateway.environ["SFSS_REPLICATED_STORES"] = ",".join(each.address for each in nodes[:2])
+    gateway.start()
+    replicated.paid()
+    for path in PATHS:
+        assert gateway.get(path).body == path.encode()
+
+
+def test_two_clusters_do_not_share_a_folder(replicated: Replicated, tmp_path: Path) -> None:
+    replicated.gateway.stop()
+    others = ["127.0.0.1:1", "127.0.0.1:2"]
+    command = [*replicated.gateway.command[:-1], str(free_port())]
+    environ = {**replicated.gateway.environ, "SFSS_REPLICATED_STORES": ",".join(others)}
+    refused = subprocess.run(
+        command, env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert refused.returncode == 2
+    assert "replicated.owed_folder: is 'var/owed', which is about the stores" in refused.stderr
+    assert replicated.nodes[0].address in refused.stderr
 
 
 def test_one_of_several_clusters(tmp_path: Path) -> None:

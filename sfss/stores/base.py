@@ -65,13 +65,15 @@ class Store(Protocol):
         """Finish what was begun and let go of files and connections."""
 
 
-@runtime_checkable
-class NewestStore(Protocol):
-    """A store that knows a better way than a guard to keep what is newer."""
+class NewestStore(Store, Protocol):
+    """A store that can be one of several with copies of a key: it keeps the newest."""
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is something newer (``agreement.rank``): return the head of
-        that, None if ``record`` was kept. Raises as ``set``.
+        that, None if ``record`` was kept.
+
+        Raises as ``set``; ``Corrupt`` when what is there is newer by its header, and damaged, so
+        that ``record`` was not kept. A store that does not look beyond the header may return that.
         """
 
 

@@ -1,8 +1,9 @@
 """A store on a server that speaks the memcached protocol.
 
 Works alike on memcached, twemproxy, Beansdb, gobeansdb and Beanseye, because it sends only what all
-of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``; only a
-listing asks for more. A key and a size are checked before a byte is sent: over its limits,
+of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``. Listings
+ask for more; and for copies, where the newest has to win, memcached is sent ``gets``, ``cas`` and
+``add``, and ``sfss node`` a command of its own, once they have said that they know it. A key and a size are checked before a byte is sent: over its limits,
 memcached drops the old value and the Beansdb family runs the body as commands.
 
 An item is a record (flags ``RECORD_FLAGS``) or, with any other flags, the plain body that some
@@ -22,6 +23,7 @@ from sfss.agreement import rank
 from sfss.config import MIB, MemcachedSettings
 from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.memtext import (
+    CAS,
     DELETE,
     GET,
     NEWEST,
@@ -33,8 +35,11 @@ from sfss.memtext import (
     BadReply,
     Status,
     Value,
+    add_command,
+    cas_command,
     delete_command,
     get_command,
+    gets_command,
     newest_command,
     set_command,
     stats_command,
@@ -45,7 +50,7 @@ from sfss.stores.base import Entry, Guard, Stamped, Use
 from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
 from sfss.stores.memcached_pool import Client, Closed, Exchange
-from sfss.stores.memcached_writer import Writer
+from sfss.stores.memcached_writer import SMALL, NoNode, Writers
 
 ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
 """Bytes of memcached's item_size_max that key and value cannot use: item header, cas number, flags,
@@ -59,6 +64,9 @@ BEANSDB_ITEM_LIMIT: Final = 50 * MIB
 PROXY_ITEM_LIMIT: Final = 1 * MIB
 """The limit of a stock memcached, which is what twemproxy, which cannot be asked either, hides."""
 
+
+# A damaged file must not forbid its own replacement.
+_ABSENT: Final = "taken for absent by a conditional write: %s"
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +85,7 @@ class _Server:
 
     item_limit: int
     is_node: bool
+    has_cas: bool
     deaths: int
 
 
@@ -95,7 +104,7 @@ class MemcachedStore:
         self._settings = settings
         self._client = Client(host, port, settings.connections)
         self._pipeline = Pipeline(host, port, settings.timeout_s)
-        self._writer = Writer(host, port, settings.timeout_s)
+        self._writers = Writers(host, port, settings.timeout_s)
         self._listings = Listings(address, host, port, settings.timeout_s)
         self._known: _Server | None = None
         self._asking = asyncio.Lock()
@@ -144,37 +153,59 @@ class MemcachedStore:
                 guard(await self._head(key))
             status = (await self._run(exchange)).status
             if status.word != "STORED":
-                raise await self._set_error(status, record, exchange)
+                raise self._set_error(status, record, exchange)
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is a newer one; see ``NewestStore``.
 
-        In one step on ``sfss node``, which knows a command for it; on others in two, as in ``set``.
+        In one step on ``sfss node``, which knows a command for it; by cas numbers on memcached, so
+        that nobody comes in between; on others in two steps, as in ``set``.
         """
-        if not await self._is_node():
+        known = await self._what_it_is()
+        if known.has_cas and not known.is_node:
+            return await self._set_newest_by_cas(key, record)
+        if not known.is_node:
             return await self._set_newest_in_two_steps(key, record)
         flags, value = self._item(record)
         exchange = Exchange(newest_command(key, flags, value), NEWEST)
-        if self._writer.takes(exchange):
-            status = await self._write(exchange)
-        else:
-            async with self._border(exchange):
-                await self._check_size(key, record, len(value))
-                status = (await self._client.run(exchange)).status
+        try:
+            # It bounds the time by itself, which costs less than the border.
+            status = (await self._writers.run(exchange)).status
+        except NoNode:
+            self._known = None
+            return await self.set_newest(key, record)
+        except (OSError, UnicodeError, Closed, BadReply) as error:
+            reason = str(error) or f"no answer within {self._settings.timeout_s:g} s"
+            raise Unreachable(self.address, reason, exchange.applied) from error
         if status.word == "STORED":
             return None
-        async with self._border(Exchange(get_command(key), GET)):
-            if status.word != "EXISTS":
-                raise await self._set_error(status, record, exchange)
-            # Where it has gone again in the meantime, what was refused was older all the same.
-            return await self._head(key) or record.head
+        if status.word != "EXISTS":
+            raise self._set_error(status, record, exchange)
+        # Raises Corrupt where the newer one is damaged: that is nothing to go by. Where it has gone
+        # again in the meantime, what was refused was older all the same.
+        newer = await self.get(key)
+        return record.head if newer is None else newer.head
 
-    async def _write(self, exchange: Exchange) -> Status:
-        # The writer bounds the time by itself, which costs less than the border.
-        try:
-            return (await self._writer.run(exchange)).status
-        except (OSError, UnicodeError, Closed, BadReply) as error:
-            raise Unreachable(self.address, str(error), exchange.applied) from error
+    async def _set_newest_by_cas(self, key: bytes, record: Record) -> Head | None:
+        flags, value = self._item(record)
+        changes = Exchange(b"", SET)  # what is known of all tries together
+        async with self._border(changes):
+            await self._check_size(key, record, len(value))
+            while True:
+                found = await self._fetch(Exchange(gets_command(key), GET, (key,)))
+                head = self._head_of(key, found)
+                if head is not None and rank(head) > rank(record.head):
+                    return head
+                if found is None:
+                    exchange = Exchange(add_command(key, flags, value), SET)
+                else:
+                    exchange = Exchange(cas_command(key, flags, value, found.unique), CAS)
+                changes.times_sent += 1
+                status = (await self._client.run(exchange)).status
+                if status.word == "STORED":
+                    return None
+                if status.word not in ("NOT_STORED", "EXISTS", "NOT_FOUND"):
+                    raise self._set_error(status, record, exchange)
 
     async def _set_newest_in_two_steps(self, key: bytes, record: Record) -> Head | None:
         def guard(found: Head | None) -> None:
@@ -226,7 +257,7 @@ class MemcachedStore:
         """Wait for what is being asked, end listings, and close every connection."""
         self._listings.close()
         await self._pipeline.close()
-        await self._writer.close()
+        await self._writers.close()
         await self._client.close()
 
     @asynccontextmanager
@@ -245,8 +276,12 @@ class MemcachedStore:
 
     async def _run(self, exchange: Exchange) -> Answer:
         """Make a change: a small one at a node with all others, else on a connection of its own."""
-        if self._known is not None and self._known.is_node and self._writer.takes(exchange):
-            return await self._writer.run(exchange)
+        known = self._known
+        if known is not None and known.is_node and len(exchange.request) <= SMALL:
+            try:
+                return await self._writers.run(exchange)
+            except NoNode:
+                self._known = None
         return await self._client.run(exchange)
 
     async def _fetch(self, exchange: Exchange) -> Value | None:
@@ -261,14 +296,20 @@ class MemcachedStore:
     async def _head(self, key: bytes) -> Head | None:
         try:
             value = await self._fetch(Exchange(get_command(key), GET, (key,)))
-            if value is None:
-                return None
-            if value.flags == RECORD_FLAGS:
-                return records.decode_head(value.body, self.address, key)
-            return records.raw_record(value.body).head
         except Corrupt as error:
-            # A damaged file must not forbid its own replacement.
-            _log.warning("taken for absent by a conditional write: %s", error)
+            _log.warning(_ABSENT, error)
+            return None
+        return self._head_of(key, value)
+
+    def _head_of(self, key: bytes, value: Value | None) -> Head | None:
+        if value is None:
+            return None
+        if value.flags != RECORD_FLAGS:
+            return records.raw_head(value.body)
+        try:
+            return records.decode_head(value.body, self.address, key)
+        except Corrupt as error:
+            _log.warning(_ABSENT, error)
             return None
 
     def _record(self, key: bytes, value: Value) -> Record:
@@ -285,13 +326,13 @@ class MemcachedStore:
         reason = f"it answered {status.word} {status.text[:200]}".rstrip()
         return Unreachable(self.address, reason, exchange.applied)
 
-    async def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
+    def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
         if status.word == "NOT_STORED":
             return StoreFull(self.address, "it answered NOT_STORED: no room, or over its limit")
         if status.word == "SERVER_ERROR" and status.text.startswith("object too large for cache"):
             # The limit that we went by is wrong, and the right one is not in the answer.
-            lost = not (await self._server()).is_node  # a node keeps what it has
-            self._known = None
+            known, self._known = self._known, None
+            lost = known is None or not known.is_node  # a node keeps what it has
             return TooLarge(len(record.body), None, self.address, former_lost=lost)
         if status.word == "SERVER_ERROR" and status.text.startswith(DISK_FULL):
             return StoreFull(self.address, status.text[:200])
@@ -310,14 +351,11 @@ class MemcachedStore:
         """Return the most bytes an item may have."""
         return self._settings.item_limit or (await self._server()).item_limit
 
-    async def _is_node(self) -> bool:
-        if self._known is not None and self._known.deaths == self._deaths():
-            return self._known.is_node
+    async def _what_it_is(self) -> _Server:
+        if self._known is not None and self._known.deaths == self._client.deaths:
+            return self._known
         async with self._border(Exchange(stats_command(), STATS)):
-            return (await self._server()).is_node
-
-    def _deaths(self) -> int:
-        return self._client.deaths + self._writer.losses
+            return await self._server()
 
     async def _server(self) -> _Server:
         """Return what the server is, asked once by whoever comes first.
@@ -326,7 +364,7 @@ class MemcachedStore:
         with another limit.
         """
         async with self._asking:
-            deaths, known = self._deaths(), self._known
+            deaths, known = self._client.deaths, self._known
             if known is None or known.deaths != deaths:
                 known = self._known = await self._ask_server(deaths)
             return known
@@ -334,13 +372,14 @@ class MemcachedStore:
     async def _ask_server(self, deaths: int) -> _Server:
         settings = await self._stats("settings") or {}
         is_node = memtext_commands.NEWEST in settings
+        has_cas = settings.get("cas_enabled") == "yes"
         if "item_size_max" in settings:
-            return _Server(_number(settings["item_size_max"]), is_node, deaths)
+            return _Server(_number(settings["item_size_max"]), is_node, has_cas, deaths)
         if await self._stats():
-            return _Server(BEANSDB_ITEM_LIMIT, is_node, deaths)
+            return _Server(BEANSDB_ITEM_LIMIT, is_node, has_cas, deaths)
         # A server that has just died closes connections, too; one that gives its version has not.
         await self._version()
-        return _Server(PROXY_ITEM_LIMIT, is_node, deaths)
+        return _Server(PROXY_ITEM_LIMIT, is_node, has_cas, deaths)
 
     async def _stats(self, group: str = "") -> dict[str, str] | None:
         """Return statistics, or None from a server that knows no such command."""

@@ -4,67 +4,94 @@ All that is asked in one turn of the event loop goes out in one write; a node ke
 together in one commit, and answers in order. So a change costs a future, and no turn of its own at
 a pool of connections.
 
-Only for servers that are known to read commands behind a long one while that is being done, and
-only for small ones: what is large would keep all behind it waiting.
+A connection is used only after the server has said, on it, that it is a node: another would answer
+our own command with an error, and run the body behind it as commands.
 """
 
 import asyncio
 from collections import deque
 from typing import Final, cast
 
-from sfss.memtext import Answer, AnswerParser, BadReply
+from sfss.memtext import STATS, Answer, AnswerParser, BadReply, stats_command
+from sfss.memtext_commands import NEWEST
 from sfss.stores.memcached_pool import Closed, Exchange
 
-REQUEST_LIMIT: Final = 64 * 1024
-"""Bytes of a request that goes this way; a larger one gets a connection of the pool to itself."""
+SMALL: Final = 64 * 1024
+"""Bytes of a request that does not keep others waiting; larger ones have a connection of their
+own.
+"""
 
-UNDER_WAY_LIMIT: Final = 512
-"""Most requests that are under way at a time."""
+_SMALL_AT_ONCE: Final = 512
+_LARGE_AT_ONCE: Final = 4
 
 
-class Writer:
-    """Asks the node at ``host``:``port``; the connection is opened when it is first needed.
+class NoNode(Exception):
+    """Raised when another server answers at the address: nothing was sent."""
 
-    A request that has got no answer for ``timeout_s`` takes the connection with it.
+
+class Writers:
+    """The connections to the node at ``host``:``port``: one for small requests, one for large.
+
+    They are opened when they are first needed. A request without an answer within ``timeout_s`` is
+    given up, and so is the connection if nothing came on it for so long.
     """
 
     def __init__(self, host: str, port: int, timeout_s: float) -> None:
+        self._small = _Writer(host, port, timeout_s, _SMALL_AT_ONCE)
+        self._large = _Writer(host, port, timeout_s, _LARGE_AT_ONCE)
+
+    async def run(self, exchange: Exchange) -> Answer:
+        """Return the answer of the node. Raises OSError (``TimeoutError`` is one), ``Closed``,
+        ``BadReply``, ``NoNode``.
+        """
+        writer = self._small if len(exchange.request) <= SMALL else self._large
+        return await writer.run(exchange)
+
+    async def close(self) -> None:
+        """Wait for what is under way, and close the connections."""
+        await self._small.close()
+        await self._large.close()
+
+
+class _Writer:
+    """One connection after the other; ``at_once`` requests under way at most."""
+
+    def __init__(self, host: str, port: int, timeout_s: float, at_once: int) -> None:
         self._host, self._port, self._timeout_s = host, port, timeout_s
         self._connection: _Connection | None = None
         self._opening = asyncio.Lock()
+        self._room = asyncio.Semaphore(at_once)
         self._closed = False
-        self.losses = 0
-        """How many connections have ended: the node may have been restarted."""
-
-    def takes(self, exchange: Exchange) -> bool:
-        """Tell whether ``exchange`` can go this way now."""
-        connection = self._connection
-        is_free = connection is None or connection.under_way < UNDER_WAY_LIMIT
-        return is_free and len(exchange.request) <= REQUEST_LIMIT
 
     async def run(self, exchange: Exchange) -> Answer:
-        """Return the answer of the server. Raises OSError (``TimeoutError`` is one), ``Closed`` or
-        ``BadReply``.
-        """
-        connection = self._connection
-        if connection is None or connection.ended:
-            async with asyncio.timeout(self._timeout_s):
-                connection = await self._open()
-        return await connection.ask(exchange)
+        """See ``Writers.run``."""
+        async with self._room:
+            connection = self._connection
+            if connection is None or connection.ended:
+                async with asyncio.timeout(self._timeout_s):
+                    connection = await self._opened()
+            return await connection.ask(exchange)
 
-    async def _open(self) -> "_Connection":
+    async def _opened(self) -> "_Connection":
         async with self._opening:
             if self._closed:
                 raise ConnectionError("the store has been closed")
-            connection = self._connection
-            if connection is not None and not connection.ended:
-                return connection
-            self.losses += connection is not None
-            connection = _Connection(self._timeout_s)
-            loop = asyncio.get_running_loop()
-            await loop.create_connection(lambda: connection, self._host, self._port)
-            self._connection = connection
-            return connection
+            if self._connection is None or self._connection.ended:
+                self._connection = await self._open()
+            return self._connection
+
+    async def _open(self) -> "_Connection":
+        connection = _Connection(self._timeout_s)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: connection, self._host, self._port)
+        try:
+            settings = (await connection.ask(Exchange(stats_command("settings"), STATS))).stats
+            if NEWEST not in settings:
+                raise NoNode("it is no sfss node any more")
+        except BaseException:
+            connection.end(Closed("it was not used"))
+            raise
+        return connection
 
     async def close(self) -> None:
         """Wait for what is under way, and close the connection."""
@@ -84,6 +111,7 @@ class _Connection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         # In the order in which they are answered, with the time when each is given up.
         self._waiting: deque[tuple[Exchange, asyncio.Future[Answer], float]] = deque()
+        self._heard_at_s = 0.0
         self.ended = False
 
     @property
@@ -99,28 +127,36 @@ class _Connection(asyncio.Protocol):
             return answer
         if not self._unsent:
             self._loop.call_soon(self._send)
+        now_s = self._loop.time()
+        if not self._waiting:
+            self._heard_at_s = now_s
         exchange.times_sent += 1
         self._unsent.append(exchange.request)
-        self._waiting.append((exchange, answer, self._loop.time() + self._timeout_s))
+        self._waiting.append((exchange, answer, now_s + self._timeout_s))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._check_age)
         return answer
-
-    def _check_age(self) -> None:
-        """End if the oldest request has waited for too long: one timer for all of them."""
-        self._timer = None
-        if not self._waiting:
-            return
-        deadline_s = self._waiting[0][2]
-        if deadline_s <= self._loop.time():
-            self.end(TimeoutError(f"no answer within {self._timeout_s:g} s"))
-        else:
-            self._timer = self._loop.call_at(deadline_s, self._check_age)
 
     def _send(self) -> None:
         if self._unsent and not self.ended:
             self._transport.writelines(self._unsent)
         self._unsent = []
+
+    def _check_age(self) -> None:
+        """Give up what has waited for too long: one timer for all, which waits for the oldest."""
+        self._timer = None
+        now_s = self._loop.time()
+        late = TimeoutError(f"no answer within {self._timeout_s:g} s")
+        if self._waiting and now_s - self._heard_at_s >= self._timeout_s:
+            self.end(late)
+            return
+        # The node goes on, only not as fast as it should: the others have time left.
+        for _, answer, deadline_s in self._waiting:
+            if deadline_s > now_s:
+                self._timer = self._loop.call_at(deadline_s, self._check_age)
+                return
+            if not answer.done():
+                answer.set_exception(late)
 
     async def finish(self) -> None:
         """Wait for what is under way, and end."""
@@ -135,6 +171,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Give out the answers that have come."""
         parser, waiting = self._parser, self._waiting
+        self._heard_at_s = self._loop.time()
         parser.feed(data)
         try:
             while waiting:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from sfss.agreement import rank
 from sfss.errors import Corrupt, Unreachable
 from sfss.items import unique_of
 from sfss.record import Head, Record, decode, decode_head, encode
@@ -25,6 +26,22 @@ class DictStore:
         """Keep ``record`` under ``key`` unless ``guard`` forbids it."""
         self._ask(guard, key)
         self._open()[key] = encode(record)
+
+    async def set_newest(self, key: bytes, record: Record) -> Head | None:
+        """Keep ``record`` unless the header of what is there is newer: return the head of that, or
+        raise ``Corrupt`` if it is damaged, as ``sfss node`` does.
+        """
+        value = self._open().get(key)
+        if value is not None and self._is_newer(key, value, record.head):
+            return decode(value, self.address, key).head
+        self.values[key] = encode(record)
+        return None
+
+    def _is_newer(self, key: bytes, value: bytes, head: Head) -> bool:
+        try:
+            return rank(decode_head(value, self.address, key)) > rank(head)
+        except Corrupt:
+            return False
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key`` unless ``guard`` forbids it; return whether it was there."""
@@ -64,6 +81,6 @@ class DictStore:
     def _head(self, key: bytes) -> Head | None:
         value = self._open().get(key)
         try:
-            return None if value is None else decode_head(value, self.address, key)
+            return None if value is None else decode(value, self.address, key).head
         except Corrupt:
             return None

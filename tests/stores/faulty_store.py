@@ -6,8 +6,9 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
+from sfss.agreement import rank
 from sfss.errors import Corrupt, StoreFull, Unreachable
-from sfss.record import Record
+from sfss.record import Head, Record
 from sfss.stores.base import Entry, Guard
 from tests.stores.dict_store import DictStore
 
@@ -80,6 +81,21 @@ class FaultyStore:
         guard = await self._guarded(key, guard)
         await self._do("set", key, lambda: self.inner.set(key, record, guard))
 
+    async def set_newest(self, key: bytes, record: Record) -> Head | None:
+        """See ``NewestStore``; to a plan it is a ``set``."""
+        if self.two_steps:
+            return await self._set_newest_in_two_steps(key, record)
+        newer = await self._do("set", key, lambda: self.inner.set_newest(key, record))
+        assert newer is None or isinstance(newer, Head)
+        return newer
+
+    async def _set_newest_in_two_steps(self, key: bytes, record: Record) -> Head | None:
+        found = await self._seen(key)
+        if found is not None and rank(found) > rank(record.head):
+            return found
+        await self._do("set", key, lambda: self.inner.set(key, record))
+        return None
+
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """See ``Store.delete``."""
         guard = await self._guarded(key, guard)
@@ -122,12 +138,16 @@ class FaultyStore:
         """Return the guard that is left to be called together with the change."""
         if guard is None or not self.two_steps:
             return guard
-        try:
-            record = await self._do("get", key, lambda: self.inner.get(key), applied=False)
-        except Corrupt:
-            record = None
-        guard(record and record.head)
+        guard(await self._seen(key))
         return None
+
+    async def _seen(self, key: bytes) -> Head | None:
+        try:
+            found = await self._do("get", key, lambda: self.inner.get(key), applied=False)
+        except Corrupt:
+            return None
+        assert found is None or isinstance(found, Record)
+        return found and found.head
 
     async def _do(
         self,

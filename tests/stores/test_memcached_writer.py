@@ -9,15 +9,17 @@ import pytest
 
 from sfss.agreement import tombstone
 from sfss.config import MemcachedSettings
-from sfss.errors import Unreachable
+from sfss.errors import Corrupt, Unreachable
 from sfss.memtext import SET, VERSION, VERSION_COMMAND, set_command
 from sfss.record import Record, encode, new_record
 from sfss.stores.memcached import MemcachedStore
 from sfss.stores.memcached_pool import Closed, Exchange
-from sfss.stores.memcached_writer import REQUEST_LIMIT, UNDER_WAY_LIMIT, Writer
+from sfss.stores.memcached_writer import SMALL, Writers
 from tests.servers import Server, node, running
+from tests.servers import memcached as memcached_with
 from tests.stores.scripted import CLOSE, ScriptedServer, until
 from tests.stores.test_memcached import PATIENT, plain, plain_set, store_on
+from tests.test_node import flip, plant
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
@@ -42,7 +44,7 @@ async def test_many_at_once_share_a_connection(node: Server) -> None:
     async with store_on(node.address) as store:
         await store.set(b"first", version(1))
         writes = [store.set(b"k%d" % number, version(number)) for number in range(200)]
-        assert store._writer._connection is not None
+        assert store._writers._small._connection is not None
         await asyncio.gather(*writes)
         for number in range(200):
             assert await store.get(b"k%d" % number) == version(number)
@@ -73,8 +75,8 @@ async def test_many_are_read_at_once(node: Server) -> None:
 async def test_a_large_one_and_one_too_many_go_another_way(node: Server) -> None:
     async with store_on(node.address) as store:
         await store.set(b"first", version(1))
-        large = new_record(bytes(2 * REQUEST_LIMIT), 1)
-        many = UNDER_WAY_LIMIT + 50
+        large = new_record(bytes(2 * SMALL), 1)
+        many = 600
         writes = [store.set(b"k%d" % number, version(number)) for number in range(many)]
         await asyncio.gather(store.set(b"large", large), *writes)
         assert await store.get(b"large") == large
@@ -106,8 +108,12 @@ async def test_what_is_newer_stays(kind: str, request: pytest.FixtureRequest) ->
         assert await store.get(b"plain") == version(1)
 
 
-async def test_two_gateways_that_write_the_same_leave_the_newest(node: Server) -> None:
-    async with store_on(node.address) as one, store_on(node.address) as other:
+@pytest.mark.parametrize("kind", ["node", "memcached"])
+async def test_two_gateways_that_write_the_same_leave_the_newest(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    server: Server = request.getfixturevalue(kind)
+    async with store_on(server.address) as one, store_on(server.address) as other:
         writes = []
         for number in range(1, 40):
             order = (one, other) if number % 2 else (other, one)
@@ -119,6 +125,37 @@ async def test_two_gateways_that_write_the_same_leave_the_newest(node: Server) -
         await asyncio.gather(*reversed(writes))
         for key in range(5):
             assert await one.get(b"k%d" % key) == version(40 * 39 + 1)
+
+
+async def test_another_server_in_its_place_is_not_sent_our_command(
+    node: Server, tmp_path: Path
+) -> None:
+    # As a body, what would empty a server that takes it for commands.
+    harmful = new_record(b"x\r\nflush_all\r\n", 5)
+    async with store_on(node.address) as store:
+        await store.set_newest(b"first", harmful)
+        node.kill()
+        with running(memcached_with(tmp_path, port=node.port)) as other:
+            await plain_set(other, b"kept", 0, b"x")
+            outcomes = await asyncio.gather(
+                *(store.set_newest(b"k%d" % number, harmful) for number in range(20)),
+                store.set_newest(b"large", new_record(bytes(2 * SMALL), 5)),
+                return_exceptions=True,
+            )
+            assert {type(outcome) for outcome in outcomes} <= {type(None), Unreachable}
+            assert await store.set_newest(b"k", harmful) is None
+            assert (await plain(other, b"get kept\r\n", b"END")).startswith(b"VALUE kept 0 1")
+            assert b"cmd_flush 0" in await plain(other, b"stats\r\n", b"END")
+
+
+async def test_what_is_newer_and_damaged_is_no_answer(node: Server) -> None:
+    async with store_on(node.address) as store:
+        await store.set_newest(b"k", version(9))
+        plant(node, b"k", flip(-1))
+        with pytest.raises(Corrupt):
+            await store.set_newest(b"k", version(5))
+        assert await store.set_newest(b"k", version(10)) is None
+        assert await store.get(b"k") == version(10)
 
 
 async def test_newest_takes_records_only(node: Server) -> None:
@@ -139,7 +176,7 @@ async def test_a_node_that_dies_and_comes_back(node: Server) -> None:
             asyncio.ensure_future(store.set_newest(b"k%d" % number, version(number)))
             for number in range(50)
         ]
-        await until(lambda: store._writer._connection.under_way == 50, "all are sent")  # type: ignore[union-attr]
+        await until(lambda: store._writers._small._connection.under_way == 50, "all are sent")  # type: ignore[union-attr]
         node.kill()
         for outcome in await asyncio.gather(*writes, return_exceptions=True):
             assert isinstance(outcome, Unreachable)
@@ -152,7 +189,7 @@ async def test_a_node_that_dies_and_comes_back(node: Server) -> None:
 async def test_a_node_that_stands_still_and_goes_on(node: Server) -> None:
     async with store_on(node.address, BRISK) as store:
         await store.set(b"first", version(1))
-        held = store._writer._connection
+        held = store._writers._small._connection
         node.pause()
         with pytest.raises(Unreachable, match="no answer within"):
             await store.set_newest(b"k", version(1))
@@ -185,7 +222,6 @@ async def test_one_that_is_given_up_harms_no_other(node: Server) -> None:
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [
-        ([STORED * 3], "more than"),
         ([b"nonsense\r\n"], "unknown line"),
         ([b"ERROR\r\n"], "ERROR"),
         ([b"DELETED\r\n"], "does not answer"),
@@ -197,20 +233,20 @@ async def test_an_answer_out_of_step_ends_the_connection(
 ) -> None:
     settings = MemcachedSettings(timeout_s=30.0)
     async with (
-        ScriptedServer([SETTINGS], answers) as server,
+        ScriptedServer([SETTINGS], [SETTINGS, *answers]) as server,
         store_on(server.address, settings) as store,
     ):
         writes = [store.set(key, version(1)) for key in (b"a", b"b")]
         outcomes = await asyncio.gather(*writes, return_exceptions=True)
-        connection = store._writer._connection
+        connection = store._writers._small._connection
         assert connection is not None
         await until(lambda: connection.ended, "it is thrown away")
-        assert "more than" in reason or any(reason in str(each) for each in outcomes)
+        assert any(reason in str(each) for each in outcomes)
 
 
 async def test_what_ends_is_told_to_all_and_nothing_is_sent_after_the_end() -> None:
-    async with ScriptedServer([CLOSE]) as server:
-        writer = Writer("127.0.0.1", server.port, 30.0)
+    async with ScriptedServer([SETTINGS, CLOSE]) as server:
+        writer = Writers("127.0.0.1", server.port, 30.0)
         exchanges = [Exchange(set_command(b"k", 0, b"x"), SET) for _ in range(3)]
         outcomes = await asyncio.gather(
             *(writer.run(exchange) for exchange in exchanges), return_exceptions=True
@@ -229,3 +265,14 @@ async def test_a_store_that_is_closed_finishes_what_was_begun(node: Server) -> N
     await asyncio.sleep(0)
     await store.close()
     assert await asyncio.gather(*writes) == [None] * 20
+
+
+async def test_one_answer_too_many_ends_the_connection() -> None:
+    async with ScriptedServer([SETTINGS, STORED * 3]) as server:
+        writers = Writers("127.0.0.1", server.port, 30.0)
+        exchanges = [Exchange(set_command(b"k", 0, b"x"), SET) for _ in range(2)]
+        await asyncio.gather(*(writers.run(exchange) for exchange in exchanges))
+        connection = writers._small._connection
+        assert connection is not None
+        await until(lambda: connection.ended, "it is thrown away")
+        await writers.close()
