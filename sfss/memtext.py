@@ -2,9 +2,9 @@
 cut a stream into replies and put those together to answers.
 
 Built are commands that every server of the family understands alike (``get``, ``set`` with exptime
-0, ``delete``, ``stats``, ``version``), and some for those that say that they know them. The parser takes the grammar exactly: what it does
-not know is an error, never a guess, because a connection that is out of step hands one file's bytes
-to the reader of another.
+0, ``delete``, ``stats``, ``version``), and some for those that say that they know them. The parser
+takes the grammar exactly: what it does not know is an error, never a guess, because a connection
+that is out of step hands one file's bytes to the reader of another.
 
 Source: https://github.com/memcached/memcached/blob/master/doc/protocol.txt
 """

@@ -3,8 +3,9 @@
 Works alike on memcached, twemproxy, Beansdb, gobeansdb and Beanseye, because it sends only what all
 of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``. Listings
 ask for more; and for copies, where the newest has to win, memcached is sent ``gets``, ``cas`` and
-``add``, and ``sfss node`` a command of its own, once they have said that they know it. A key and a size are checked before a byte is sent: over its limits,
-memcached drops the old value and the Beansdb family runs the body as commands.
+``add``, and ``sfss node`` a command of its own, once they have said that they know it. A key and a
+size are checked before a byte is sent: over its limits, memcached drops the old value and the
+Beansdb family runs the body as commands.
 
 An item is a record (flags ``RECORD_FLAGS``) or, with any other flags, the plain body that some
 other client stored.
