@@ -20,6 +20,11 @@ def at_least(low: float) -> Check:
     return Check(f"a number from {low:g}", lambda value: low <= value < inf)
 
 
+def in_range(low: float, high: float) -> Check:
+    """A number from ``low`` to ``high``, both included, fractions too."""
+    return Check(f"a number from {low:g} to {high:g}", lambda value: low <= value <= high)
+
+
 def between(low: int, high: int) -> Check:
     """A number from ``low`` to ``high``, both included."""
     return Check(f"a number from {low} to {high}", lambda value: low <= value <= high)
@@ -30,7 +35,7 @@ def one_of(*words: str) -> Check:
     return Check("one of " + ", ".join(f'"{word}"' for word in words), lambda value: value in words)
 
 
-_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
 def _is_address(text: str) -> bool:
@@ -38,10 +43,15 @@ def _is_address(text: str) -> bool:
     return match is not None and 0 < int(match[2]) < 65_536
 
 
-ADDRESSES: Final = Check(
-    'a list of different "host:port"',
-    lambda value: all(map(_is_address, value)) and len(set(value)) == len(value),
-)
+def _are_addresses(values: Sequence[str]) -> bool:
+    """Tell whether all are addresses, and no two of them mean the same."""
+    if not all(map(_is_address, values)):
+        return False
+    parts = (value.rpartition(":") for value in values)
+    return len({(host.lower(), int(port)) for host, _, port in parts}) == len(values)
+
+
+ADDRESSES: Final = Check('a list of different "host:port"', _are_addresses)
 _SHARD: Final = re.compile(r"([A-Za-z0-9_.-]+)(?: +x([1-9]\d{0,3}))?((?: +[^ ]+)+)")
 
 
@@ -49,11 +59,7 @@ def _are_shards(values: Sequence[str]) -> bool:
     found = [_SHARD.fullmatch(value) for value in values]
     names = [match[1] for match in found if match is not None]
     stores = [store for match in found if match is not None for store in match[3].split()]
-    return (
-        len(set(names)) == len(values)
-        and all(map(_is_address, stores))
-        and len(set(stores)) == len(stores)
-    )
+    return len(set(names)) == len(values) and _are_addresses(stores)
 
 
 SHARDS: Final = Check(

@@ -21,6 +21,7 @@ from sfss.checks import (
     Check,
     at_least,
     between,
+    in_range,
     one_of,
     read_shard,
 )
@@ -163,7 +164,9 @@ class ReplicatedSettings:
         2.0, "seconds that a store which failed is left alone", at_least(0.1)
     )
     tombstone_days: float = setting(
-        10.0, "days that a deletion is remembered; no store may be away for longer", at_least(0.01)
+        10.0,
+        "days that a deletion is remembered; no store may be away for longer",
+        in_range(0.01, 36_500),
     )
     owed_folder: str = setting(
         "var/owed", "folder of the writes that stores still have to get, made if missing", NOT_EMPTY
@@ -282,6 +285,9 @@ def _check_replicated(settings: Settings, source: str) -> None:
         if getattr(replicated, unused):
             wanted = f"{placed} reads replicated.{name}"
             raise SettingError(source, f"replicated.{unused}", "is not used", wanted)
+    if replicated.placement == "ketama" and replicated.copies > len(replicated.stores):
+        found = f"is {replicated.copies}, and there are {len(replicated.stores)} stores"
+        raise SettingError(source, "replicated.copies", found, "no store holds two copies")
     copies = least_copies(replicated)
     for name in ("write_quorum", "read_quorum"):
         if getattr(replicated, name) > copies:

@@ -21,9 +21,10 @@ list of debts:
 After a change of the stores the primaries of a key are others, and ``former`` names those it had
 before. What the primaries have counts; only where they prove that they have nothing, or nothing
 that is sound, the former places are asked, by the same rules, and what is found there is brought to
-the primaries. So "nothing" is said only when both have said it. A newer version in the primaries wins over what was
-left behind, tombstones included; those are kept until nothing is left behind. All workers have to
-know of a change at the same time, and to forget ``former`` only when a check finds nothing to do.
+the primaries. So "nothing" is said only when both have said it. A newer version in the primaries
+wins over what was left behind, tombstones included; those are kept until nothing is left behind.
+All workers have to know of a change at the same time, and to forget ``former`` only when a check
+finds nothing to do.
 
 A write keeps the newer of what is there and what it brings, in one step on ``sfss node`` and on
 memcached. Beansdb compares and writes in two: writers of one key in the same process take turns

@@ -185,7 +185,7 @@ class NoStoreReachable(StoreError):
     def __str__(self) -> str:
         reasons = ", ".join(f"{store} ({reason})" for store, reason in self.failures.items())
         tail = "; the change may or may not have been made" if self.indeterminate else ""
-        return f"no store could be reached: {reasons}{tail}"
+        return f"no store that could tell was reached: {reasons}{tail}"
 
 
 @dataclass(eq=False)

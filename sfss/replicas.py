@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +36,7 @@ class Replicas:
     still have to get; and the engine over all that. ``copies.close`` closes everything.
     """
 
-    stores: dict[str, Store]
+    stores: Mapping[str, MemcachedStore]
     primaries: Callable[[bytes], Sequence[str]]
     former: Callable[[bytes], Sequence[str]]
     owed: Owed
@@ -111,8 +111,9 @@ def make_replicas(settings: Settings, owed_store: Store, heals_at_once: int = 4)
     options = settings.replicated
     now, former = _placement(options), _former(options)
     roster = _roster(options)
-    stores: dict[str, Store] = {
-        address: MemcachedStore(address, settings.memcached) for address in _addresses(options)
+    stores = {
+        address: MemcachedStore(address, settings.memcached, options.head_timeout_ms / 1000)
+        for address in _addresses(options)
     }
     owed = Owed(owed_store, options.owed_limit)
     copies = Copies(

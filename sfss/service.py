@@ -155,9 +155,25 @@ def check(settings: Settings, former: Settings | None = None) -> None:
     """
     folder = _folder(settings)
     if folder is not None:
-        check_folder(folder, make=former is None or _folder(former) != folder)
-    if settings.cluster.kind == "replicated":
-        claim_folder(settings.replicated)
+        is_new = former is None or _folder(former) != folder
+        if settings.cluster.kind == "replicated":
+            _check_owed_folder(folder, settings, former)
+            claim_folder(settings.replicated)
+        else:
+            check_folder(folder, make=is_new)
+
+
+def _check_owed_folder(folder: Path, settings: Settings, former: Settings | None) -> None:
+    key = "replicated.owed_folder"
+    same_kind = former is not None and former.cluster.kind == "replicated"
+    if same_kind and former is not None and _folder(former) != folder:
+        # With an empty list, stores would be believed that have missed something.
+        found, wanted = f"is {str(folder)!r}", f"{str(_folder(former))!r} stays until a restart"
+        raise SettingError("settings", key, found, wanted)
+    try:
+        check_folder(folder, make=not same_kind)
+    except SettingError as error:
+        raise SettingError(error.source, key, error.found, error.allowed) from error
 
 
 async def application(counters: Counters, board: Board) -> Runner:

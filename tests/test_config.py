@@ -1,5 +1,6 @@
 """Settings: what is taken from where, what is refused in which words, that samples are true."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -90,6 +91,11 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         (REPLICATED + "placement = 'jump'", ["replicated.shards", "is empty", "jump"]),
         (REPLICATED + "shards = ['one a:1']", ["replicated.shards", "is not used", "ketama"]),
         (REPLICATED + "former_shards = ['one a:1']", ["replicated.former_shards", "is not used"]),
+        (REPLICATED + "copies = 5", ["replicated.copies", "is 5", "there are 4 stores"]),
+        (REPLICATED + "tombstone_days = 1e300", ["replicated.tombstone_days", "36500"]),
+        ("[memcached]\nservers = ['a:1', 'A:01']", ["memcached.servers", "different"]),
+        ("[memcached]\nservers = ['a:\u0661']", ["memcached.servers", '"host:port"']),
+        (SHARDS.format("'one a:1', 'two A:1'"), ["replicated.shards", "stores different"]),
         (REPLICATED + "write_quorum = 4", ["replicated.write_quorum", "is 4", "at most 3"]),
         (REPLICATED + "copies = 2\nread_quorum = 3", ["replicated.read_quorum", "at most 2"]),
         (REPLICATED + "[memcached]\nraw = true", ["memcached.raw", "is true"]),
@@ -148,7 +154,9 @@ def test_the_table_in_the_docs_is_generated_from_the_declarations() -> None:
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.toml")), ids=lambda file: file.name)
 def test_every_page_of_conf_is_accepted(file: Path) -> None:
-    load(file.read_text(), file.name)
+    text = file.read_text()
+    for name in re.findall(r"^\[clusters\.(\w+)\.", text, re.MULTILINE) or [""]:
+        load(text, file.name, cluster=name)
 
 
 def test_every_section_has_only_declared_settings() -> None:

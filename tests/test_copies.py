@@ -18,12 +18,12 @@ from sfss.errors import (
     StoreFull,
     Unreachable,
 )
-from sfss.owed import Owed, place
+from sfss.owed import Owed
 from sfss.record import Head, Kind, encode, new_record, raw_record
 from sfss.stores.base import Use
 from tests.copies_bench import KEY, Bench, TestClock, body_of, cancel_after, others_than_this
 from tests.stores.dict_store import DictStore
-from tests.stores.faulty_store import Fault, always, at
+from tests.stores.faulty_store import Fault, always, at, healthy
 from tests.virtual_time import in_virtual_time
 
 CANCEL_STEPS = 40
@@ -88,11 +88,76 @@ async def test_what_one_store_misses_it_is_owed_before_the_answer(fault: Fault) 
 @in_virtual_time
 async def test_a_store_that_is_a_little_late_is_waited_for() -> None:
     bench = Bench()
-    bench.stores["c"].late_s = 0.1
+    bench.stores["c"].late_s = 0.04
     bench.down("c", fault=Fault.LATE)
     await bench.put(b"body")
     assert bench.has() == bench.same(b"body")
     assert await bench.debts() == {}
+
+
+@in_virtual_time
+async def test_who_comes_last_is_waited_for_from_when_the_quorum_is_there() -> None:
+    bench = Bench()
+    for name, late_s in (("b", 0.15), ("c", 0.19)):
+        bench.stores[name].late_s = late_s
+        bench.down(name, fault=Fault.LATE)
+    await bench.put(b"body")
+    assert now_s() == pytest.approx(0.19)
+    assert bench.has() == bench.same(b"body")
+    assert await bench.debts() == {}
+
+
+@in_virtual_time
+async def test_a_write_that_has_its_quorum_waits_little_for_a_store_that_hangs() -> None:
+    bench = Bench()
+    bench.down("c", fault=Fault.HANG)
+    await bench.put(b"body")
+    assert now_s() == pytest.approx(bench.settings.straggler_ms / 1000)
+    assert set(await bench.debts()) == {"c"}
+    await bench.gateway.finish()
+
+
+@in_virtual_time
+async def test_a_store_that_rests_is_not_asked_because_the_others_are_a_little_late() -> None:
+    bench = Bench()
+    bench.down("c")
+    await bench.put(b"old")
+    for name in "ab":
+        bench.stores[name].late_s = 0.1
+        bench.down(name, fault=Fault.LATE)
+    bench.asked()
+    await bench.put(b"new")
+    assert {name for name, _ in bench.asked()} == {"a", "b"}
+
+
+@in_virtual_time
+async def test_a_store_that_rests_is_asked_where_another_hangs() -> None:
+    bench = Bench()
+    bench.down("c")
+    await bench.put(b"old")
+    bench.stores["c"].plan = healthy
+    bench.down("b", fault=Fault.HANG)
+    await bench.put(b"new")
+    assert now_s() < bench.stores["b"].timeout_s
+    assert bench.has() == {"a": b"new", "b": b"old", "c": b"new"}
+    await bench.gateway.finish()
+
+
+@in_virtual_time
+async def test_a_store_whose_copy_is_damaged_and_newer_has_not_kept_a_write() -> None:
+    bench = Bench()
+    await bench.put(b"old")
+    await bench.stores["a"].inner.set(KEY, new_record(b"ahead", bench.clock.now + 9))
+    bench.stores["a"].damage(KEY)
+    head = await bench.put(b"new")
+    assert await bench.debts() == {"a": head.version}
+    bench.down("c")
+    with pytest.raises(QuorumFailed) as caught:
+        await bench.put(b"newer")
+    assert (caught.value.got, set(caught.value.failures)) == (1, {"a", "c"})
+    await bench.up()
+    await bench.pay()
+    assert bench.has() == bench.same(b"newer")
 
 
 @in_virtual_time
@@ -309,7 +374,7 @@ async def test_a_store_that_breaks_its_contract_counts_as_failed() -> None:
     async def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    bench.stores["c"].set = broken  # type: ignore[method-assign, assignment]
+    bench.stores["c"].set_newest = broken  # type: ignore[method-assign, assignment]
     await bench.put(b"body")
     assert set(await bench.debts()) == {"c"}
 
@@ -714,7 +779,7 @@ async def test_the_hot_path_is_open_while_nothing_is_owed() -> None:
     bench.down("c")
     await copies.put(KEY, bench.record(b"body"))
     assert copies.first(KEY) is None
-    (debt,) = await copies.missing()
+    (debt,) = await owed.all()
     assert await owed.settle(debt)
     await copies.get(KEY)
     assert copies.first(KEY) == "a"
@@ -794,15 +859,11 @@ async def test_statistics_of_every_store() -> None:
 
 
 @in_virtual_time
-async def test_what_is_missing_is_listed_for_people() -> None:
+async def test_what_is_owed_is_counted() -> None:
     bench = Bench()
     bench.down("b")
-    head = await bench.put(b"body")
+    await bench.put(b"body")
     await bench.gateway.delete(b"another")
-    first, second = await bench.gateway.missing()
-    assert {first.key, second.key} == {KEY, b"another"}
-    assert head.version in (first.version, second.version)
-    assert await bench.gateway.missing(place(first)) == [second]
     assert await bench.gateway.owed() == 2
 
 

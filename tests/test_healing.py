@@ -3,17 +3,23 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
+import lmdb
 import pytest
 
 from sfss.agreement import CopiesSettings, Debt
 from sfss.agreement import Fault as Wrong
-from sfss.errors import QuorumFailed, StoreFull
+from sfss.config import MemcachedSettings
+from sfss.copies import Copies
+from sfss.errors import Corrupt, QuorumFailed, StoreFull
 from sfss.healing import HEALS_WAITING, Healed, Paid, next_delay_s
 from sfss.owed import Owed
-from sfss.record import encode, new_record
+from sfss.record import RECORD_FLAGS, encode, new_record
+from sfss.stores.memcached import MemcachedStore
 from tests.copies_bench import DAY, KEY, Bench, others_than_this
+from tests.servers import Server, memcached, node, node_folder, running
 from tests.stores.dict_store import DictStore
 from tests.stores.faulty_store import Fault, FaultyStore, always, at
 from tests.virtual_time import in_virtual_time
@@ -84,15 +90,92 @@ async def test_where_all_is_damaged_nothing_can_be_done() -> None:
 
 
 @in_virtual_time
-async def test_a_damaged_copy_that_is_newer_than_every_sound_one_does_not_stay() -> None:
+async def test_a_damaged_copy_that_is_newer_than_every_sound_one_does_not_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    head = await bench.put(b"body")
+    await damage_newer(bench, "a")
+    assert await heal(bench) == Healed(head, ["a"])
+    assert bench.has() == bench.same(b"body")
+    assert bench.gateway.counts["mended"] == 1
+    assert "store a: the newest copy of b'k' was damaged, and is lost" in caplog.text
+    assert (await heal(bench)).is_settled
+
+
+async def damage_newer(bench: Bench, *names: str) -> None:
+    """Have stores damage something newer."""
+    record = bench.record(b"newer")
+    for name in names:
+        await bench.stores[name].inner.set(KEY, record)
+        bench.stores[name].damage(KEY)
+
+
+@in_virtual_time
+async def test_of_damaged_copies_that_are_newer_none_stays() -> None:
+    bench = Bench()
+    head = await bench.put(b"body")
+    await damage_newer(bench, "a", "b")
+    healed = await heal(bench)
+    assert (healed.newest, sorted(healed.mended), healed.failures) == (head, ["a", "b"], {})
+    assert bench.has() == bench.same(b"body")
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSE, Fault.LOSE_ANSWER])
+@in_virtual_time
+async def test_a_damaged_copy_that_is_newer_and_stays_is_not_mended(fault: Fault) -> None:
     bench = Bench()
     await bench.put(b"body")
-    store = bench.stores["a"]
-    await store.inner.set(KEY, bench.record(b"newer"))
-    store.damage(KEY)
-    for _ in range(2):
-        await heal(bench)
+    await damage_newer(bench, "a")
+    bench.stores["a"].plan = at("delete", fault)
+    healed = await heal(bench)
+    assert (healed.mended, list(healed.failures)) == ([], ["a"])
+    assert bench.gateway.counts["mended"] == 0
+    await bench.up()
+    await heal(bench)
     assert bench.has() == bench.same(b"body")
+
+
+@in_virtual_time
+async def test_a_damaged_copy_that_is_newer_stays_where_something_newer_has_come_meanwhile() -> (
+    None
+):
+    bench = Bench()
+    await bench.put(b"body")
+    await damage_newer(bench, "a")
+    newest = encode(bench.record(b"newest"))
+
+    def come_between(operation: str, _: bytes) -> None:
+        if operation == "set":
+            bench.stores["b"].inner.values[KEY] = newest
+
+    bench.stores["a"].plan = come_between
+    healed = await heal(bench)
+    assert (healed.mended, list(healed.failures)) == ([], ["a"])
+    assert ("a", "delete") not in bench.asked()
+    await heal(bench)
+    assert bench.has() == bench.same(b"newest")
+
+
+@in_virtual_time
+async def test_what_comes_before_a_damaged_copy_is_dropped_is_neither_dropped_nor_replaced() -> (
+    None
+):
+    bench = Bench()
+    await bench.put(b"body")
+    await damage_newer(bench, "a")
+    newest = encode(bench.record(b"newest"))
+
+    def come_between(operation: str, _: bytes) -> None:
+        if operation == "delete":
+            bench.stores["a"].inner.values[KEY] = newest
+
+    bench.stores["a"].plan = come_between
+    healed = await heal(bench)
+    assert (healed.mended, list(healed.failures)) == ([], ["a"])
+    assert bench.has()["a"] == b"newest"
+    await heal(bench)
+    assert bench.has() == bench.same(b"newest")
 
 
 @in_virtual_time
@@ -671,3 +754,73 @@ async def test_a_store_that_hangs_does_not_hold_up_heals_for_long() -> None:
     await bench.gateway.finish()
     assert asyncio.get_running_loop().time() < 5
     assert len(bench.stores["a"].inner.values) == 50
+
+
+# Real servers.
+
+
+async def client_set(server: Server, key: bytes, value: bytes) -> None:
+    """Have a client of the server store whatever it likes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"set %b %d 0 %d\r\n%b\r\n" % (key, RECORD_FLAGS, len(value), value))
+    assert await asyncio.wait_for(reader.readline(), 10) == b"STORED\r\n"
+    writer.close()
+
+
+async def plant(server: Server, key: bytes, value: bytes) -> None:
+    """Put damaged bytes under ``key`` behind the back of the node, from this process."""
+    with (
+        lmdb.open(str(node_folder(server)), lib_version=0) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.put(key, value)
+
+
+@pytest.mark.parametrize(
+    ("make", "damage"), [(node, plant), (memcached, client_set)], ids=["node", "memcached"]
+)
+@pytest.mark.parametrize("position", [-1, 9], ids=["body", "header"])
+async def test_a_damaged_copy_that_is_newer_does_not_stay_on_a_real_server(
+    make: Callable[[Path], Server],
+    damage: Callable[[Server, bytes, bytes], Awaitable[None]],
+    position: int,
+    tmp_path: Path,
+) -> None:
+    bench = Bench()
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(running(make(tmp_path))) for _ in range(3)]
+        stores = {
+            each.address: MemcachedStore(each.address, MemcachedSettings()) for each in servers
+        }
+        places = list(stores)
+        copies = Copies(stores, lambda _: places, bench.owed, bench.clock, CopiesSettings())
+        head = await copies.put(KEY, bench.record(b"body"))
+        newer = bytearray(encode(bench.record(b"newer")))
+        newer[position] ^= 1
+        await damage(servers[0], KEY, bytes(newer))
+        healed = await copies.healing.heal(KEY)
+        assert (healed.newest, list(healed.mended), healed.failures) == (head, places[:1], {})
+        for store in stores.values():
+            record = await store.get(KEY)
+            assert record is not None and record.head == head
+        assert (await copies.healing.heal(KEY)).is_settled
+        await copies.close()
+
+
+async def test_a_damaged_copy_that_is_newer_stays_while_a_node_is_down(tmp_path: Path) -> None:
+    bench = Bench()
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(running(node(tmp_path))) for _ in range(3)]
+        stores = {
+            each.address: MemcachedStore(each.address, MemcachedSettings()) for each in servers
+        }
+        copies = Copies(stores, lambda _: list(stores), bench.owed, bench.clock, CopiesSettings())
+        await copies.put(KEY, bench.record(b"body"))
+        newer = encode(bench.record(b"newer"))
+        await plant(servers[0], KEY, newer[:-1] + b"?")
+        servers[2].kill()
+        healed = await copies.healing.heal(KEY)
+        assert (list(healed.mended), len(healed.failures)) == ([], 2)
+        with pytest.raises(Corrupt):
+            await stores[servers[0].address].get(KEY)
+        await copies.close()

@@ -237,6 +237,59 @@ async def test_a_damaged_former_copy_is_not_served() -> None:
     assert await bench.get() is None
 
 
+def damage_primaries(bench: Bench) -> None:
+    """Have a damaged record where the file belongs; what is sound is where it was."""
+    for name in bench.names:
+        bench.stores[name].inner.values[KEY] = encode(bench.record(b"damaged"))
+        bench.stores[name].damage(KEY)
+
+
+@in_virtual_time
+async def test_a_sound_former_copy_is_read_where_all_primaries_are_damaged() -> None:
+    bench = await moving()
+    bench.names = ("d", "e")
+    damage_primaries(bench)
+    assert await bench.get() == b"body"
+    await bench.gateway.finish()
+    assert bench.has() == bench.same(b"body")
+
+
+@in_virtual_time
+async def test_a_guard_hears_of_a_sound_former_copy_where_all_primaries_are_damaged() -> None:
+    bench = await moving(b"old")
+    bench.names = ("d", "e")
+    damage_primaries(bench)
+    heard: list[Head | None] = []
+    await bench.put(b"new", heard.append)
+    assert heard[0] is not None and heard[0].size == 3
+    assert await bench.get() == b"new"
+
+
+@in_virtual_time
+async def test_a_former_tombstone_says_nothing_where_all_primaries_are_damaged() -> None:
+    bench = Bench(others=("d", "e"))
+    await bench.put(b"body")
+    await bench.gateway.delete(KEY)
+    changed(bench, "d", "e")
+    damage_primaries(bench)
+    assert await bench.get() is None
+    assert await bench.gateway.delete(KEY) is False
+
+
+@in_virtual_time
+async def test_what_is_damaged_is_said_to_be_only_when_the_former_places_have_nothing() -> None:
+    bench = changed(Bench(others=("d", "e")), "d", "e")
+    damage_primaries(bench)
+    with pytest.raises(Corrupt):
+        await bench.get()
+    bench.down("a", "b")
+    with pytest.raises(NoStoreReachable):
+        await bench.get()
+    await bench.up()
+    assert await bench.gateway.delete(KEY) is True
+    assert await bench.get() is None
+
+
 # Deletes.
 
 
@@ -377,7 +430,7 @@ async def test_a_store_that_says_it_was_written_and_was_not_is_found_out() -> No
     async def forget(*_: object) -> None:
         """Keep nothing."""
 
-    bench.stores["e"].set = forget  # type: ignore[method-assign, assignment]
+    bench.stores["e"].set_newest = forget  # type: ignore[method-assign, assignment]
     moved = await bench.gateway.healing.move(KEY, "a")
     assert moved == Moved(False, "store e: it has not got the file")
     bench.stores["e"].plan = at("get", Fault.REFUSE)

@@ -205,6 +205,7 @@ def test_what_a_store_that_is_gone_was_owed_is_forgotten(replicated: Replicated)
     assert replicated.owed() == len(PATHS)
     gateway.stop()
     gateway.environ["SFSS_REPLICATED_STORES"] = ",".join(each.address for each in nodes[:2])
+    gateway.environ["SFSS_REPLICATED_COPIES"] = "2"
     gateway.start()
     replicated.paid()
     for path in PATHS:
@@ -213,7 +214,7 @@ def test_what_a_store_that_is_gone_was_owed_is_forgotten(replicated: Replicated)
 
 def test_two_clusters_do_not_share_a_folder(replicated: Replicated, tmp_path: Path) -> None:
     replicated.gateway.stop()
-    others = ["127.0.0.1:1", "127.0.0.1:2"]
+    others = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
     command = [*replicated.gateway.command[:-1], str(free_port())]
     environ = {**replicated.gateway.environ, "SFSS_REPLICATED_STORES": ",".join(others)}
     refused = subprocess.run(

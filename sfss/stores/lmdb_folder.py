@@ -101,7 +101,7 @@ class LmdbFolder:
             if make:
                 make_folder(folder)
             self._open(make)
-        except (OSError, lmdb.Error) as error:
+        except (OSError, ValueError, lmdb.Error) as error:  # ValueError: no name of a file
             raise bad_folder(folder, str(error)) from error
         self._keep_reserve()
 

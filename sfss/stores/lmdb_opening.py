@@ -156,5 +156,8 @@ def _is_store(transaction: "lmdb.Transaction[bytes]", folder: Path) -> bool:
 
 
 def bad_folder(folder: Path, reason: str) -> SettingError:
+    """Return the error for a folder that cannot be opened; which setting names it, the wiring knows
+    better.
+    """
     allowed = "a folder that can be made and written, or one that holds a store, is expected"
     return SettingError("settings", "embedded.folder", f"is {str(folder)!r} ({reason})", allowed)

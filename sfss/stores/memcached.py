@@ -95,16 +95,19 @@ class MemcachedStore:
 
     Of ``settings`` it reads ``timeout_s`` (every operation ends within it), ``connections``,
     ``item_limit`` (0: the server is asked before the first set) and ``raw`` (write plain bodies
-    with flags 0, without digest and version).
+    with flags 0, without digest and version). ``patience_s`` is how long the hot path waits, see
+    ``Pipeline``.
     """
 
-    def __init__(self, address: str, settings: MemcachedSettings) -> None:
+    def __init__(
+        self, address: str, settings: MemcachedSettings, patience_s: float | None = None
+    ) -> None:
         name, _, number = address.rpartition(":")
         host, port = name.strip("[]"), int(number)
         self.address = address
         self._settings = settings
         self._client = Client(host, port, settings.connections)
-        self._pipeline = Pipeline(host, port, settings.timeout_s)
+        self._pipeline = Pipeline(host, port, settings.timeout_s, patience_s)
         self._writers = Writers(host, port, settings.timeout_s)
         self._listings = Listings(address, host, port, settings.timeout_s)
         self._known: _Server | None = None

@@ -38,11 +38,15 @@ _log = logging.getLogger(__name__)
 class Pipeline:
     """Asks the server at ``host``:``port``; see ``ViewableStore`` for ``view``.
 
-    The connection is opened when one is first asked for; until it is there, the answer is False.
+    The connection is opened when one is first asked for; until it is there, the answer is False. It
+    is given up when an answer takes ``patience_s`` (by default a quarter of ``timeout_s``).
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
+    def __init__(
+        self, host: str, port: int, timeout_s: float, patience_s: float | None = None
+    ) -> None:
         self._host, self._port, self._timeout_s = host, port, timeout_s
+        self._patience_s = timeout_s * _PATIENCE if patience_s is None else patience_s
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._retry_at_s = -inf  # on the clock of the event loop
@@ -67,7 +71,7 @@ class Pipeline:
             self._connecting = loop.create_task(self._open())
 
     async def _open(self) -> None:
-        connection = _Connection(self, ceil(self._timeout_s * _PATIENCE / _TICK_S))
+        connection = _Connection(self, ceil(self._patience_s / _TICK_S))
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
