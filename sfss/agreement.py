@@ -119,6 +119,15 @@ class Debt(NamedTuple):
     digest: bytes = b""
 
 
+class Owing(NamedTuple):
+    """How many ``writes`` stores still have to get, and which have missed more than was noted: they
+    are asked last until they were repaired.
+    """
+
+    writes: int = 0
+    needs_repair: Sequence[str] = ()
+
+
 Debts: TypeAlias = Mapping[str, Debt]
 """What stores are owed of one key, by address."""
 

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sfss.agreement import Owing
 from sfss.keys import KeyScheme
 from sfss.record import Buffer, Head, Record, new_record
 from sfss.stores.base import Entry, Guard, Use
@@ -60,8 +61,8 @@ class Engine(Protocol):
         Raises ``NoStoreReachable`` when all do.
         """
 
-    async def owed(self) -> int:
-        """Return how many writes stores still have to get, though they were answered."""
+    async def owing(self) -> Owing:
+        """Return what stores still have to get of the writes that were answered."""
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""
@@ -128,9 +129,9 @@ class Cluster:
         """Return the statistics of every store by address; see ``Engine.stats``."""
         return await self._engine.stats()
 
-    async def owed(self) -> int:
-        """Return how many writes stores still have to get; see ``Engine.owed``."""
-        return await self._engine.owed()
+    async def owing(self) -> Owing:
+        """Return what stores still have to get; see ``Engine.owing``."""
+        return await self._engine.owing()
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""

@@ -45,6 +45,7 @@ from sfss.agreement import (
     CopiesSettings,
     Debt,
     Debts,
+    Owing,
     Quorums,
     Written,
     differ,
@@ -187,9 +188,11 @@ class Copies:
         """
         return await self._holders.stats()
 
-    async def owed(self) -> int:
-        """Return how many writes stores still have to get."""
-        return await self._owed.count()
+    async def owing(self) -> Owing:
+        """Return what stores still have to get."""
+        writes = await self._owed.count()
+        debts = [await self._owed.everything(each) for each in self._holders.addresses if writes]
+        return Owing(writes, [debt.address for debt in debts if debt is not None])
 
     async def finish(self) -> None:
         """Wait for everything that goes on in the background."""

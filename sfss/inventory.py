@@ -45,6 +45,7 @@ PAUSE_S: Final = 1.0
 _FORMAT: Final = 1
 _CACHE_KIB: Final = 32 * 1024
 _FIRST_MARK: Final = ord("A")
+_SETS_KEPT: Final = 10_000
 
 _MAKE: Final = f"""
 PRAGMA journal_mode = OFF;
@@ -196,7 +197,7 @@ class _Table:
             address: chr(_FIRST_MARK + number) for number, address in enumerate(facts.addresses)
         }
         self._addresses = {mark: address for address, mark in self._marks.items()}
-        # Few different sets of stores list all keys.
+        # Mostly few different sets of stores list all keys, each in many orders.
         self._sets: dict[str, frozenset[str]] = {}
 
     @classmethod
@@ -257,10 +258,16 @@ class _Table:
         return [self._listed(*row) for row in rows]
 
     def _listed(self, key: bytes, marks: str, alike: int) -> Listed:
+        stores = self._set_of("".join(sorted(marks)))
+        return Listed(key, stores, bool(alike) or len(stores) == 1)
+
+    def _set_of(self, marks: str) -> frozenset[str]:
         stores = self._sets.get(marks)
         if stores is None:
+            if len(self._sets) >= _SETS_KEPT:
+                self._sets.clear()
             stores = self._sets[marks] = frozenset(self._addresses[mark] for mark in marks)
-        return Listed(key, stores, bool(alike) or len(stores) == 1)
+        return stores
 
     def close(self) -> None:
         """Close the file, and delete it unless it has got its name."""

@@ -42,6 +42,7 @@ from sfss.repair_notes import Notes
 from sfss.repair_report import INTERRUPTED, Drawing, Report
 from sfss.repair_walk import Pace, Walk
 from sfss.replicas import Replicas, make_replicas
+from sfss.roster import Roster
 from sfss.service import logging_settings, make_scheme
 from sfss.stores.base import ListingStore, Store
 from sfss.stores.embedded import EmbeddedStore
@@ -190,7 +191,8 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
         owed = EmbeddedStore(folder, make=False, timeout_s=settings.embedded.timeout_s)
         replicas = make_replicas(settings, owed, at_once(settings.cluster.max_file_size))
         try:
-            yield Subject(replicas.stores, replicas.primaries, scheme, replicas)
+            async with _watching(replicas.roster):
+                yield Subject(replicas.stores, replicas.primaries, scheme, replicas)
         finally:
             await replicas.copies.close()
     elif kind == "embedded" and options.tool in _ONLY_READS:
@@ -203,6 +205,18 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
         kinds = '"replicated" or "embedded"' if options.tool in _ONLY_READS else '"replicated"'
         allowed = f"sfss {options.tool.value} is for {kinds}"
         raise SettingError("settings", "cluster.kind", f'is "{kind}"', allowed)
+
+
+@asynccontextmanager
+async def _watching(roster: Roster | None) -> AsyncIterator[None]:
+    """Look at ``roster`` again and again for the block: a run may take days."""
+    watch = None if roster is None else asyncio.ensure_future(roster.run())
+    try:
+        yield
+    finally:
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from typing import Protocol, TypeVar
 
+from sfss.agreement import Owing
 from sfss.errors import (
     CannotList,
     NoStoreReachable,
@@ -220,9 +221,9 @@ class Routed:
             raise NoStoreReachable(failures)
         return found
 
-    async def owed(self) -> int:
-        """Return 0: a write is answered when its one store has it."""
-        return 0
+    async def owing(self) -> Owing:
+        """Return that nobody is owed anything: a write is answered when its one store has it."""
+        return Owing()
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""

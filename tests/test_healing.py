@@ -89,11 +89,14 @@ async def test_where_all_is_damaged_nothing_can_be_done() -> None:
     assert bench.has() == bench.same(b"")
 
 
+@pytest.mark.parametrize("two_steps", [False, True])
 @in_virtual_time
 async def test_a_damaged_copy_that_is_newer_than_every_sound_one_does_not_stay(
+    two_steps: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bench = Bench()
+    bench.stores["a"].two_steps = two_steps
     head = await bench.put(b"body")
     await damage_newer(bench, "a")
     assert await heal(bench) == Healed(head, ["a"])

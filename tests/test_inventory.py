@@ -112,6 +112,28 @@ async def test_a_key_that_comes_twice_counts_once(tmp_path: Path) -> None:
     assert await all_of(inventory) == [Listed(b"k", frozenset(("a", "b")), True)]
 
 
+async def test_a_set_of_stores_is_one_in_whatever_order_they_list(tmp_path: Path) -> None:
+    stores = {
+        "a": Lister([(b"k", 1), (b"l", 1)], batch=1),
+        "b": Lister([(b"l", 1), (b"k", 1)], batch=1),
+    }
+    one, other = await all_of(await made(tmp_path / "i", stores))
+    assert one.stores == other.stores == {"a", "b"}
+    assert one.stores is other.stores
+
+
+async def test_the_memory_for_sets_of_stores_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventories, "_SETS_KEPT", 2)
+    key = [(bytes([number]), 1) for number in range(6)]
+    stores = {str(number): Lister(key[number:]) for number in range(6)}
+    inventory = await made(tmp_path / "i", stores)
+    listed = await all_of(inventory)
+    assert [len(each.stores) for each in listed] == [1, 2, 3, 4, 5, 6]
+    assert len(inventory._table._sets) <= 2
+
+
 async def test_more_stores_than_a_number_has_bits(tmp_path: Path) -> None:
     stores = {f"host-{number}:7900": Lister([(b"k", 1)]) for number in range(300)}
     (listed,) = await all_of(await made(tmp_path / "i", stores))

@@ -27,7 +27,7 @@ from sfss.errors import CannotList
 from sfss.owed import EVERYTHING, Owed
 from sfss.record import RECORD_FLAGS, encode, new_record
 from sfss.repair import Tool
-from sfss.repair_commands import Options, Run, Subject
+from sfss.repair_commands import Options, Run, Subject, _opened
 from sfss.repair_notes import Notes
 from sfss.repair_report import INTERRUPTED, Drawing, Report
 from sfss.replicas import make_replicas
@@ -49,6 +49,7 @@ from tests.servers import (
 )
 from tests.stores.dict_store import DictStore
 from tests.stores.faulty_store import Fault
+from tests.stores.scripted import until
 
 MANY = 120
 
@@ -656,6 +657,26 @@ def test_a_run_that_is_interrupted_or_killed_goes_on(
     assert cluster.content() == whole
 
 
+async def test_the_roster_is_watched_while_a_tool_runs(tmp_path: Path) -> None:
+    roster, here = tmp_path / "roster", "127.0.0.1:1"
+    roster.write_text(here)
+    settings = load(
+        f"[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['{here}', '127.0.0.2:1']\n"
+        f"copies = 2\nowed_folder = '{tmp_path / 'owed'}'\n"
+        f"roster = '{roster}'\nroster_check_s = 0.05\n"
+    )
+    await EmbeddedStore(tmp_path / "owed").close()
+    others = asyncio.all_tasks()
+    async with _opened(Options(Tool.CHECK, settings, tmp_path)) as subject:
+        assert subject.replicas is not None and subject.replicas.roster is not None
+        watched = subject.replicas.roster
+        assert watched.is_live(here) and not watched.is_live("127.0.0.2:1")
+        roster.write_text("127.0.0.2:1")
+        await until(lambda: watched.is_live("127.0.0.2:1"), "the change is seen")
+        assert not watched.is_live(here)
+    assert asyncio.all_tasks() == others
+
+
 def test_a_node_that_is_down_or_stands_still(cluster: Cluster) -> None:
     cluster.fill(30)
     cluster.change(0, dict.fromkeys(cluster.keys(10)))
@@ -777,6 +798,22 @@ def test_an_embedded_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     for tool in ("check", "scrub"):
         assert main([tool, *work]) == 1
         assert "damaged   " in capsys.readouterr().out
+    with (
+        lmdb.open(str(folder), lib_version=0) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        for key in (b"photos/8", b"photos/9"):
+            value = transaction.get(key)
+            assert value is not None
+            flipped = bytes([value[20] ^ 1])
+            transaction.put(
+                key, value[:-3] if key == b"photos/8" else value[:20] + flipped + value[21:]
+            )
+    for tool in ("check", "scrub"):
+        assert main([tool, *work]) == 1
+        said = capsys.readouterr().out
+        assert "20 keys" in said and "3 damaged" in said
+        assert all(f"photos/{number}: " in said for number in (7, 8, 9))
     assert main(["repair", *work]) == 2
     assert 'cluster.kind: is "embedded"; sfss repair is for "replicated"' in capsys.readouterr().err
 

@@ -143,6 +143,36 @@ def test_two_nodes_down(replicated: Replicated) -> None:
         wait_until(lambda server=server: found in item(server, "a"), "all have the same")
 
 
+def test_a_store_that_has_missed_too_much_is_named(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running(node(tmp_path))) for _ in range(3)]
+        gateway = replicated_gateway(tmp_path, nodes, SFSS_REPLICATED_OWED_LIMIT="5")
+        stack.enter_context(running(gateway))
+        nodes[2].kill()
+        for path in PATHS:
+            assert gateway.put(path, path.encode()).status == 200
+        full = gateway.request("GET", "/status?detail=full").json()["webserver"]
+        assert full["needs_repair"] == [nodes[2].address]
+        nodes[2].start()
+        for path in PATHS:
+            assert gateway.get(path).body == path.encode()
+        command = [*SFSS, "repair", "--config", str(CONF), "--work", "tools"]
+        done = subprocess.run(
+            command,
+            env=gateway.environ,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        full = gateway.request("GET", "/status?detail=full").json()["webserver"]
+        assert (full["needs_repair"], full["owed"]) == ([], 0)
+        for path in PATHS:
+            assert path.encode() in item(nodes[2], path)[30:]
+
+
 def test_debts_outlive_the_gateway(replicated: Replicated) -> None:
     gateway, nodes = replicated.gateway, replicated.nodes
     nodes[2].kill()
@@ -187,8 +217,10 @@ def test_a_store_that_left_the_roster_is_owed_what_it_misses(tmp_path: Path) -> 
         )
         stack.enter_context(running(gateway))
         replicated = Replicated(gateway, nodes)
+        assert replicated.owed() == 0  # the worker runs, and has read it
         roster.write_text("".join(f"{each.address}\n" for each in nodes[:2]))
-        wait_until(lambda: "roster" in gateway.output(), "the change is noticed")
+        left = f"left {nodes[2].address}"
+        wait_until(lambda: left in gateway.output(), "the change is noticed")
         assert gateway.put("a", b"one").status == 200
         assert item(nodes[2], "a") == b"END\r\n"
         assert replicated.owed() == 1

@@ -27,8 +27,8 @@ from sfss import __version__
 from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
 from sfss.items import unique_of
 from sfss.keys import KEY_LIMIT
-from sfss.record import Buffer, Record, decode, encode_head
-from sfss.stores.base import KEYS_LIMIT, Entry, Guard, Stamped, Use
+from sfss.record import Buffer, Head, Record, decode, encode_head
+from sfss.stores.base import Entry, Guard, Stamped, Use
 from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
 INITIAL_MAP_SIZE: Final = 1 << 34
@@ -151,12 +151,16 @@ class EmbeddedStore:
 
     async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
         """Yield all keys in byte order, with the stamps of their records; see
-        ``ListingStore.keys``. Errors and damaged records as in ``scan``.
+        ``ListingStore.keys``. Errors as in ``scan``.
+
+        A record whose head is damaged is there, too, and has no stamp.
         """
-        after = b""
-        while entries := await self.scan(b"", after, KEYS_LIMIT):
-            yield [Stamped(entry.key, unique_of(entry.head)) for entry in entries]
-            after = entries[-1].key
+        position: bytes | None = b""
+        while position is not None:
+            found, position = await self._read(partial(self._folder.heads, position))
+            if found:
+                yield [Stamped(key, _stamp_of(head)) for key, head in found]
+            await asyncio.sleep(0)
 
     async def stats(self) -> Mapping[str, str]:
         """Return what the store holds and has room for, in bytes but for ``curr_items``.
@@ -324,6 +328,10 @@ def _failure(
         return Corrupt(address, key, "sound pages of the database", str(error))
     reason = os.strerror(error.code) if error.code > 0 else str(error)
     return Unreachable(address, reason, applied)
+
+
+def _stamp_of(head: Head | None) -> int | None:
+    return None if head is None else unique_of(head)
 
 
 def _size(item: _Waiting) -> int:

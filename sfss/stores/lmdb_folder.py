@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -157,6 +157,33 @@ class LmdbFolder:
         go on after: None at the end.
         """
         entries: list[Entry] = []
+
+        def take(key: bytes, value: memoryview) -> bool:
+            entries.extend(self._entry(key, value))
+            return len(entries) < limit
+
+        return entries, self._walk(prefix, after, take)
+
+    def heads(self, after: bytes) -> tuple[list[tuple[bytes, Head | None]], bytes | None]:
+        """Return some of the keys behind ``after`` with their heads, None where that is damaged,
+        and the key to go on after: None at the end.
+        """
+        found: list[tuple[bytes, Head | None]] = []
+
+        def take(key: bytes, value: memoryview) -> bool:
+            found.append((key, self._head_in(key, value)))
+            return True
+
+        return found, self._walk(b"", after, take)
+
+    def _walk(
+        self, prefix: bytes, after: bytes, take: Callable[[bytes, memoryview], bool]
+    ) -> bytes | None:
+        """Have ``take`` see keys that begin with ``prefix`` and are greater than ``after``, and
+        their values, as long as it returns True and the transaction has not become long.
+
+        Return the key to go on after, None at the end.
+        """
         size = seen = 0
         with (
             self._lock,
@@ -169,12 +196,11 @@ class LmdbFolder:
                     break
                 if key > after:
                     value = cursor.value()
-                    entries += self._entry(key, value)
                     size, seen = size + len(value), seen + 1
-                    if len(entries) == limit or seen == _SCAN_ENTRIES or size > _SCAN_BYTES:
-                        return entries, key
+                    if not take(key, value) or seen == _SCAN_ENTRIES or size > _SCAN_BYTES:
+                        return key
                 positioned = cursor.next()
-        return entries, None
+        return None
 
     def _entry(self, key: bytes, value: memoryview) -> list[Entry]:
         try:
@@ -182,6 +208,12 @@ class LmdbFolder:
         except Corrupt as error:
             _log.warning("left out of a listing: %s", str(error))
             return []
+
+    def _head_in(self, key: bytes, value: memoryview) -> Head | None:
+        try:
+            return decode_head(value, self._address, key)
+        except Corrupt:
+            return None
 
     def sizes(self) -> dict[str, int]:
         """Return what ``stats`` says of the store as a whole."""

@@ -29,7 +29,12 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     storages = await site.cluster.stats()
     if detail is None:
         return http.json_answer(storages)
-    ours = {**webserver(site.board), "owed": await site.cluster.owed()}
+    owing = await site.cluster.owing()
+    ours = {
+        **webserver(site.board),
+        "owed": owing.writes,
+        "needs_repair": list(owing.needs_repair),
+    }
     return http.json_answer({"storages": storages, "webserver": ours})
 
 

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import os
 import random
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +24,9 @@ from tests.probe.stores import (
     StoreKind,
     config_of,
     contents,
-    give_back,
     make_gateway,
 )
-from tests.servers import PYTHON_ENVIRON, SFSS, Gateway, Server, running
+from tests.servers import SFSS, Gateway, Server, running
 
 PAID_S: Final = 90.0
 """Seconds until all debts have to be paid; a store that was down is asked after up to 60 s."""
@@ -133,11 +130,7 @@ class Probe:
 
     async def repair(self, server: Server) -> None:
         """Give ``server``, which is empty, what it should have; the clients go on."""
-        others = [other for other in self.servers if other is not server]
-        if has_command("repair"):
-            await asyncio.to_thread(self.tool, "repair")
-        else:
-            await asyncio.to_thread(give_back, server, others, list(self.keys))
+        await asyncio.to_thread(self.tool, "repair")
         self._say(f"repaired: {server.address}")
 
     def tool(self, name: str) -> None:
@@ -172,8 +165,7 @@ class Probe:
         await self.load.check_all()
         self.check()
         await self._compare()
-        if has_command("check"):
-            await asyncio.to_thread(self.tool, "check")
+        await asyncio.to_thread(self.tool, "check")
         logs = [server.output() for server in (self.gateway, *self.servers)]
         assert not any("Traceback" in log for log in logs), self.failed("a traceback in a log")
 
@@ -255,14 +247,6 @@ def _is_right(items: dict[str, Item | None], key: bytes, expected: Expected) -> 
     record = decode(item.value, address, key)
     body = None if record.head.kind is Kind.TOMBSTONE else bytes(record.body)
     return body == expected.body
-
-
-@cache
-def has_command(name: str) -> bool:
-    """Tell whether ``sfss`` has the command ``name``."""
-    environ = {**os.environ, **PYTHON_ENVIRON}
-    shown = subprocess.run([*SFSS, "--help"], env=environ, capture_output=True, check=True)
-    return f" {name} ".encode() in shown.stdout
 
 
 @asynccontextmanager

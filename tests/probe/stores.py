@@ -8,7 +8,7 @@ import random
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,14 +189,6 @@ class Peek:
         assert self._line() == b"END"
         return Item(int(flags), value)
 
-    def add(self, key: bytes, item: Item) -> bool:
-        """Keep ``item`` under ``key`` if there is nothing; return whether that was so."""
-        head = b"add %s %d 0 %d\r\n" % (key, item.flags, len(item.value))
-        self._socket.sendall(head + item.value + b"\r\n")
-        line = self._line()
-        assert line in (b"STORED", b"NOT_STORED"), line
-        return line == b"STORED"
-
     def requests(self) -> int:
         """Return how many gets and sets the store was asked for, this one's included."""
         self._socket.sendall(b"stats\r\n")
@@ -223,20 +215,3 @@ def contents(
     """Return what ``server`` has under each of ``keys``; raises ``OSError``."""
     with closing(Peek(server, timeout_s)) as peek:
         return {key: peek.get(key) for key in keys}
-
-
-def give_back(server: Server, others: Sequence[Server], keys: Sequence[bytes]) -> None:
-    """Give a store that has lost everything what ``others`` have, unless it has got something
-    since: the repair of those who have no tool for it.
-    """
-    with closing(Peek(server)) as target:
-        for other in others:
-            for key, item in _items(other, keys):
-                target.add(key, item)
-
-
-def _items(server: Server, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Item]]:
-    with closing(Peek(server)) as peek:
-        for key in keys:
-            if (item := peek.get(key)) is not None:
-                yield key, item

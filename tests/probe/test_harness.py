@@ -1,15 +1,12 @@
 """The rule by which probes judge, and that they see what breaks it."""
 
 import asyncio
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from tests.probe.expectations import Expected
 from tests.probe.load import HttpConnection, Load, Lost, Tally, target_of
-from tests.probe.stores import Item, Peek, contents, give_back, make_node
-from tests.servers import Gateway, Server, running
+from tests.servers import Gateway
 
 
 def test_after_an_acknowledged_change_only_that_may_be_read() -> None:
@@ -71,22 +68,3 @@ async def test_a_lost_connection_is_told_from_an_answer() -> None:
         with pytest.raises(Lost):
             await connection.ask("GET", "/")
         await connection.close()
-
-
-def test_what_a_store_lost_is_given_back_unless_it_has_something(tmp_path: Path) -> None:
-    with running(make_node(tmp_path)) as one, running(make_node(tmp_path)) as other:
-        keys = [b"a", b"b", b"c"]
-        items = {b"a": Item(1, b"from one"), b"b": Item(2, b"\r\n"), b"c": None}
-        give_back(one, [], keys)
-        put(one, items)
-        put(other, {b"a": Item(0, b"newer")})
-        give_back(other, [one], keys)
-        assert contents(one, keys) == items
-        assert contents(other, keys) == items | {b"a": Item(0, b"newer")}
-
-
-def put(server: Server, items: dict[bytes, Item | None]) -> None:
-    """Keep ``items`` on ``server``."""
-    with closing(Peek(server)) as peek:
-        for key, item in items.items():
-            assert item is None or peek.add(key, item)

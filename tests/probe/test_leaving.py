@@ -106,9 +106,10 @@ async def test_clients_that_go_away_at_any_moment(
             probe.load.others |= leaver.expected
         await probe.finish()
         await until(lambda: not descriptors(probe)["clients"], "all connections are closed")
-        after = descriptors(probe)
-        assert after["others"] <= before["others"]
-        assert after["stores"] <= STORE_CONNECTIONS * len(probe.servers) * workers(probe.gateway)
+        # A file that is just being read, or a connection made between two looks, is there for once.
+        await until(lambda: descriptors(probe)["others"] <= before["others"], "nothing else stays")
+        to_stores = STORE_CONNECTIONS * len(probe.servers) * workers(probe.gateway)
+        assert descriptors(probe)["stores"] <= to_stores
         growth_bytes = memory_of(probe.gateway) - memory_bytes
         assert growth_bytes < GROWTH_BYTES, f"{growth_bytes} bytes more than before"
 

@@ -31,17 +31,11 @@ class DictStore:
         """Keep ``record`` unless the header of what is there is newer: return the head of that, or
         raise ``Corrupt`` if it is damaged, as ``sfss node`` does.
         """
-        value = self._open().get(key)
-        if value is not None and self._is_newer(key, value, record.head):
-            return decode(value, self.address, key).head
+        found = self.header(key)
+        if found is not None and rank(found) > rank(record.head):
+            return decode(self.values[key], self.address, key).head
         self.values[key] = encode(record)
         return None
-
-    def _is_newer(self, key: bytes, value: bytes, head: Head) -> bool:
-        try:
-            return rank(decode_head(value, self.address, key)) > rank(head)
-        except Corrupt:
-            return False
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key`` unless ``guard`` forbids it; return whether it was there."""
@@ -51,7 +45,7 @@ class DictStore:
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries in byte order, damaged ones left out."""
         keys = sorted(key for key in self._open() if key.startswith(prefix) and key > after)
-        heads = ((key, self._head(key)) for key in keys)
+        heads = ((key, self.header(key)) for key in keys)
         return [Entry(key, head) for key, head in heads if head is not None][:limit]
 
     async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
@@ -73,6 +67,14 @@ class DictStore:
         if self.closed:
             raise Unreachable(self.address, "it is closed", applied=False)
         return self.values
+
+    def header(self, key: bytes) -> Head | None:
+        """Return what the header under ``key`` says; None where there is none that is sound."""
+        value = self._open().get(key)
+        try:
+            return None if value is None else decode_head(value, self.address, key)
+        except Corrupt:
+            return None
 
     def _ask(self, guard: Guard | None, key: bytes) -> None:
         if guard is not None:

@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from sfss.agreement import rank
-from sfss.errors import Corrupt, StoreFull, Unreachable
+from sfss.errors import StoreFull, Unreachable
 from sfss.record import Head, Record
 from sfss.stores.base import Entry, Guard
 from tests.stores.dict_store import DictStore
@@ -52,8 +52,8 @@ class FaultyStore:
     """``inner``, but for what ``plan`` says. A test may change the plan and ``inner.values``.
 
     ``asked`` lists the operations. Every operation has places where it can be cancelled, before
-    and after it is done. ``two_steps``: a guard is called with what a get returns, and the change
-    follows, as on servers of the memcached protocol.
+    and after it is done. ``two_steps``: a guard is called with the header that a get returns, and
+    the change follows, as on servers of the memcached protocol.
     """
 
     def __init__(
@@ -142,12 +142,12 @@ class FaultyStore:
         return None
 
     async def _seen(self, key: bytes) -> Head | None:
-        try:
-            found = await self._do("get", key, lambda: self.inner.get(key), applied=False)
-        except Corrupt:
-            return None
-        assert found is None or isinstance(found, Record)
-        return found and found.head
+        async def look() -> Head | None:
+            return self.inner.header(key)
+
+        found = await self._do("get", key, look, applied=False)
+        assert found is None or isinstance(found, Head)
+        return found
 
     async def _do(
         self,

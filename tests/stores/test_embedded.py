@@ -703,6 +703,34 @@ async def test_a_listing_of_large_files(folder: Path) -> None:
     await store.close()
 
 
+async def test_what_is_damaged_is_among_the_keys(folder: Path) -> None:
+    store = EmbeddedStore(folder)
+    keys = [b"key-%03d" % number for number in range(600)]
+    heads = [new_record(key * 9, 1) for key in keys]
+    await asyncio.gather(*(store.set(*pair) for pair in zip(keys, heads, strict=True)))
+    damaged = {keys[0]: b"", keys[255]: b"x", keys[256]: b"?" * 200, keys[-1]: b"SFSS"}
+    environment = store._folder._environment
+    assert environment is not None
+    with environment.begin(write=True) as transaction:
+        for key, value in damaged.items():
+            transaction.put(key, value)
+    listing = store.keys()
+    found = [stamped async for batch in listing for stamped in batch]
+    assert [key for key, _ in found] == keys
+    assert {key for key, stamp in found if stamp is None} == set(damaged)
+    await store.close()
+
+
+async def test_keys_of_large_files_come_in_small_batches(folder: Path) -> None:
+    store = EmbeddedStore(folder)
+    for number in range(12):
+        await store.set(b"key-%02d" % number, new_record(bytes(MIB), 1))
+    listing = store.keys()
+    sizes = [len(batch) async for batch in listing]
+    assert sum(sizes) == 12 and max(sizes) == 4
+    await store.close()
+
+
 async def test_statistics_are_of_the_store_whoever_is_asked(folder: Path) -> None:
     store = EmbeddedStore(folder)
     await store.set(b"a", new_record(b"1", 1))
