@@ -89,7 +89,10 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sfss", description="A small-file store over HTTP.", allow_abbrev=False
+        prog="sfss",
+        description="A small-file store over HTTP.",
+        epilog="README.rst begins with an example; conf/ has settings, docs/ all the rest.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sfss {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")
@@ -98,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         parents=[settings],
         allow_abbrev=False,
-        help="serve files; may be left out before a flag",
+        help="serve files (sfss --port 80 is sfss serve --port 80)",
     )
     commands.add_parser(
         "config",
@@ -151,7 +154,8 @@ def _add_tool(commands: Any, tool: Tool, help: str) -> None:
         tool.value,
         allow_abbrev=False,
         help=help,
-        description=f"{help[0].upper()}{help[1:]}. May be interrupted, and goes on when it is"
+        description=f'{help[0].upper()}{help[1:]}. For cluster.kind "replicated"; to be started'
+        " on the gateway's machine, in its folder. May be interrupted, and goes on when it is"
         " started again. Exit status: 0 all is well, 1 something is left, 2 not everything could be"
         " looked at, 130 interrupted.",
     )
@@ -183,7 +187,7 @@ def _add_tool(commands: Any, tool: Tool, help: str) -> None:
         default=0.0,
         dest="every_days",
         metavar="DAYS",
-        help="go on for ever, and begin every so many days (default: 0, one run)",
+        help="go on for ever, and begin every so many days, 0.5 too (default: 0, one run)",
     )
 
 
