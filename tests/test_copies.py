@@ -147,7 +147,7 @@ async def test_a_store_that_rests_is_asked_where_another_hangs() -> None:
 async def test_a_store_whose_copy_is_damaged_and_newer_has_not_kept_a_write() -> None:
     bench = Bench()
     await bench.put(b"old")
-    await bench.stores["a"].inner.set(KEY, new_record(b"ahead", bench.clock.now + 9))
+    await bench.stores["a"].inner.set(KEY, new_record(b"ahead", bench.clock.now + 10**9))
     bench.stores["a"].damage(KEY)
     head = await bench.put(b"new")
     assert await bench.debts() == {"a": head.version}

@@ -605,6 +605,20 @@ def test_the_tools_over_real_nodes(cluster: Cluster) -> None:
         assert (status, sum(report["findings"].values())) == (0, 0)
 
 
+def test_what_a_node_cannot_list_is_found_by_what_others_list(cluster: Cluster) -> None:
+    cluster.fill(10)
+    whole = cluster.content()
+    flipped, cut, *_ = cluster.keys(10)
+    head = bytearray(whole[0][flipped])
+    head[20] ^= 1
+    cluster.change(0, {flipped: bytes(head), cut: whole[0][cut][:-1]})
+    status, report = cluster.run("check")
+    assert (status, report["findings"]["damaged"], report["looked_at"]) == (1, 2, 2)
+    status, report = cluster.run("repair")
+    assert (status, report["mended"]) == (0, 2)
+    assert cluster.content() == whole
+
+
 def test_a_node_that_was_emptied_is_filled(cluster: Cluster) -> None:
     cluster.fill(MANY)
     whole = cluster.content()

@@ -14,7 +14,7 @@ other client stored.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,6 +65,8 @@ BEANSDB_ITEM_LIMIT: Final = 50 * MIB
 PROXY_ITEM_LIMIT: Final = 1 * MIB
 """The limit of a stock memcached, which is what twemproxy, which cannot be asked either, hides."""
 
+
+_TOO_LARGE: Final = "object too large for cache"
 
 # A damaged file must not forbid its own replacement.
 _ABSENT: Final = "taken for absent by a conditional write: %s"
@@ -157,6 +159,9 @@ class MemcachedStore:
                 guard(await self._head(key))
             status = (await self._run(exchange)).status
             if status.word != "STORED":
+                if status.text.startswith(_TOO_LARGE):
+                    with suppress(OSError, Closed, BadReply, Unreachable):
+                        await self._server()  # what it is decides what the refusal means
                 raise self._set_error(status, record, exchange)
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
@@ -333,7 +338,7 @@ class MemcachedStore:
     def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
         if status.word == "NOT_STORED":
             return StoreFull(self.address, "it answered NOT_STORED: no room, or over its limit")
-        if status.word == "SERVER_ERROR" and status.text.startswith("object too large for cache"):
+        if status.word == "SERVER_ERROR" and status.text.startswith(_TOO_LARGE):
             # The limit that we went by is wrong, and the right one is not in the answer.
             known, self._known = self._known, None
             lost = known is None or not known.is_node  # a node keeps what it has

@@ -449,7 +449,8 @@ async def test_statistics_without_end() -> None:
 
 REFUSALS_OF_SET: list[tuple[bytes, type[SfssError], bool]] = [
     (b"NOT_STORED\r\n", StoreFull, True),
-    (b"SERVER_ERROR object too large for cache\r\n", TooLarge, True),
+    # Then it is asked what it is, and does not say.
+    (b"SERVER_ERROR object too large for cache\r\n", TooLarge, False),
     (b"SERVER_ERROR out of memory storing object\r\n", StoreFull, True),
     (b"SERVER_ERROR Connection refused\r\n", Unreachable, True),
     (b"SERVER_ERROR Connection timed out\r\n", Unreachable, True),
