@@ -118,7 +118,8 @@ class Copies:
         if not self._owed.clear or settings.read_quorum > 1 or settings.read_mode != "first":
             return None
         address = self._primaries(key)[0]
-        return None if self._holders.rests(address) else address
+        is_alone = not self._holders.rests(address) and not self._moves(key)
+        return address if is_alone else None
 
     async def get(self, key: bytes) -> Record | None:
         """Return the file under ``key``, or None if there is none.
@@ -271,14 +272,23 @@ class Copies:
         order = [each for each in self._order(addresses, debts) if each not in answered]
         return Reading(self._holders, key, order, debts, quorums, known)
 
+    def _moves(self, key: bytes) -> bool:
+        """Tell whether ``key`` had other places before the stores were changed."""
+        return not set(self._former(key)) <= set(self._primaries(key))
+
     async def _known(self, key: bytes, addresses: Sequence[str]) -> tuple[Debts, Quorums]:
         """Return which of the stores are owed ``key``, and how many have to answer a read."""
         quorums = self._settings.quorums(len(addresses))
+        careful = quorums.careful()
+        if self._moves(key) and careful.read < careful.copies:
+            # A worker that knows only the former places may still write: it owes the new ones
+            # nothing. Not where one store that is down would then be the end of all reads.
+            quorums = careful
         try:
             return await self._owed.owes(key, addresses), quorums
         except StoreError:
             # So many that one of them has confirmed whatever was acknowledged.
-            return {}, quorums.careful()
+            return {}, careful
 
     async def _done(self, reading: Reading, width: int, linger_s: float) -> "_Found":
         try:

@@ -29,7 +29,7 @@ class TestClock:
 
     def version(self) -> int:
         """Return the next version."""
-        self.now += 1
+        self.now += 1000
         return self.now
 
 

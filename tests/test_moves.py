@@ -170,6 +170,19 @@ async def test_what_was_written_since_wins_over_what_was_left_behind() -> None:
 
 
 @in_virtual_time
+async def test_a_write_of_a_worker_that_knows_only_the_former_places_is_seen() -> None:
+    bench = Bench(others=("d",))
+    old = bench.gateway
+    await bench.put(b"one")
+    changed(bench, "d", "a", "b")
+    await bench.put(b"two")
+    await bench.gateway.finish()
+    await old.put(KEY, bench.record(b"three"))
+    assert bench.gateway.first(KEY) is None
+    assert await bench.get() == b"three"
+
+
+@in_virtual_time
 async def test_an_old_copy_on_a_store_that_is_owed_the_new_is_not_believed() -> None:
     bench = Bench(others=("d", "e"))
     await bench.put(b"old")
