@@ -172,8 +172,9 @@ async def test_what_was_written_since_wins_over_what_was_left_behind() -> None:
 @in_virtual_time
 async def test_a_write_of_a_worker_that_knows_only_the_former_places_is_seen() -> None:
     bench = Bench(others=("d",))
-    old = bench.gateway
-    await bench.put(b"one")
+    before = bench.names
+    old = Copies(bench.stores, lambda _: before, bench.owed, bench.clock, bench.settings)
+    await old.put(KEY, bench.record(b"one"))
     changed(bench, "d", "a", "b")
     await bench.put(b"two")
     await bench.gateway.finish()
