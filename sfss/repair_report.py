@@ -101,7 +101,10 @@ class Report:
             lines.append(f"{counts['foreign']} keys are no paths of sfss and were left alone")
         if counts[Fault.MISPLACED.value] and self.tool is not Tool.REBALANCE:
             lines.append("what is misplaced is moved by sfss rebalance")
-        lines += [f"store {address} is believed again" for address in self.settled]
+        lines += [
+            f"store {address} has got all that it had missed, and is read like the others again"
+            for address in self.settled
+        ]
         if self.owed:
             lines.append(f"{self.owed} writes are still owed to stores")
         return lines
@@ -129,8 +132,14 @@ class Report:
         return [
             f"{self.tool.value}{dry}: {counts['keys']} keys on {len(self.stores)} stores,"
             f" {counts['looked_at']} looked at in {self.elapsed_s:.1f} s",
-            "; ".join([", ".join(faults) or "nothing found", *([", ".join(done)] if done else [])]),
+            "; ".join([", ".join(faults) or self._nothing(), *([", ".join(done)] if done else [])]),
         ]
+
+    def _nothing(self) -> str:
+        if not self.unreachable:
+            return "nothing found"
+        missing = f"{len(self.unreachable)} of {len(self.stores)} stores"
+        return f"nothing found in what was listed, and {missing} could not be listed"
 
 
 def _counter(outcome: Outcome) -> str:
