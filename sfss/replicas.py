@@ -84,9 +84,9 @@ class Turn:
         return True
 
 
-def claim_folder(options: ReplicatedSettings, make: bool = True) -> None:
-    """Write down whose debts are in the folder of ``options``, if ``make``; raise ``SettingError``
-    when it is those of quite other stores: one gateway would forget what another has noted.
+def claim_folder(options: ReplicatedSettings) -> None:
+    """Write down whose debts are in the folder of ``options``; raise ``SettingError`` when it is
+    those of quite other stores: one gateway would forget what another has noted.
     """
     file, addresses = Path(options.owed_folder) / _STORES, _addresses(options)
     try:
@@ -95,7 +95,7 @@ def claim_folder(options: ReplicatedSettings, make: bool = True) -> None:
             found = f"is {options.owed_folder!r}, which is about the stores {', '.join(former)}"
             wanted = "each cluster needs a folder of its own"
             raise SettingError("settings", "replicated.owed_folder", found, wanted)
-        if make and former != addresses:
+        if former != addresses:
             scratch = file.with_name(f"{_STORES}.{os.getpid()}")
             scratch.write_text("\n".join(addresses) + "\n", encoding="utf-8")
             scratch.replace(file)
