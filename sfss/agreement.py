@@ -39,8 +39,11 @@ class CopiesSettings:
 
     ``write_quorum`` 0 is a majority. ``read_quorum`` above 1 is for stores that several gateways
     write: each knows only its own debts. ``read_mode``: ``first`` asks the stores in their order,
-    ``random`` in any, ``fastest`` two at once. ``head_timeout_ms``: a store that has not answered a
-    read by then is not waited for alone, the next is asked as well. ``straggler_ms``: a write that
+    ``random`` in any, ``fastest`` first the one that is the first to say that it has the file,
+    ``local`` the first and then the others in turn. ``head_timeout_ms``: a store that has not
+    answered a read by then is not waited for alone, the next is asked as well. ``first_decides``: a
+    write is kept only if the first store has it, and folders are shown as that one has them.
+    ``least_copies``: of any key. ``straggler_ms``: a write that
     has its quorum waits for the other stores only so much longer, counted from then; what they have
     not confirmed is noted as owed.
     """
@@ -55,6 +58,13 @@ class CopiesSettings:
     pay_every_s: float = 1.0
     background_bytes: int = 64 * 1024 * 1024
     heals_at_once: int = 4
+    first_decides: bool = False
+    least_copies: int = 1
+
+    @property
+    def least_quorum(self) -> int:
+        """How many stores at least have confirmed a write, whatever its key is."""
+        return self.quorums(self.least_copies).write
 
     def quorums(self, copies: int) -> "Quorums":
         """Return what is asked of ``copies`` stores."""
@@ -146,6 +156,15 @@ class Written(NamedTuple):
     def maybe(self) -> bool:
         """Whether the store may have kept it, though it failed."""
         return isinstance(self.failure, Unreachable) and self.failure.applied is None
+
+
+class Kept(NamedTuple):
+    """A write that is kept: the ``head`` of the record, and what became of it at each store, where
+    there are several.
+    """
+
+    head: Head
+    written: Sequence[Written] = ()
 
 
 class Trust(IntEnum):

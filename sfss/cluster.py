@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from sfss.agreement import Owing
+from sfss.agreement import Debt, Kept, Owing
 from sfss.keys import KeyScheme
-from sfss.record import Buffer, Head, Record, new_record
-from sfss.stores.base import Entry, Guard, Use
+from sfss.record import Body, Head, Record, new_record
+from sfss.stores.base import Child, Entry, Guard, Use
 
 
 class Clock:
@@ -34,9 +34,13 @@ class Engine(Protocol):
     async def get(self, key: bytes) -> Record | None:
         """Return the file under ``key``, or None. Raises ``Corrupt``, ``NoStoreReachable``."""
 
-    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Head:
-        """Keep ``record`` and return its head, which may have got a newer version; when this
-        returns, it is kept.
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the file under ``key``, or None; its body need not be sound. Raises as
+        ``get``.
+        """
+
+    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Kept:
+        """Keep ``record``, which may get a newer version; when this returns, it is kept.
 
         ``guard`` is called with the head of the file that is about to be replaced (None: there is
         none) and forbids it by raising. Raises ``TooLarge``, ``StoreFull``, ``NoStoreReachable``,
@@ -55,6 +59,11 @@ class Engine(Protocol):
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries as ``Store.scan`` does; raises ``CannotList``."""
 
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what is in a folder, as ``BrowsableStore.children`` does; raises ``CannotList``,
+        ``NoStoreReachable``.
+        """
+
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return the statistics of every store by address; ``error`` alone of one that fails.
 
@@ -63,6 +72,11 @@ class Engine(Protocol):
 
     async def owing(self) -> Owing:
         """Return what stores still have to get of the writes that were answered."""
+
+    async def missing(self, after: bytes, limit: int) -> Sequence[tuple[bytes, Debt]]:
+        """Return up to ``limit`` writes that stores still have to get, each behind its place in
+        the list, those behind the place ``after``.
+        """
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""
@@ -74,6 +88,26 @@ class Listed:
 
     path: str
     head: Head
+
+
+class Thing(NamedTuple):
+    """One thing in a folder: a file with its ``head``, or, without one, a folder, whose name ends
+    with "/".
+    """
+
+    name: str
+    head: Head | None
+
+
+class Missing(NamedTuple):
+    """That the store at ``address`` still has to get what was written or deleted at ``path`` (None:
+    it may lack anything). ``place`` is where a listing goes on.
+    """
+
+    address: str
+    path: str | None
+    version: int
+    place: bytes
 
 
 class Cluster:
@@ -107,10 +141,21 @@ class Cluster:
         """Return the file at ``path``, or None where there is none. Raises as ``Engine.get``."""
         return await self._engine.get(self._scheme.key(path))
 
-    async def put(self, path: str, body: Buffer, guard: Guard | None = None) -> Head:
-        """Keep ``body`` at ``path`` and return its head. ``guard`` and errors as ``Engine.put``."""
+    async def head(self, path: str) -> Head | None:
+        """Return the head of the file at ``path``, or None where there is none; see
+        ``Engine.head``.
+        """
+        return await self._engine.head(self._scheme.key(path))
+
+    async def put(
+        self, path: str, body: Body, digest: bytes | None = None, guard: Guard | None = None
+    ) -> Kept:
+        """Keep ``body``, with its ``digest`` where that is known, at ``path``. ``guard`` and errors
+        as ``Engine.put``.
+        """
         key = self._scheme.key(path)
-        return await self._engine.put(key, new_record(body, self._clock.version()), guard)
+        record = new_record(body, self._clock.version(), digest=digest)
+        return await self._engine.put(key, record, guard)
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
         """Remove the file at ``path``; return whether there was one. See ``Engine.delete``."""
@@ -125,6 +170,16 @@ class Cluster:
         entries = await self._engine.scan(prefix_key, after_key, limit)
         return [Listed(self._scheme.path(entry.key), entry.head) for entry in entries]
 
+    async def folder(self, path: str, after: str, limit: int) -> Sequence[Thing]:
+        """Return up to ``limit`` things in the folder ``path`` ("" or ending with "/") whose names
+        come after ``after``, in byte order of the names. A folder that is not there is empty.
+
+        Raises ``CannotList``, ``NoStoreReachable``.
+        """
+        prefix, position = map(self._scheme.prefix, (path, after))
+        found = await self._engine.children(prefix, position, limit)
+        return [Thing(self._scheme.path(child.name), child.head) for child in found]
+
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return the statistics of every store by address; see ``Engine.stats``."""
         return await self._engine.stats()
@@ -132,6 +187,14 @@ class Cluster:
     async def owing(self) -> Owing:
         """Return what stores still have to get; see ``Engine.owing``."""
         return await self._engine.owing()
+
+    async def missing(self, after: bytes = b"", limit: int = 1000) -> Sequence[Missing]:
+        """Return up to ``limit`` writes that stores still have to get, those behind ``after``."""
+        path = self._scheme.path
+        return [
+            Missing(debt.address, path(debt.key) if debt.key else None, debt.version, place)
+            for place, debt in await self._engine.missing(after, limit)
+        ]
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""

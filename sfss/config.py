@@ -51,6 +51,11 @@ class ServerSettings:
     body_timeout_s: float = setting(
         30.0, "seconds without a byte of an announced body until 408", at_least(0.1)
     )
+    spool_folder: str = setting(
+        "",
+        "folder for bodies of over 4 MiB while they are used; empty: that of temporary files",
+        ANY_TEXT,
+    )
     graceful_timeout_s: float = setting(
         30.0, "seconds that requests in flight get to finish at a stop or reload", at_least(1)
     )
@@ -153,9 +158,14 @@ class ReplicatedSettings:
     )
     read_mode: str = setting(
         "first",
-        "which store is asked first. first: in order of placement; random: any; fastest: two at"
-        " once",
-        one_of("first", "random", "fastest"),
+        "which store is asked first. first: in order of placement; random: any; fastest: the one"
+        " that answers first; local: the first, then the others in turn",
+        one_of("first", "random", "fastest", "local"),
+    )
+    first_decides: bool = setting(
+        False,
+        "a write needs the first of stores above all, and folders are shown as that one has them",
+        BOOLEAN,
     )
     head_timeout_ms: int = setting(
         100, "milliseconds until the next store is asked as well", between(1, 60_000)

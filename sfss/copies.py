@@ -45,6 +45,7 @@ from sfss.agreement import (
     CopiesSettings,
     Debt,
     Debts,
+    Kept,
     Owing,
     Quorums,
     Written,
@@ -58,13 +59,14 @@ from sfss.agreement import (
     stamped,
     tombstone,
 )
-from sfss.errors import CannotList, Corrupt, StoreError, Unreachable
+from sfss.browsing import Browsing
+from sfss.errors import Corrupt, StoreError, Unreachable
 from sfss.healing import Healing
 from sfss.holders import Holders
-from sfss.owed import Owed
-from sfss.reading import Reading
+from sfss.owed import Owed, place
+from sfss.reading import Ask, Known, Reading
 from sfss.record import Head, Kind, Record
-from sfss.stores.base import Entry, Guard, NewestStore, Use
+from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
 
 _INSIST_AFTER_S: Final = 0.2
 """Seconds that a write waits for the stores that are well before it asks those that rest."""
@@ -104,6 +106,10 @@ class Copies:
         self.healing = Healing(
             self._holders, primaries, self._former, owed, clock.version, settings
         )
+        # Where it costs no more, a survey also finds out which bodies are sound.
+        self._ask = self._holders.look if self._holders.heads_are_cheap else self._holders.read
+        self._browsing = Browsing(self._holders, owed, settings)
+        self._turn = 0
         self.counts = self._holders.counts
         """How often things have happened, by name."""
 
@@ -127,11 +133,20 @@ class Copies:
         Raises ``Corrupt`` when all that was found is damaged, ``NoStoreReachable`` when those that
         answered do not prove anything.
         """
-        found = await self._find(key, self._read)
+        found = await self._find(key, self._read, self._holders.read)
         record = found.record
         if record is None and found.damage is not None:
             raise found.damage
         return None if record is None or record.head.kind is Kind.TOMBSTONE else record
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the file under ``key``, or None if there is none; raises as ``get``.
+        Bodies are not looked at where the stores can do that.
+        """
+        found = await self._find(key, self._read, self._holders.look)
+        if found.record is None and found.damage is not None:
+            raise found.damage
+        return None if found.record is None else file_head(found.record.head)
 
     def view(self, key: bytes, use: Use) -> bool:
         """Have ``use`` called with the item under ``key``, see ``ViewableStore.view``: by the store
@@ -145,8 +160,8 @@ class Copies:
         """Return 0: nobody says when one of the stores is changed."""
         return 0
 
-    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Head:
-        """Keep ``record`` under ``key`` and return its head, which may have another version.
+    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Kept:
+        """Keep ``record`` under ``key``; it may get another version.
 
         It goes to all stores at once, whoever waits. ``guard`` is called with the newest head
         that any of them has, before anything is written: over several stores, somebody can come in
@@ -154,7 +169,7 @@ class Copies:
         all stores say so.
         """
         if guard is not None:
-            found = await self._find(key, self._survey)
+            found = await self._find(key, self._survey, self._ask)
             guard(file_head(found.head))
             record = stamped(record, found.head)
         return await self._finish(self._keep(key, record, guard))
@@ -166,7 +181,7 @@ class Copies:
         A tombstone is written even if there is no file, unless it is certain that none can turn up:
         a store that is down may have one.
         """
-        found = await self._find(key, self._survey)
+        found = await self._find(key, self._survey, self._ask)
         if guard is not None:
             guard(file_head(found.head))
         is_there = found.damage is not None or file_head(found.head) is not None
@@ -179,8 +194,12 @@ class Copies:
         return is_there
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
-        """Raise ``CannotList``: what several stores list is not merged."""
-        raise CannotList(", ".join(self._holders.addresses))
+        """Return what all stores together list, the newest of each key; see ``Browsing``."""
+        return await self._browsing.scan(prefix, after, limit)
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what all stores together have in a folder; see ``Browsing``."""
+        return await self._browsing.children(prefix, after, limit)
 
     async def stats(self) -> dict[str, dict[str, str]]:
         """Return the statistics of every store by address; ``error`` alone of one that fails.
@@ -194,6 +213,13 @@ class Copies:
         writes = await self._owed.count()
         debts = [await self._owed.everything(each) for each in self._holders.addresses if writes]
         return Owing(writes, [debt.address for debt in debts if debt is not None])
+
+    async def missing(self, after: bytes, limit: int) -> Sequence[tuple[bytes, Debt]]:
+        """Return up to ``limit`` debts, each behind its place in the list, those behind ``after``.
+
+        Raises what the list of debts raises.
+        """
+        return [(place(debt), debt) for debt in await self._owed.all(after, limit)]
 
     async def finish(self) -> None:
         """Wait for everything that goes on in the background."""
@@ -211,27 +237,51 @@ class Copies:
     def _order(self, addresses: Sequence[str], debts: Debts) -> list[str]:
         """Return ``addresses`` in the order in which to ask: those in doubt last."""
         order = list(addresses)
-        if self._settings.read_mode == "random":
+        if self._settings.read_mode in ("random", "fastest"):
             random.shuffle(order)
+        elif self._settings.read_mode == "local" and len(order) > 1:
+            self._turn += 1
+            cut = 1 + self._turn % (len(order) - 1)
+            order = [order[0], *order[cut:], *order[1:cut]]
         rests = self._holders.rests
         return sorted(order, key=lambda address: (address in debts, rests(address)))
 
-    async def _find(self, key: bytes, look: "_Look") -> "_Found":
+    async def _race(self, key: bytes, order: list[str], debts: Debts) -> None:
+        """Put that store first in ``order`` which is the first to say that it has ``key``, of those
+        that are not in doubt, within ``head_timeout_ms``; change nothing if none does.
+        """
+        holders = self._holders
+        looks = {
+            holders.background.start(holders.look(address, key))
+            for address in order
+            if address not in debts and not holders.rests(address)
+        }
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.head_timeout_ms / 1000):
+                for done in asyncio.as_completed(looks):
+                    answer = await done
+                    if answer.record is not None:
+                        order.sort(key=lambda address: address != answer.address)
+                        break
+        for look in looks:
+            holders.background.leave(look)
+
+    async def _find(self, key: bytes, look: "_Look", ask: Ask) -> "_Found":
         """Return what is under ``key``: in its primaries or, where they prove that they have
         nothing, or nothing that is sound, where it was before the stores were changed.
         """
         primaries, former = self._primaries(key), self._former(key)
-        found = await look(key, primaries, ())
+        found = await look(key, primaries, ask, ())
         if found.record is not None or set(former).issubset(primaries):
             return found
         known = [answer for answer in found.answers if answer.address in former]
-        left = await self._survey(key, former, known)
+        left = await self._survey(key, former, ask, known)
         record = newest(left.answers)
         if record is not None:
             self.healing.later(key)
         else:
             # It may have been moved between the two looks.
-            found = await look(key, primaries, ())
+            found = await look(key, primaries, ask, ())
             record = found.record
         return _Found(
             record,
@@ -242,7 +292,7 @@ class Copies:
         )
 
     async def _read(
-        self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
+        self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
     ) -> "_Found":
         """Return what the stores at ``addresses`` prove, having asked as few as need be; ``known``
         are answers of some of them.
@@ -250,27 +300,33 @@ class Copies:
         Raises ``NoStoreReachable`` where those that answer do not prove anything. Where all that
         was found is damaged, that is told by the ``damage``.
         """
-        reading = await self._reading(key, addresses, known)
-        width = 2 if self._settings.read_mode == "fastest" else 1
+        reading = await self._reading(key, addresses, ask, known)
+        width = 1
+        if self._settings.read_mode == "fastest" and not self._holders.heads_are_cheap:
+            width = 2
         return await self._done(reading, max(width, reading.quorums.read), 0.0)
 
     async def _survey(
-        self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
+        self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
     ) -> "_Found":
         """Return the same of all stores at ``addresses`` that answer in time; of those that rest
         only as many as need be. Raises as ``_read``.
         """
-        reading = await self._reading(key, addresses, known)
+        reading = await self._reading(key, addresses, ask, known)
         width = sum(not self._holders.rests(address) for address in addresses)
         return await self._done(reading, width, self._settings.straggler_ms / 1000)
 
     async def _reading(
-        self, key: bytes, addresses: Sequence[str], known: Sequence[Answer]
+        self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
     ) -> Reading:
         debts, quorums = await self._known(key, addresses)
         answered = {answer.address for answer in known}
         order = [each for each in self._order(addresses, debts) if each not in answered]
-        return Reading(self._holders, key, order, debts, quorums, known)
+        holders = self._holders
+        is_race = self._settings.read_mode == "fastest" and ask == holders.read
+        if is_race and holders.heads_are_cheap and len(order) > 1:
+            await self._race(key, order, debts)
+        return Reading(ask, holders.background, key, order, Known(debts, quorums, known))
 
     def _moves(self, key: bytes) -> bool:
         """Tell whether ``key`` had other places before the stores were changed."""
@@ -306,7 +362,7 @@ class Copies:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
         return await asyncio.shield(self._holders.background.start(work))
 
-    async def _keep(self, key: bytes, record: Record, guard: Guard | None) -> Head:
+    async def _keep(self, key: bytes, record: Record, guard: Guard | None) -> Kept:
         """Write ``record`` to a quorum, and note for whom it is left to be done.
 
         A store may have something newer, although this is the latest write: the clock of another
@@ -320,7 +376,7 @@ class Copies:
             record = stamped(record, newer)
             written = await self._spread(key, record)
         await self._conclude(key, record.head, written)
-        return record.head
+        return Kept(record.head, written)
 
     async def _spread(self, key: bytes, record: Record) -> list[Written]:
         """Write to all stores at once; return what has become of it when the quorum has confirmed
@@ -354,6 +410,8 @@ class Copies:
         quorum = self._settings.quorums(len(written)).write
         missing = [each for each in written if each.failure is not None]
         is_kept = len(written) - len(missing) >= quorum
+        if self._settings.first_decides:
+            is_kept = is_kept and written[0].failure is None
         if missing and (len(missing) < len(written) or any(each.maybe for each in missing)):
             acknowledged = head.version if is_kept else 0
             debts = [
@@ -388,7 +446,7 @@ class _Found(NamedTuple):
         return None if found is None else found.head
 
 
-_Look: TypeAlias = Callable[[bytes, Sequence[str], Sequence[Answer]], Awaitable[_Found]]
+_Look: TypeAlias = Callable[[bytes, Sequence[str], Ask, Sequence[Answer]], Awaitable[_Found]]
 
 
 def _nowhere(key: bytes) -> Sequence[str]:

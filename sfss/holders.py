@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from sfss.agreement import Answer, Written, rank
 from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.record import Head, Record
-from sfss.stores.base import Guard, NewestStore, ViewableStore
+from sfss.stores.base import BrowsableStore, Child, Guard, NewestStore, ViewableStore
 
 COMPLAINT_EVERY_S: Final = 10.0
 """Seconds between two lines of the log that say of one store that it fails."""
@@ -116,6 +116,10 @@ class Holders:
         self.viewable: Mapping[str, ViewableStore] = {
             address: store for address, store in stores.items() if isinstance(store, ViewableStore)
         }
+        self.heads_are_cheap = all(store.head_is_cheap for store in stores.values())
+        """Whether all can ``look`` without reading bodies."""
+        self.can_browse = all(isinstance(store, BrowsableStore) for store in stores.values())
+        """Whether all can show their folders."""
         self._stores, self._cooling_s = stores, cooling_s
         self._turns = Turns()
         self._rests_until: dict[str, float] = {}
@@ -154,6 +158,33 @@ class Holders:
             return Answer(address, failure=self._failed(address, error, applied=False))
         self._answered(address)
         return Answer(address, record)
+
+    async def look(self, address: str, key: bytes) -> Answer:
+        """Return the same without the body, which is not looked at where the store can do that."""
+        if not self.is_live(address):
+            return Answer(address, failure=self.resting(address))
+        try:
+            head = await self._asked(address).head(key)
+        except Exception as error:
+            return Answer(address, failure=self._failed(address, error, applied=False))
+        self._answered(address)
+        return Answer(address, None if head is None else Record(head, b""))
+
+    async def children(self, address: str, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what the store at ``address`` has in a folder; ``can_browse`` must hold.
+
+        Raises ``Unreachable``.
+        """
+        if self.rests(address):
+            raise self.resting(address)
+        store = self._asked(address)
+        assert isinstance(store, BrowsableStore)
+        try:
+            found = await store.children(prefix, after, limit)
+        except Exception as error:
+            raise self._failed(address, error, applied=False) from error
+        self._answered(address)
+        return found
 
     async def write(
         self, address: str, key: bytes, record: Record, insist: bool = False

@@ -22,6 +22,7 @@ from sfss.record import (
     decode,
     digest_of,
     encode,
+    held,
 )
 
 FLAGS_NAME: Final = "memcached flags"
@@ -85,7 +86,7 @@ def item_of(record: Record, encoded: Buffer) -> Item:
     flags = record.head.metadata.get(FLAGS_NAME)
     if flags is None:
         return Item(RECORD_FLAGS, encoded)
-    return Item(int(flags), record.body)
+    return Item(int(flags), held(record.body))
 
 
 def item_size(head: Head) -> int:

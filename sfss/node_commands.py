@@ -40,7 +40,7 @@ from sfss.memtext_commands import (
     Touch,
 )
 from sfss.node_reads import Block, NodeStore, Reads, block_of, now_us
-from sfss.record import Head, Record, encode, new_record
+from sfss.record import Head, Record, encode, held, new_record
 from sfss.stores.base import Entry, Guard
 
 STORED: Final = b"STORED\r\n"
@@ -193,7 +193,7 @@ class Node:
         if isinstance(command, Touch):
             expiry = expiry_of(command.exptime, now_us())
             return former._replace(head=former.head._replace(expiry=expiry)), TOUCHED
-        parts = [former.body, command.body]
+        parts = [held(former.body), command.body]
         if command.mode == "prepend":
             parts.reverse()
         if sum(map(len, parts)) > self.settings.item_limit:
@@ -304,7 +304,7 @@ def _refuse_others(expected: Head, head: Head | None) -> None:
 
 
 def _counted_number(former: Record, command: Count) -> bytes:
-    match = _NUMBER.fullmatch(former.body) if is_own(former.head) else None
+    match = _NUMBER.fullmatch(held(former.body)) if is_own(former.head) else None
     if match is None or int(match[1]) >= _NUMBER_END:
         raise Refused(b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n")
     number = int(match[1])

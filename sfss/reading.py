@@ -1,10 +1,24 @@
 """One read of one key, on several stores."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from sfss.agreement import Answer, Debts, Quorums, Trust, Verdict, decide, trust, unproven
-from sfss.holders import Holders
+from sfss.holders import Background
+
+Ask: TypeAlias = Callable[[str, bytes], Coroutine[Any, Any, Answer]]
+"""Asks the store at an address what it has under a key."""
+
+
+class Known(NamedTuple):
+    """What is known before a read: what stores are owed, how many have to agree, and ``answers`` of
+    some of them.
+    """
+
+    debts: Debts
+    quorums: Quorums
+    answers: Sequence[Answer] = ()
 
 
 class Reading:
@@ -17,16 +31,15 @@ class Reading:
 
     def __init__(
         self,
-        holders: Holders,
+        ask: Ask,
+        background: Background,
         key: bytes,
         order: Sequence[str],
-        debts: Debts,
-        quorums: Quorums,
-        known: Sequence[Answer],
+        known: Known,
     ) -> None:
-        self.key, self.debts, self.quorums = key, debts, quorums
-        self.answers = list(known)
-        self._holders = holders
+        self.key, self.debts, self.quorums = key, known.debts, known.quorums
+        self.answers = list(known.answers)
+        self._ask_store, self._background = ask, background
         self._waiting = list(reversed(order))
         self._running: set[asyncio.Task[Answer]] = set()
 
@@ -52,7 +65,7 @@ class Reading:
     def leave(self) -> None:
         """Wait no longer for those who have not answered."""
         for task in self._running:
-            self._holders.background.leave(task)
+            self._background.leave(task)
 
     def _decided(self) -> Verdict | None:
         last = not self._waiting and not self._running
@@ -64,8 +77,8 @@ class Reading:
 
     def _ask(self, wanted: int) -> None:
         while self._waiting and len(self._running) < wanted:
-            read = self._holders.read(self._waiting.pop(), self.key)
-            self._running.add(self._holders.background.start(read))
+            read = self._ask_store(self._waiting.pop(), self.key)
+            self._running.add(self._background.start(read))
 
     async def _collect(self, patience_s: float | None) -> bool:
         done, _ = await asyncio.wait(

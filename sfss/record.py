@@ -23,14 +23,14 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_hexdigest
+from xxhash import xxh3_64_intdigest, xxh3_128, xxh3_128_digest, xxh3_128_hexdigest
 
 from sfss.errors import Corrupt
 
@@ -52,10 +52,58 @@ _CHECKSUM: Final = Struct("<Q")
 _HEADER: Final = Struct(_FIELDS.format + "Q")
 HEADER_SIZE: Final = _HEADER.size
 
+PIECE_SIZE: Final = 256 * 1024
+"""Bytes of a long body that are read at a time."""
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+
+class LongBody(Protocol):
+    """A body that is too large to be held in memory: it is read from where it lies, in pieces."""
+
+    def __len__(self) -> int:
+        """Return how many bytes it has."""
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return ``size`` bytes from ``start`` on, fewer only at the end; may wait for a disk.
+
+        Raises OSError where they cannot be had any more.
+        """
+
+
+Body: TypeAlias = Buffer | LongBody
+
 digest_of = xxh3_128_digest
-"""The digest of a body, 16 bytes."""
+"""The digest of a body that is held, 16 bytes."""
+
+
+def pieces_of(body: Body, start: int = 0, stop: int | None = None) -> Iterator[Buffer]:
+    """Yield bytes ``start`` to ``stop`` of ``body``, a held one at once; errors as ``read``."""
+    stop = len(body) if stop is None else stop
+    if isinstance(body, bytes | bytearray | memoryview):
+        yield body if (start, stop) == (0, len(body)) else memoryview(body)[start:stop]
+        return
+    while start < stop:
+        piece = body.read(start, min(PIECE_SIZE, stop - start))
+        if not piece:
+            raise OSError(f"the body ends after {start} of {len(body)} bytes")
+        yield piece
+        start += len(piece)
+
+
+def held(body: Body) -> Buffer:
+    """Return ``body`` in memory; errors as ``LongBody.read``."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        return body
+    return b"".join(pieces_of(body))
+
+
+def digest_of_any(body: Body) -> bytes:
+    """Return the digest of ``body``, 16 bytes; errors as ``LongBody.read``."""
+    digest = xxh3_128()
+    for piece in pieces_of(body):
+        digest.update(piece)
+    return digest.digest()
 
 
 class Kind(IntEnum):
@@ -86,12 +134,21 @@ class Record(NamedTuple):
     """A file, or the memory of its deletion."""
 
     head: Head
-    body: Buffer
+    body: Body
 
 
-def new_record(body: Buffer, version: int, metadata: Mapping[str, str] | None = None) -> Record:
-    """Return the record of a file just received; ``version`` in microseconds since 1970."""
-    digest = xxh3_128_digest(body)
+def new_record(
+    body: Body,
+    version: int,
+    metadata: Mapping[str, str] | None = None,
+    digest: bytes | None = None,
+) -> Record:
+    """Return the record of a file just received; ``version`` in microseconds since 1970.
+
+    ``digest`` is that of ``body`` where it is known already, as it has to be of a long one.
+    """
+    if digest is None:
+        digest = xxh3_128_digest(held(body))
     return Record(Head(version, len(body), digest, metadata=metadata or _NO_METADATA), body)
 
 
@@ -109,7 +166,7 @@ def encode(record: Record) -> bytes:
     """Return ``record`` as it is kept in a store; raise ValueError when its metadata is over the
     limit.
     """
-    return b"".join((encode_head(record.head), record.body))
+    return b"".join((encode_head(record.head), held(record.body)))
 
 
 def encode_head(head: Head) -> bytes:

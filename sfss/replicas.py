@@ -12,7 +12,7 @@ from typing import Any, Final
 from sfss.agreement import CopiesSettings
 from sfss.checks import read_shard
 from sfss.cluster import Clock
-from sfss.config import ReplicatedSettings, Settings
+from sfss.config import ReplicatedSettings, Settings, least_copies
 from sfss.copies import Copies
 from sfss.errors import SettingError, StoreError
 from sfss.owed import Owed
@@ -132,7 +132,8 @@ def _engine_settings(options: ReplicatedSettings, heals_at_once: int) -> CopiesS
     ours = {entry.name for entry in fields(options)}
     names = ours & {entry.name for entry in fields(CopiesSettings)}
     chosen = {name: getattr(options, name) for name in names}
-    return CopiesSettings(**chosen, heals_at_once=heals_at_once)
+    least = least_copies(options)
+    return CopiesSettings(**chosen, heals_at_once=heals_at_once, least_copies=least)
 
 
 def _placement(options: ReplicatedSettings) -> Placement:

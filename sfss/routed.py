@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
 from typing import Protocol, TypeVar
 
-from sfss.agreement import Owing
+from sfss.agreement import Debt, Kept, Owing
 from sfss.errors import (
     CannotList,
     NoStoreReachable,
@@ -22,7 +22,15 @@ from sfss.errors import (
     Unreachable,
 )
 from sfss.record import Head, Record
-from sfss.stores.base import Entry, Guard, Store, Use, ViewableStore
+from sfss.stores.base import (
+    BrowsableStore,
+    Child,
+    Entry,
+    Guard,
+    Store,
+    Use,
+    ViewableStore,
+)
 
 Answer = TypeVar("Answer")
 
@@ -120,6 +128,10 @@ class Routed:
         """Return the record under ``key``, or None where there is none. Raises ``Corrupt``."""
         return await self._ask(key, lambda store, _: store.get(key))
 
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``; see ``Store.head``."""
+        return await self._ask(key, lambda store, _: store.head(key))
+
     def view(self, key: bytes, use: Use) -> bool:
         """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
 
@@ -132,7 +144,7 @@ class Routed:
         """Return what ``ViewableStore.state`` says; 0 for more than one store."""
         return self._only.state() if self._only is not None else 0
 
-    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Head:
+    async def put(self, key: bytes, record: Record, guard: Guard | None = None) -> Kept:
         """Keep ``record``; when this returns, the store has it.
 
         On the embedded store nobody can come in between ``guard`` and the change; a store behind
@@ -144,7 +156,7 @@ class Routed:
             await store.set(key, record, guard and _unless_present(own, guard))
 
         await self._ask(key, write)
-        return record.head
+        return Kept(record.head)
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there. ``guard`` as in ``put``."""
@@ -202,6 +214,15 @@ class Routed:
             raise CannotList(", ".join(store.address for store in self._stores))
         return await self._stores[0].scan(prefix, after, limit)
 
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what the one store shows; raises ``CannotList`` where it cannot, or there are
+        several.
+        """
+        store = self._stores[0]
+        if len(self._stores) != 1 or not isinstance(store, BrowsableStore):
+            raise CannotList(", ".join(store.address for store in self._stores))
+        return await store.children(prefix, after, limit)
+
     async def stats(self) -> dict[str, dict[str, str]]:
         """Return the statistics of every store by address; ``error`` alone of one that fails."""
         answers = await asyncio.gather(
@@ -224,6 +245,10 @@ class Routed:
     async def owing(self) -> Owing:
         """Return that nobody is owed anything: a write is answered when its one store has it."""
         return Owing()
+
+    async def missing(self, after: bytes, limit: int) -> Sequence[tuple[bytes, Debt]]:
+        """Return nothing."""
+        return ()
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""

@@ -8,6 +8,7 @@ import logging.config
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
@@ -142,7 +143,8 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     The cluster is closed with the runner.
     """
     cluster = make_cluster(settings, board)
-    site = Site(cluster, board, settings.server.body_timeout_s)
+    spool_folder = Path(settings.server.spool_folder or gettempdir())
+    site = Site(cluster, board, settings.server.body_timeout_s, spool_folder)
     runner = Runner(site, settings.server, counters)
     await runner.setup()
     return runner

@@ -78,7 +78,7 @@ class Bench:
 
     async def put(self, body: bytes, guard: Guard | None = None) -> Head:
         """Put ``body`` under ``KEY``."""
-        return await self.gateway.put(KEY, self.record(body), guard)
+        return (await self.gateway.put(KEY, self.record(body), guard)).head
 
     async def get(self) -> bytes | None:
         """Get what is under ``KEY``."""

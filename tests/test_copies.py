@@ -309,7 +309,7 @@ async def test_a_failing_store_is_logged_once_and_when_it_answers_again() -> Non
 @in_virtual_time
 async def test_the_last_write_wins_though_the_clock_of_another_was_ahead() -> None:
     bench = Bench()
-    ahead = await bench.gateway.put(KEY, new_record(b"other", bench.clock.now + 10**9))
+    ahead = (await bench.gateway.put(KEY, new_record(b"other", bench.clock.now + 10**9))).head
     head = await bench.put(b"mine")
     assert head.version > ahead.version
     assert bench.has() == bench.same(b"mine")

@@ -797,7 +797,7 @@ async def test_a_damaged_copy_that_is_newer_does_not_stay_on_a_real_server(
         }
         places = list(stores)
         copies = Copies(stores, lambda _: places, bench.owed, bench.clock, CopiesSettings())
-        head = await copies.put(KEY, bench.record(b"body"))
+        head = (await copies.put(KEY, bench.record(b"body"))).head
         newer = bytearray(encode(bench.record(b"newer")))
         newer[position] ^= 1
         await damage(servers[0], KEY, bytes(newer))

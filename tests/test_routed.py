@@ -72,7 +72,7 @@ def body(record: Record | None) -> bytes | None:
 
 async def test_put_get_delete() -> None:
     cluster = proxies(four())
-    head = await cluster.put("p", b"x")
+    head = (await cluster.put("p", b"x")).head
     assert (head.size, head.kind) == (1, Kind.FILE)
     found = await cluster.get("p")
     assert found is not None and found.head == head
@@ -168,7 +168,7 @@ async def test_a_repeated_put_does_not_ask_its_own_deed_for_leave() -> None:
         if head is not None:
             raise PreconditionFailed("If-None-Match")
 
-    await cluster.put("p", b"x", must_be_new)
+    await cluster.put("p", b"x", guard=must_be_new)
     assert body(await cluster.get("p")) == b"x"
 
 
@@ -190,7 +190,7 @@ async def test_a_refusal_after_a_lost_answer_does_not_claim_that_nothing_changed
 
     stores[1].set = overtaken  # type: ignore[method-assign]
     with pytest.raises(NoStoreReachable) as caught:
-        await cluster.put("p", b"x", once)
+        await cluster.put("p", b"x", guard=once)
     assert caught.value.indeterminate
     assert body(await cluster.get("p")) == b"theirs"
 
@@ -226,7 +226,7 @@ async def test_what_a_guard_raises_is_an_answer_and_parks_nobody() -> None:
         raise PreconditionFailed("If-Match")
 
     with pytest.raises(PreconditionFailed):
-        await cluster.put("p", b"x", refuse)
+        await cluster.put("p", b"x", guard=refuse)
     assert [store.asked for store in stores] == [1, 0, 0, 0]
     await cluster.put("p", b"x")
     assert stores[0].asked == 2

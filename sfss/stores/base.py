@@ -6,11 +6,11 @@ has been acknowledged by the store. An operation that is cancelled or times out 
 usable and harms no other operation.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from sfss.record import Buffer, Head, Record
+from sfss.record import Buffer, Head, Kind, Record
 
 Guard: TypeAlias = Callable[[Head | None], None]
 """Called with the head of what a key holds (None: nothing) just before it is changed; raises to
@@ -30,9 +30,18 @@ class Store(Protocol):
     """One place that keeps records. ``address`` names it in answers, errors and logs."""
 
     address: str
+    head_is_cheap: bool
+    """Whether ``head`` leaves the body where it is."""
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key`` with its digest checked, or None if there is none.
+
+        Raises ``Corrupt``, ``Unreachable``.
+        """
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``, or None if there is none. The body is not
+        held against its digest, and where the store can, it is not read.
 
         Raises ``Corrupt``, ``Unreachable``.
         """
@@ -77,6 +86,8 @@ class NewestStore(Store, Protocol):
         """
 
 
+_CHILDREN_AT_ONCE: Final = 64
+
 Use: TypeAlias = Callable[[Buffer | None, bool], None]
 """Called with an item as it lies in the store, and whether that is a record (else a raw body). The
 bytes may be used only during the call. None: the store has nothing, or could not tell. It must not
@@ -102,6 +113,106 @@ class ViewableStore(Protocol):
         """Return a number that is another after every change that anybody has made to the store;
         0 where it cannot tell, which says nothing of another 0.
         """
+
+
+class Child(NamedTuple):
+    """One thing in a folder: a file with its ``head``, or, without one, a folder.
+
+    ``name`` is what stands behind the prefix: of a folder up to its "/", which is included.
+    """
+
+    name: bytes
+    head: Head | None
+
+
+@runtime_checkable
+class BrowsableStore(Protocol):
+    """A store whose keys are paths, and which can show them folder by folder."""
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return up to ``limit`` things in the folder ``prefix`` ("" or ending with "/") whose
+        names are greater than ``after``, in byte order of the names. Tombstones are left out;
+        a folder that holds nothing but tombstones may be shown.
+
+        A folder that is not there has nothing in it. Raises ``Unreachable``.
+        """
+
+
+Children: TypeAlias = Callable[[bytes, bytes, int], Awaitable[Sequence[Child]]]
+"""As ``BrowsableStore.children``."""
+
+Scan: TypeAlias = Callable[[bytes, bytes, int], Awaitable[Sequence[Entry]]]
+"""As ``Store.scan``."""
+
+
+async def children_of(scan: Scan, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+    """Return what ``BrowsableStore.children`` does, of a store that can ``scan``.
+
+    Of what lies below a folder one entry is looked at, not all.
+    """
+    found: list[Child] = []
+    position = prefix + _behind(after)
+    while len(found) < limit:
+        entries = await scan(prefix, position, min(limit - len(found), _CHILDREN_AT_ONCE))
+        for entry in entries:
+            if entry.key <= position:
+                continue  # in a folder that was found just now
+            name, slash, _ = entry.key[len(prefix) :].partition(b"/")
+            if slash:
+                found.append(Child(name + slash, None))
+            elif entry.head.kind is Kind.FILE:
+                found.append(Child(name, entry.head))
+            position = _behind(entry.key[: len(prefix) + len(name) + len(slash)])
+        if not entries:
+            break
+    return found[:limit]
+
+
+async def scan_of(children: Children, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+    """Return what ``Store.scan`` does, of a store that can show its ``children``.
+
+    Folders are looked into in the byte order of their names, which with their "/" is the order of
+    the keys below them.
+    """
+    found: list[Entry] = []
+    after = max(after, prefix[:-1]) if prefix.endswith(b"/") else after
+    async for entry in _walk(children, _folder_of(prefix), after):
+        if entry.key.startswith(prefix) and entry.key > after:
+            found.append(entry)
+        elif entry.key > prefix and not entry.key.startswith(prefix):
+            break
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def _folder_of(prefix: bytes) -> bytes:
+    return prefix[: prefix.rfind(b"/") + 1]
+
+
+async def _walk(children: Children, folder: bytes, after: bytes) -> AsyncIterator[Entry]:
+    """Yield what is below ``folder`` in byte order, from about ``after`` on."""
+    # Where a folder lies on the way to "after", that is the first to be looked into.
+    position = b""
+    if after.startswith(folder):
+        name, slash, _ = after[len(folder) :].partition(b"/")
+        if slash:
+            async for entry in _walk(children, folder + name + slash, after):
+                yield entry
+        position = name + slash
+    while found := await children(folder, position, _CHILDREN_AT_ONCE):
+        for child in found:
+            if child.head is not None:
+                yield Entry(folder + child.name, child.head)
+            else:
+                async for entry in _walk(children, folder + child.name, b""):
+                    yield entry
+        position = found[-1].name
+
+
+def _behind(position: bytes) -> bytes:
+    # No path has this byte, which is never a part of UTF-8: all that a folder holds comes before.
+    return position + b"\xff" if position.endswith(b"/") else position
 
 
 KEYS_LIMIT: Final = 1000

@@ -27,8 +27,8 @@ from sfss import __version__
 from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
 from sfss.items import unique_of
 from sfss.keys import KEY_LIMIT
-from sfss.record import Buffer, Head, Record, decode, encode_head
-from sfss.stores.base import Entry, Guard, Stamped, Use
+from sfss.record import Buffer, Head, Record, decode, encode_head, held
+from sfss.stores.base import Child, Entry, Guard, Stamped, Use, children_of
 from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
 INITIAL_MAP_SIZE: Final = 1 << 34
@@ -74,6 +74,8 @@ class EmbeddedStore:
     holds something else.
     """
 
+    head_is_cheap = True
+
     def __init__(
         self,
         folder: Path,
@@ -102,6 +104,10 @@ class EmbeddedStore:
             value = await self._read(partial(self._folder.get, key), key)
         return None if value is None else decode(value, self.address, key)
 
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``; see ``Store.head``."""
+        return await self._read(partial(self._folder.head, key), key)
+
     def view(self, key: bytes, use: Use) -> bool:
         """Call ``use`` at once, in a read transaction, with the record under ``key``: a view of the
         database itself. ``use`` may not ask this store for anything. See ``ViewableStore.view``.
@@ -126,7 +132,7 @@ class EmbeddedStore:
         counts as nothing there: it can be replaced. Raises what ``guard`` raises, ``StoreFull``,
         ``Unreachable``; ValueError for a key that is no key.
         """
-        await self._change(key, encode_head(record.head), record.body, guard)
+        await self._change(key, encode_head(record.head), held(record.body), guard)
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
@@ -148,6 +154,10 @@ class EmbeddedStore:
             entries += found
             await asyncio.sleep(0)
         return entries
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what is in a folder; see ``BrowsableStore``. Errors as in ``scan``."""
+        return await children_of(self.scan, prefix, after, limit)
 
     async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
         """Yield all keys in byte order, with the stamps of their records; see

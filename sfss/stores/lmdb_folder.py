@@ -143,6 +143,12 @@ class LmdbFolder:
         with self._lock, self._usable().begin() as transaction:
             return transaction.get(key)
 
+    def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``; raises ``Corrupt``."""
+        with self._lock, self._usable().begin(buffers=True) as transaction:
+            value = transaction.get(key)
+            return None if value is None else decode_head(value, self._address, key)
+
     def view(self, key: bytes, use: Use) -> bool:
         """Call ``use`` with the value under ``key`` where it lies, unless there is none."""
         with self._lock, self._usable().begin(buffers=True) as transaction:

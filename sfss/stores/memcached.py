@@ -101,6 +101,8 @@ class MemcachedStore:
     ``Pipeline``.
     """
 
+    head_is_cheap = False
+
     def __init__(
         self, address: str, settings: MemcachedSettings, patience_s: float | None = None
     ) -> None:
@@ -125,6 +127,19 @@ class MemcachedStore:
         async with self._border(exchange):
             value = await self._fetch(exchange)
         return None if value is None else self._record(key, value)
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``; see ``Store.head``. The protocol has no
+        command for it: the body comes along.
+        """
+        exchange = Exchange(get_command(key), GET, (key,))
+        async with self._border(exchange):
+            value = await self._fetch(exchange)
+        if value is None:
+            return None
+        if value.flags != RECORD_FLAGS:
+            return records.raw_head(value.body)
+        return records.decode_head(value.body, self.address, key)
 
     async def _pipelined(self, key: bytes) -> Value | None:
         """Return the value under ``key`` by the hot path; None tells nothing."""
@@ -328,7 +343,7 @@ class MemcachedStore:
 
     def _item(self, record: Record) -> tuple[int, bytes]:
         if self._settings.raw:
-            return 0, bytes(record.body)
+            return 0, bytes(records.held(record.body))
         return RECORD_FLAGS, records.encode(record)
 
     def _refused(self, status: Status, exchange: Exchange) -> Unreachable:

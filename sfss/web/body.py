@@ -6,44 +6,60 @@ a client that waits for ``100 Continue`` learns of a refusal without sending a b
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from aiohttp import HttpVersion11, StreamReader, web
 
-from sfss.errors import BadBody, BodyTimeout, TooLarge, UnsupportedCoding
-from sfss.record import Buffer
+from sfss.errors import BadBody, BodyTimeout, StoreFull, TooLarge, UnsupportedCoding
+from sfss.record import Body, held
+from sfss.spool import HELD_LIMIT, Spool
 from sfss.web import form
 
 ENVELOPE_LIMIT: Final = 64 * 1024
 """Bytes that a form may have beside the file in it."""
 
-_SMALL_PIECE: Final = 4096  # kept apart, those of a body that trickles in take many times its size
+FORM_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes that a file in a form may have: a form is looked through in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a body may be: ``size`` in bytes for the file in it, and the longest silence."""
+    """What a body may be: ``size`` in bytes for the file in it, and the longest silence. One of
+    more than ``held`` bytes is kept in a file in ``spool_folder`` while it is used.
+    """
 
     size: int
     timeout_s: float
+    spool_folder: Path = Path("/tmp")
+    held: int = HELD_LIMIT
 
 
-async def read_file(request: web.BaseRequest, limits: Limits) -> Buffer:
+class Received(NamedTuple):
+    """A file that came in, and its digest where that is known already."""
+
+    body: Body
+    digest: bytes | None = None
+
+
+async def read_file(request: web.BaseRequest, limits: Limits) -> Received:
     """Return the file that ``request`` carries.
 
-    Raises ``TooLarge``, ``UnsupportedCoding``, ``BodyTimeout``, and ``BadBody`` for what is cut
-    off, malformed, or holds no file.
+    Raises ``TooLarge``, ``UnsupportedCoding``, ``BodyTimeout``, ``StoreFull`` when it finds no room
+    in the spool folder, and ``BadBody`` for what is cut off, malformed, or holds no file.
     """
     content_type = request.headers.get("Content-Type", "")
     _check_head(request)
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         return await _read(request, limits, limits.size)
     boundary = form.boundary(content_type)
-    whole = await _read(request, limits, limits.size + ENVELOPE_LIMIT)
-    file = form.first_file(whole, boundary)
-    if len(file) > limits.size:
-        raise TooLarge(len(file), limits.size)
-    return file
+    size = min(limits.size, FORM_LIMIT)
+    limits = Limits(size, limits.timeout_s, held=size + ENVELOPE_LIMIT)
+    whole = await _read(request, limits, size + ENVELOPE_LIMIT)
+    file = form.first_file(bytes(held(whole.body)), boundary)
+    if len(file) > size:
+        raise TooLarge(len(file), size)
+    return Received(file)
 
 
 def _check_head(request: web.BaseRequest) -> None:
@@ -58,27 +74,28 @@ def _check_head(request: web.BaseRequest) -> None:
         raise BadBody("there is none; an empty file has Content-Length: 0")
 
 
-async def _read(request: web.BaseRequest, limits: Limits, most: int) -> bytes:
+async def _read(request: web.BaseRequest, limits: Limits, most: int) -> Received:
     """Return the whole body, of at most ``most`` bytes."""
     length = request.content_length
     if length is not None and length > most:
         raise TooLarge(length if most == limits.size else None, limits.size)
     await _invite(request)
-    pieces: list[bytes] = []
-    size = 0
+    try:
+        return await _spooled(request, limits, most)
+    except OSError as error:
+        raise StoreFull(str(limits.spool_folder), str(error)) from error
+
+
+async def _spooled(request: web.BaseRequest, limits: Limits, most: int) -> Received:
+    length, spool = request.content_length, Spool(limits.spool_folder, limits.held)
     # Not "until at_eof()": a body that was cut off is at its end, too, and only reading it raises.
-    while size != length and (piece := await _piece(request.content, limits.timeout_s)):
-        size += len(piece)
-        if size > most:
+    while spool.size != length and (piece := await _piece(request.content, limits.timeout_s)):
+        if spool.size + len(piece) > most:
             raise TooLarge(None, limits.size)
-        if pieces and len(pieces[-1]) < _SMALL_PIECE:
-            pieces[-1] += piece
-        else:
-            pieces.append(piece)
-    if length is not None and size != length:
-        raise BadBody(f"it ends after {size} of {length} bytes")
-    # One body at a time is held twice. Bytearrays that grow, all at once, move and leave holes.
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        await spool.write(piece)
+    if length is not None and spool.size != length:
+        raise BadBody(f"it ends after {spool.size} of {length} bytes")
+    return Received(*await spool.finish())
 
 
 async def _piece(content: StreamReader, timeout_s: float) -> bytes:

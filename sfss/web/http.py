@@ -1,9 +1,11 @@
 """What all faces share: errors as statuses and sentences, arguments of the query, responses."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -12,7 +14,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from sfss import __version__, errors
 from sfss.cluster import Cluster
 from sfss.metrics import Board
-from sfss.record import Buffer
+from sfss.record import Body, pieces_of
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
@@ -44,31 +46,52 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the faces show, and the longest silence in a body that they bear."""
+    """What the faces show, the longest silence in a body that they bear, and the folder for bodies
+    that are too large to be held in memory.
+    """
 
     cluster: Cluster
     board: Board
     body_timeout_s: float
+    spool_folder: Path
 
 
 class Answer(web.StreamResponse):
-    """A response with its whole body, which may be a view and is not copied on the way."""
+    """A response with its whole body, which may be a view and is not copied on the way; a long one
+    is read piece by piece while it is sent. ``part`` says which bytes of it are sent: from, up to.
+    """
 
     _send_headers_immediately = False  # one write for head and body
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: Buffer = b"") -> None:
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: Body = b"",
+        part: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__(status=status, headers=headers)
-        self.content_length = len(body)
-        self._content = body
+        self._content, self._part = body, part or (0, len(body))
+        self.content_length = self._part[1] - self._part[0]
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the body, or none where the method or the status has none."""
-        await super().write_eof(b"" if self._must_be_empty_body else self._content)  # type: ignore[arg-type]
+        pieces = iter(()) if self._must_be_empty_body else pieces_of(self._content, *self._part)
+        if isinstance(self._content, bytes | bytearray | memoryview):
+            await super().write_eof(next(pieces, b""))  # type: ignore[arg-type]
+            return
+        try:
+            while piece := await asyncio.to_thread(next, pieces, None):
+                await self.write(piece)
+        except OSError as error:
+            # The length was promised: to break off is the only way to say that it is not kept.
+            raise ConnectionError(f"the file cannot be read on: {error}") from error
+        await super().write_eof()
 
     @property
     def sent_bytes(self) -> int:
         """Size of the body as it was sent."""
-        return 0 if self._must_be_empty_body else len(self._content)
+        return 0 if self._must_be_empty_body else self._part[1] - self._part[0]
 
 
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)

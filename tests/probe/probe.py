@@ -37,6 +37,7 @@ QUIET: Final = frozenset({"quiet", "paying"})
 _REQUESTS: Final = (300, 2500)
 """Least and most requests that are answered while a fault lasts."""
 
+_LOADS: Final = 100
 _LOG_LINES: Final = 40
 _LOOK_S: Final = 1.0
 
@@ -117,6 +118,14 @@ class Probe:
             await connection.close()
         assert reply.status == 200, reply
         return int(json.loads(reply.body)["webserver"]["owed"])
+
+    async def owing(self) -> int:
+        """Go on until a store is owed something; return how many writes it is."""
+        for _ in range(_LOADS):
+            await self.load.more(150)
+            if count := await self.owed():
+                return count
+        pytest.fail(self.failed("nobody is owed anything"))
 
     async def paid(self) -> None:
         """Wait until nobody is owed anything."""

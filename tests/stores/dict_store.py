@@ -6,11 +6,13 @@ from sfss.agreement import rank
 from sfss.errors import Corrupt, Unreachable
 from sfss.items import unique_of
 from sfss.record import Head, Record, decode, decode_head, encode
-from sfss.stores.base import KEYS_LIMIT, Entry, Guard, Stamped
+from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, children_of
 
 
 class DictStore:
     """Keeps encoded records in ``values``, which a test may damage."""
+
+    head_is_cheap = False
 
     def __init__(self, address: str = "dict") -> None:
         self.address = address
@@ -21,6 +23,15 @@ class DictStore:
         """Return the record under ``key``, or None."""
         value = self._open().get(key)
         return None if value is None else decode(value, self.address, key)
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``, or None."""
+        value = self._open().get(key)
+        return None if value is None else decode_head(value, self.address, key)
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what is in a folder."""
+        return await children_of(self.scan, prefix, after, limit)
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Keep ``record`` under ``key`` unless ``guard`` forbids it."""

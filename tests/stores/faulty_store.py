@@ -66,6 +66,7 @@ class FaultyStore:
         two_steps: bool = False,
     ) -> None:
         self.inner, self.plan, self.address = inner, plan, inner.address
+        self.head_is_cheap = inner.head_is_cheap
         self.timeout_s, self.late_s, self.two_steps = timeout_s, late_s, two_steps
         self.asked: list[tuple[str, bytes]] = []
         self._stuck: list[tuple[Callable[[], Awaitable[Any]], asyncio.Future[Any]]] = []
@@ -74,6 +75,12 @@ class FaultyStore:
         """See ``Store.get``."""
         found = await self._do("get", key, lambda: self.inner.get(key), applied=False)
         assert found is None or isinstance(found, Record)
+        return found
+
+    async def head(self, key: bytes) -> Head | None:
+        """See ``Store.head``; to a plan it is a ``get``."""
+        found = await self._do("get", key, lambda: self.inner.head(key), applied=False)
+        assert found is None or isinstance(found, Head)
         return found
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:

@@ -15,7 +15,7 @@ from sfss.errors import CannotList, Corrupt, PreconditionFailed, Unreachable
 from sfss.items import unique_of
 from sfss.keys import KeyScheme
 from sfss.record import RECORD_FLAGS, Head, Record, decode, encode, new_record
-from sfss.stores.base import ListingStore, Store
+from sfss.stores.base import BrowsableStore, ListingStore, Store
 from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.memcached import MemcachedStore
 from tests.servers import (
@@ -158,6 +158,34 @@ async def test_what_was_set_is_got(subject: Subject, path: str, body: bytes) -> 
     read = await subject.store.get(subject.key(path))
     assert read is not None
     assert (read.head, bytes(read.body)) == (written.head, body)
+
+
+async def test_a_head_is_that_of_the_record(subject: Subject, path: str) -> None:
+    assert await subject.store.head(subject.key(path)) is None
+    written = new_record(b"body" * 100_000, 1_700_000_000_000_000, {"a": "b"})
+    await subject.store.set(subject.key(path), written)
+    assert await subject.store.head(subject.key(path)) == written.head
+
+
+async def test_folders_are_shown_one_by_one(subject: Subject) -> None:
+    if not isinstance(subject.store, BrowsableStore):
+        return
+    names = ["b", "a/1", "a/2", "a/x/y", "a", "a.txt", "ä", "Z/z", "gone/x"]
+    for name in names:
+        await subject.store.set(subject.key(f"top/{name}"), new_record(name.encode(), 3))
+    await subject.store.delete(subject.key("top/gone/x"))
+    found = await subject.store.children(b"top/", b"", 100)
+    assert [child.name.decode() for child in found] == ["Z/", "a", "a.txt", "a/", "b", "ä"]
+    assert [child.head is None for child in found] == [True, False, False, True, False, False]
+    assert found[1].head == new_record(b"a", 3).head
+    assert await subject.store.children(b"top/", b"", 2) == found[:2]
+    assert await subject.store.children(b"top/", b"a/", 1) == found[4:5]
+    assert await subject.store.children(b"top/", b"\xff", 9) == []
+    assert [child.name for child in await subject.store.children(b"top/a/", b"1", 9)] == [
+        b"2",
+        b"x/",
+    ]
+    assert await subject.store.children(b"nothing/", b"", 9) == []
 
 
 async def test_metadata_is_kept(subject: Subject, path: str) -> None:

@@ -53,12 +53,13 @@ async def test_pieces_are_joined_in_order(come: int, size: int) -> None:
         pieces = [b"%d," % number * size for number in range(count)]
         whole = b"".join(pieces)
         asked = request(pieces, come, Transfer_Encoding="chunked")
-        assert await read_file(asked, Limits(100_000, 1)) == whole
+        assert (await read_file(asked, Limits(100_000, 1))).body == whole
 
 
 async def test_a_body_that_came_whole_is_not_copied() -> None:
     whole = bytes(1000)
-    assert await read_file(request([whole], -1, Content_Length="1000"), Limits(1000, 1)) is whole
+    asked = request([whole], -1, Content_Length="1000")
+    assert (await read_file(asked, Limits(1000, 1))).body is whole
 
 
 class Trickle(Content):
@@ -81,7 +82,7 @@ async def test_a_trickle_takes_hardly_more_memory_than_its_bytes() -> None:
     asked.content = Trickle(size)
     tracemalloc.start()
     try:
-        body = await read_file(asked, Limits(size, 1))
+        body = (await read_file(asked, Limits(size, 1))).body
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

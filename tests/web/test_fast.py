@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -140,7 +141,7 @@ async def serving(
         await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
     board = Board(1)
     board.row(0).start(os.getpid())
-    runner = Runner(Site(cluster, board, 5), ServerSettings(**options), board.row(0))  # type: ignore[arg-type]
+    runner = Runner(Site(cluster, board, 5, Path("/tmp")), ServerSettings(**options), board.row(0))  # type: ignore[arg-type]
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
     with patch.object(web_server, "LINGERING_S", 0.02):
         await runner.setup()

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -16,7 +17,7 @@ from sfss.cluster import Cluster
 from sfss.config import ServerSettings
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
-from sfss.record import Record, new_record
+from sfss.record import Head, Record, new_record
 from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard
 from sfss.web import connection, http
@@ -46,6 +47,12 @@ class ToldStore(DictStore):
         if self.error:
             raise self.error
         return await super().get(key)
+
+    async def head(self, key: bytes) -> Head | None:
+        """Fail if told to."""
+        if self.error:
+            raise self.error
+        return await super().head(key)
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Begin, and end when nothing holds it back."""
@@ -98,7 +105,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Face]:
     board = Board(2)
     counters = board.row(1)
     counters.start(os.getpid())
-    served = http.Site(cluster, board, settings.body_timeout_s)
+    served = http.Site(cluster, board, settings.body_timeout_s, Path("/tmp"))
     face = Face(store, Runner(served, settings, counters), board)
     await face.runner.setup()
     site = web.TCPSite(face.runner, "127.0.0.1", 0)

@@ -1,0 +1,141 @@
+"""What every face does with a file: take it in, and answer with it, whole or in ranges."""
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from sfss.agreement import Kept
+from sfss.errors import BadArgument, NotFound, PreconditionFailed
+from sfss.record import Buffer, Head, Record, pieces_of
+from sfss.web import body, conditional, http, mediatypes
+from sfss.web.conditional import Span, Validators
+
+PARTS_SIZE_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes of all ranges of one answer with several; whoever asks for more gets the whole file."""
+
+
+async def receive(site: http.Site, request: web.BaseRequest, path: str) -> Kept:
+    """Keep the file that ``request`` carries at ``path``, if its conditions hold."""
+    site.cluster.check(path)
+    limits = body.Limits(site.cluster.max_file_size, site.body_timeout_s, site.spool_folder)
+    file = await body.read_file(request, limits)
+    return await site.cluster.put(path, file.body, file.digest, guard_of(request))
+
+
+async def remove(site: http.Site, request: web.BaseRequest, path: str) -> http.Answer:
+    """Remove the file at ``path``: 204; raises ``NotFound`` where there is none."""
+    guard = guard_of(request)
+
+    def guard_present(head: Head | None) -> None:
+        # Without a file it is 404 whatever the condition (RFC 9110, 13.2.1). Not left to the
+        # store: it also calls with None for a damaged file, which meets no condition.
+        if head is None:
+            raise NotFound(path)
+        if guard is not None:
+            guard(head)
+
+    if not await site.cluster.delete(path, guard and guard_present):
+        raise NotFound(path)
+    return http.Answer(204, {})
+
+
+async def show(site: http.Site, request: web.BaseRequest, path: str) -> http.Answer:
+    """Answer GET and HEAD with the file at ``path``, or with what conditions and ranges make of it.
+
+    Raises ``NotFound``, ``PreconditionFailed``.
+    """
+    record = await _found(site, request, path)
+    validators = validators_of(record.head)
+    unmet = conditional.unmet(_precondition_fields(request), validators, reading=True)
+    if unmet in conditional.NOT_MODIFIED:
+        return http.Answer(304, validators.fields())
+    if unmet:
+        raise PreconditionFailed(unmet)
+    fields = {
+        "Content-Type": mediatypes.guess(path),
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+        **validators.fields(),
+    }
+    whole = (0, record.head.size)
+    return _part(request, record, fields) or http.Answer(200, fields, record.body, whole)
+
+
+async def _found(site: http.Site, request: web.BaseRequest, path: str) -> Record:
+    if request.method == "HEAD":
+        head = await site.cluster.head(path)
+        record = None if head is None else Record(head, b"")
+    else:
+        record = await site.cluster.get(path)
+    if record is None:
+        raise NotFound(path)
+    return record
+
+
+def guard_of(request: web.BaseRequest) -> Callable[[Head | None], None] | None:
+    """Return the preconditions of a write as the stores take them; None where there are none."""
+    fields = _precondition_fields(request)
+    if not fields:
+        return None
+    if name := conditional.malformed(fields):
+        raise BadArgument(name, repr(fields[name]), 'entity tags in quotes or "*" are expected')
+
+    def guard(head: Head | None) -> None:
+        current = None if head is None else validators_of(head)
+        unmet = conditional.unmet(fields, current, reading=False)
+        if unmet:
+            raise PreconditionFailed(unmet)
+
+    return guard
+
+
+def _precondition_fields(request: web.BaseRequest) -> dict[str, str]:
+    headers = request.headers
+    return {name: ", ".join(headers.getall(name)) for name in conditional.FIELDS if name in headers}
+
+
+def validators_of(head: Head) -> Validators:
+    modified_s = head.version // 1_000_000 if head.version else None
+    return Validators(f'"{head.digest.hex()}"', modified_s)
+
+
+def _part(request: web.BaseRequest, record: Record, fields: dict[str, str]) -> http.Answer | None:
+    """Return what a Range asks for; None where the whole file is the answer."""
+    wanted, if_range = request.headers.get("Range"), request.headers.get("If-Range")
+    if wanted is None or request.method != "GET":
+        return None
+    if not conditional.range_applies(if_range, validators_of(record.head)):
+        return None
+    size = record.head.size
+    spans = conditional.parse_range(wanted, size)
+    if spans is None:
+        return None
+    if not spans:
+        sentence = f"no such range: the file has {size} bytes"
+        return http.refuse(request, 416, sentence, {"Content-Range": f"bytes */{size}"})
+    if len(spans) > 1:
+        if sum(span.stop - span.start for span in spans) > PARTS_SIZE_LIMIT:
+            return None
+        return _parts(record, spans, fields)
+    (span,) = spans
+    fields = {**fields, "Content-Range": span.content_range(size)}
+    return http.Answer(206, fields, record.body, (span.start, span.stop))
+
+
+def _parts(record: Record, spans: list[Span], fields: dict[str, str]) -> http.Answer:
+    """Return several ranges as multipart/byteranges (RFC 9110, 14.6)."""
+    # At random, so that no file can be made to contain it.
+    boundary = secrets.token_hex(16)
+    pieces: list[Buffer] = []
+    for span in spans:
+        content_range = span.content_range(record.head.size)
+        pieces.append(
+            f"\r\n--{boundary}\r\nContent-Type: {fields['Content-Type']}\r\n"
+            f"Content-Range: {content_range}\r\n\r\n".encode("ascii")
+        )
+        pieces += pieces_of(record.body, span.start, span.stop)
+    pieces.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
+    content_type = f"multipart/byteranges; boundary={boundary}"
+    return http.Answer(206, {**fields, "Content-Type": content_type}, b"".join(pieces))
