@@ -27,7 +27,7 @@ async def test_a_large_body_leaves_no_file(tmp_path: Path) -> None:
     await spool.write(piece)
     await spool.write(piece)
     body, digest = await spool.finish()
-    assert os.listdir(tmp_path) == []
+    assert not any(os.scandir(tmp_path))
     assert digest == digest_of_any(body) == digest_of(piece * 2)
     assert [len(each) for each in pieces_of(body)][:2] == [PIECE_SIZE, PIECE_SIZE]
     assert b"".join(pieces_of(body, 10, 2_000_000)) == (piece * 2)[10:2_000_000]
