@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
+from posixpath import normpath
 from typing import Any, Final
 
 
@@ -52,6 +53,63 @@ def _are_addresses(values: Sequence[str]) -> bool:
 
 
 ADDRESSES: Final = Check('a list of different "host:port"', _are_addresses)
+
+FILES: Final = ("file:", "http://")
+"""How the addresses of stores begin that keep plain files."""
+
+_URL: Final = re.compile(
+    r"http://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[!-~]*)?"
+)
+
+
+def keeps_files(address: str) -> bool:
+    """Tell whether the store at ``address`` keeps plain files."""
+    return address.startswith(FILES)
+
+
+def folder_of(address: str) -> str:
+    """Return the folder that ``file:FOLDER`` or ``file:///FOLDER`` names."""
+    path = address.removeprefix("file:")
+    return "/" + path.lstrip("/") if path.startswith("//") else path
+
+
+def host_of(address: str) -> str | None:
+    """Return ``host:port`` of a store; None for a folder."""
+    if address.startswith("file:"):
+        return None
+    match = _URL.fullmatch(address)
+    return address if match is None else f"{match['host']}:{match['port'] or 80}"
+
+
+def _store_name(address: str) -> str | None:
+    """Return the same for all addresses of one store; None for what is no address."""
+    if address.startswith("file:"):
+        folder = normpath(folder_of(address))
+        return None if folder_of(address) == "" else f"file:{folder}"
+    if address.startswith("http:"):
+        match = _URL.fullmatch(address)
+        if match is None or any(mark in (match["path"] or "") for mark in "?#%"):
+            return None
+        host = host_of(address) or ""
+        if not _is_address(host):
+            return None
+        return f"http://{host.lower()}{(match['path'] or '/').rstrip('/')}"
+    return address.lower() if _is_address(address) else None
+
+
+def _are_stores(values: Sequence[str]) -> bool:
+    """Tell whether all are addresses of different stores, of plain files or none of them."""
+    names = [_store_name(value) for value in values]
+    if None in names or len(set(names)) != len(values):
+        return False
+    return len({keeps_files(value) for value in values}) <= 1
+
+
+STORES: Final = Check(
+    'a list of different "host:port", or of different "file:FOLDER" and "http://HOST:PORT/PATH/"',
+    _are_stores,
+)
 _SHARD: Final = re.compile(r"([A-Za-z0-9_.-]+)(?: +x([1-9]\d{0,3}))?((?: +[^ ]+)+)")
 
 
@@ -59,12 +117,12 @@ def _are_shards(values: Sequence[str]) -> bool:
     found = [_SHARD.fullmatch(value) for value in values]
     names = [match[1] for match in found if match is not None]
     stores = [store for match in found if match is not None for store in match[3].split()]
-    return len(set(names)) == len(values) and _are_addresses(stores)
+    return len(set(names)) == len(values) and _are_stores(stores)
 
 
 SHARDS: Final = Check(
     'a list of "NAME STORE ..." or "NAME xWEIGHT STORE ...", all names and stores different, each'
-    ' store "host:port"',
+    ' store "host:port", or each "file:FOLDER" or "http://HOST:PORT/PATH/"',
     _are_shards,
 )
 BOOLEAN: Final = Check("true or false", lambda _: True)

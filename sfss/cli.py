@@ -11,6 +11,7 @@ from sfss import __version__
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
+from sfss.migrate_commands import ACTIONS, Migrate
 from sfss.node_commands import NodeSettings
 from sfss.node_process import DEFAULT_ADDRESS, read_address, run
 from sfss.repair import Tool
@@ -73,10 +74,18 @@ def _node(options: argparse.Namespace) -> None:
 
 
 def _tool(options: argparse.Namespace) -> int:
+    return run_tool(_tool_options(options))
+
+
+def _tool_options(options: argparse.Namespace) -> Options:
     settings = read_settings(options.config, None, options.cluster)
     names = ("as_json", "dry_run", "rate", "fresh", "every_days")
     chosen = {name: getattr(options, name) for name in names}
-    return run_tool(Options(Tool(options.command), settings, Path(options.work), **chosen))
+    return Options(Tool(options.command), settings, Path(options.work), **chosen)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    return Migrate(options.action, _tool_options(options), options.force).run()
 
 
 _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
@@ -84,6 +93,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "config": _print_settings,
     "node": _node,
     **dict.fromkeys(Tool, _tool),
+    "migrate": _migrate,
 }
 
 
@@ -111,8 +121,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_node(commands)
     for tool, help in _TOOLS.items():
-        _add_tool(commands, tool, help)
+        added = _add_tool(commands, tool, help)
+        if tool is Tool.MIGRATE:
+            _add_migration(added)
     return parser
+
+
+def _add_migration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        choices=ACTIONS,
+        help="start: write to the new stores, and copy files there; status: say how far it is;"
+        " finish: ask the old stores no more; abort: copy back what was written since",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="finish though not everything has been copied"
+    )
 
 
 def _add_node(commands: Any) -> None:
@@ -146,10 +170,11 @@ _TOOLS: Final = {
     Tool.REPAIR: "make all copies equal, and give back what stores have lost",
     Tool.SCRUB: "read all files against their digests, and mend what is damaged",
     Tool.REBALANCE: "move files to where they belong after stores were added or removed",
+    Tool.MIGRATE: "move all files to the stores of [migration] while the service goes on",
 }
 
 
-def _add_tool(commands: Any, tool: Tool, help: str) -> None:
+def _add_tool(commands: Any, tool: Tool, help: str) -> Any:
     parser = commands.add_parser(
         tool.value,
         allow_abbrev=False,
@@ -189,6 +214,7 @@ def _add_tool(commands: Any, tool: Tool, help: str) -> None:
         metavar="DAYS",
         help="go on for ever, and begin every so many days, 0.5 too (default: 0, one run)",
     )
+    return parser
 
 
 def _flag(name: str) -> str:

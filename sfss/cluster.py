@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -112,7 +112,7 @@ class Missing(NamedTuple):
 
 class Cluster:
     """The files behind one gateway. ``max_file_size`` is in bytes; ``work`` goes on until the
-    cluster is closed.
+    cluster is closed, by ``close`` or by closing the ``engine``.
 
     Every method that is given a path raises ``BadPath`` for one that breaks a rule.
     """
@@ -123,9 +123,11 @@ class Cluster:
         scheme: KeyScheme,
         max_file_size: int,
         work: Sequence[Coroutine[Any, Any, None]] = (),
+        close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._engine, self._scheme = engine, scheme
         self._clock = Clock()
+        self._close = close or engine.close
         self._work = [asyncio.ensure_future(each) for each in work]
         self.max_file_size = max_file_size
         # Called for each request of the hot path, so nothing comes in between.
@@ -201,4 +203,4 @@ class Cluster:
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
-        await self._engine.close()
+        await self._close()

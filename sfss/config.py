@@ -18,12 +18,12 @@ from sfss.checks import (
     BOOLEAN,
     NOT_EMPTY,
     SHARDS,
+    STORES,
     Check,
     at_least,
     between,
     in_range,
     one_of,
-    read_shard,
 )
 from sfss.errors import SettingError
 from sfss.keys import KEY_LIMIT
@@ -80,7 +80,11 @@ class ClusterSettings:
         " stores, see [replicated]",
         one_of("embedded", "nodes", "proxies", "replicated"),
     )
-    max_file_size: int = setting(2 * MIB, "bytes a file may have", between(1, 64 * MIB))
+    max_file_size: int = setting(
+        2 * MIB,
+        "bytes a file may have; above 64 MiB only where plain files are kept",
+        between(1, 1024 * MIB),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +135,21 @@ class MemcachedSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebdavSettings:
+    """Nodes that keep plain files and speak HTTP; for stores that are "http://HOST:PORT/PATH/"."""
+
+    timeout_s: float = setting(
+        2.0, "seconds a node may take until the next byte of its answer", at_least(0.01)
+    )
+    connections: int = setting(32, "connections to each node, for each worker", between(1, 1024))
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicatedSettings:
     """Copies of each file on several stores; read when cluster.kind is "replicated"."""
 
     stores: tuple[str, ...] = setting(
-        (), 'addresses, each "host:port", for the placements "ketama" and "mirror"', ADDRESSES
+        (), 'addresses, for the placements "ketama" and "mirror"', STORES
     )
     placement: str = setting(
         "ketama",
@@ -170,6 +184,11 @@ class ReplicatedSettings:
     head_timeout_ms: int = setting(
         100, "milliseconds until the next store is asked as well", between(1, 60_000)
     )
+    straggler_ms: int = setting(
+        50,
+        "milliseconds that a write which is kept waits for the other stores",
+        between(0, 60_000),
+    )
     cooling_s: float = setting(
         2.0, "seconds that a store which failed is left alone", at_least(0.1)
     )
@@ -188,13 +207,25 @@ class ReplicatedSettings:
         between(1, 1_000_000_000),
     )
     former_stores: tuple[str, ...] = setting(
-        (), "stores as they were before a change, until sfss rebalance has run", ADDRESSES
+        (), "stores as they were before a change, until sfss rebalance has run", STORES
     )
     former_shards: tuple[str, ...] = setting(
         (), "shards as they were before a change, until sfss rebalance has run", SHARDS
     )
     roster: str = setting("", "file of the stores that are live; empty: all are", ANY_TEXT)
     roster_check_s: float = setting(2.0, "seconds between two looks at the roster", at_least(0.05))
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationSettings:
+    """Where files are to move while the service goes on; see ``sfss migrate``."""
+
+    placement: str = setting(
+        "jump", "as replicated.placement", one_of("ketama", "mirror", "jump", "chash")
+    )
+    stores: tuple[str, ...] = setting((), "as replicated.stores, of the new places", STORES)
+    shards: tuple[str, ...] = setting((), "as replicated.shards, of the new places", SHARDS)
+    copies: int = setting(3, "as replicated.copies", between(1, 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +236,9 @@ class Settings:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     memcached: MemcachedSettings = field(default_factory=MemcachedSettings)
+    webdav: WebdavSettings = field(default_factory=WebdavSettings)
     replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
+    migration: MigrationSettings = field(default_factory=MigrationSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +292,7 @@ def load(
     ``source`` names the text in errors. ``options`` maps ``section.name`` to a value. ``cluster``
     is the one that is served of those that the text has by name: ``[clusters.NAME.SECTION]`` goes
     over ``[SECTION]``. Raises ``SettingError`` for what is unknown, of the wrong type or out of
-    range.
+    range; whether the settings go together, ``config_checks`` says.
     """
     values: dict[str, Setting] = {}
     document = _parsed(text, source)
@@ -269,54 +302,7 @@ def load(
         *(("command line", key, value) for key, value in (options or {}).items()),
     ):
         values[key] = _checked(origin, key, value)
-    settings = _build(values)
-    _check_together(settings, source)
-    return settings
-
-
-def _check_together(settings: Settings, source: str) -> None:
-    """Raise ``SettingError`` where settings that are right by themselves do not go together."""
-    kind = settings.cluster.kind
-    if kind == "replicated":
-        _check_replicated(settings, source)
-    elif kind != "embedded" and not settings.memcached.servers:
-        wanted = f'cluster.kind "{kind}" needs at least one "host:port"'
-        raise SettingError(source, "memcached.servers", "is empty", wanted)
-
-
-def _check_replicated(settings: Settings, source: str) -> None:
-    replicated = settings.replicated
-    by_shards = replicated.placement in ("jump", "chash")
-    name, other = ("shards", "stores") if by_shards else ("stores", "shards")
-    placed = f'replicated.placement "{replicated.placement}"'
-    if not getattr(replicated, name):
-        raise SettingError(source, f"replicated.{name}", "is empty", f"{placed} needs some")
-    for unused in (other, f"former_{other}"):
-        if getattr(replicated, unused):
-            wanted = f"{placed} reads replicated.{name}"
-            raise SettingError(source, f"replicated.{unused}", "is not used", wanted)
-    if replicated.placement == "ketama" and replicated.copies > len(replicated.stores):
-        found = f"is {replicated.copies}, and there are {len(replicated.stores)} stores"
-        raise SettingError(source, "replicated.copies", found, "no store holds two copies")
-    copies = least_copies(replicated)
-    for name in ("write_quorum", "read_quorum"):
-        if getattr(replicated, name) > copies:
-            wanted = f"at most {copies}, the stores that hold a file"
-            raise SettingError(
-                source, f"replicated.{name}", f"is {getattr(replicated, name)}", wanted
-            )
-    if settings.memcached.raw:
-        wanted = "copies need versions, so records: raw must be false"
-        raise SettingError(source, "memcached.raw", "is true", wanted)
-
-
-def least_copies(replicated: ReplicatedSettings) -> int:
-    """Return how many stores hold a file, of the shard with the fewest where they differ."""
-    if replicated.placement == "ketama":
-        return min(replicated.copies, len(replicated.stores))
-    if replicated.placement == "mirror":
-        return len(replicated.stores)
-    return min(len(read_shard(shard)[2]) for shard in replicated.shards)
+    return _build(values)
 
 
 def _parsed(text: str, source: str) -> dict[str, object]:

@@ -64,8 +64,9 @@ from sfss.errors import Corrupt, StoreError, Unreachable
 from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.owed import Owed, place
+from sfss.placement import Places
 from sfss.reading import Ask, Known, Reading
-from sfss.record import Head, Kind, Record
+from sfss.record import Head, Kind, Record, held_size
 from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
 
 _INSIST_AFTER_S: Final = 0.2
@@ -82,8 +83,8 @@ class Clock(Protocol):
 
 
 class Copies:
-    """``stores`` by address; ``primaries`` names those that should hold a key, best first, and
-    ``former`` those that should have before the stores were changed, until all has been moved.
+    """``stores`` by address; ``places`` name those that should hold a key, best first, and those
+    that should have before the stores were changed, until all has been moved.
 
     A store of which ``is_live`` says no counts as down. ``healing`` mends, pays debts, compares and
     moves.
@@ -92,20 +93,17 @@ class Copies:
     def __init__(
         self,
         stores: Mapping[str, NewestStore],
-        primaries: Callable[[bytes], Sequence[str]],
+        places: Places,
         owed: Owed,
         clock: Clock,
         settings: CopiesSettings,
-        former: Callable[[bytes], Sequence[str]] | None = None,
         is_live: Callable[[str], bool] | None = None,
     ) -> None:
-        self._primaries, self._former = primaries, former or _nowhere
+        self._primaries, self._former, self._reads_both = places
         self._owed, self._clock, self._settings = owed, clock, settings
         self._holders = Holders(stores, settings.cooling_s, settings.background_bytes, is_live)
         self._viewable = self._holders.viewable
-        self.healing = Healing(
-            self._holders, primaries, self._former, owed, clock.version, settings
-        )
+        self.healing = Healing(self._holders, places, owed, clock.version, settings)
         # Where it costs no more, a survey also finds out which bodies are sound.
         self._ask = self._holders.look if self._holders.heads_are_cheap else self._holders.read
         self._browsing = Browsing(self._holders, owed, settings)
@@ -268,21 +266,23 @@ class Copies:
 
     async def _find(self, key: bytes, look: "_Look", ask: Ask) -> "_Found":
         """Return what is under ``key``: in its primaries or, where they prove that they have
-        nothing, or nothing that is sound, where it was before the stores were changed.
+        nothing, or nothing that is sound, where it was before the stores were changed; the newest
+        of both where what was left there may be newer.
         """
         primaries, former = self._primaries(key), self._former(key)
-        found = await look(key, primaries, ask, ())
-        if found.record is not None or set(former).issubset(primaries):
+        reads_both = self._reads_both()
+        found = await (self._survey if reads_both else look)(key, primaries, ask, ())
+        if set(former).issubset(primaries) or not (reads_both or found.record is None):
             return found
         known = [answer for answer in found.answers if answer.address in former]
         left = await self._survey(key, former, ask, known)
-        record = newest(left.answers)
-        if record is not None:
-            self.healing.later(key)
-        else:
+        record = newest((*left.answers, *_answer_of(found.record)))
+        if record is None:
             # It may have been moved between the two looks.
             found = await look(key, primaries, ask, ())
             record = found.record
+        elif record is not found.record:
+            self.healing.later(key)
         return _Found(
             record,
             [*found.answers, *left.answers],
@@ -402,7 +402,7 @@ class Copies:
                 await asyncio.wait(pending, timeout=self._settings.straggler_ms / 1000)
         finally:
             for task in tasks.values():
-                holders.background.leave(task, len(record.body))
+                holders.background.leave(task, held_size(record.body))
         return [_outcome(address, task) for address, task in tasks.items()]
 
     async def _conclude(self, key: bytes, head: Head, written: Sequence[Written]) -> None:
@@ -449,8 +449,8 @@ class _Found(NamedTuple):
 _Look: TypeAlias = Callable[[bytes, Sequence[str], Ask, Sequence[Answer]], Awaitable[_Found]]
 
 
-def _nowhere(key: bytes) -> Sequence[str]:
-    return ()
+def _answer_of(record: Record | None) -> list[Answer]:
+    return [] if record is None else [Answer("", record)]
 
 
 _Writes: TypeAlias = Mapping[str, asyncio.Task[Written]]

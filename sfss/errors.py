@@ -12,7 +12,8 @@
     │   ├── UnsupportedCoding  the body is compressed or otherwise coded
     │   ├── TooLarge           the file is over the service's or a store's limit
     │   ├── NotFound           no such file: every store that could hold it said so
-    │   └── PreconditionFailed a condition that the request made does not hold
+    │   ├── PreconditionFailed a condition that the request made does not hold
+    │   └── Refused            it cannot be done as things are now
     └── StoreError             a store could not do its part
         ├── Unreachable        one store did not answer, or not in words we can trust
         ├── NoStoreReachable   none of the stores that could hold the path answered
@@ -151,6 +152,16 @@ class PreconditionFailed(RequestError):
 
     def __str__(self) -> str:
         return f"the condition {self.field} does not hold; nothing was changed"
+
+
+@dataclass(eq=False)
+class Refused(RequestError):
+    """Raised when what is asked for does not go with the state that things are in."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"refused: {self.reason}"
 
 
 class StoreError(SfssError):

@@ -36,6 +36,7 @@ from sfss.agreement import (
 from sfss.errors import Corrupt, SfssError, StoreError
 from sfss.holders import Holders, Turns
 from sfss.owed import Owed, place
+from sfss.placement import Places
 from sfss.record import Head, Record
 
 HEALS_WAITING: Final = 1000
@@ -96,13 +97,12 @@ class Healing:
     def __init__(
         self,
         holders: Holders,
-        primaries: Callable[[bytes], Sequence[str]],
-        former: Callable[[bytes], Sequence[str]],
+        places: Places,
         owed: Owed,
         version: Callable[[], int],
         settings: CopiesSettings,
     ) -> None:
-        self._holders, self._primaries, self._former = holders, primaries, former
+        self._holders, self._primaries, self._former = holders, places.primaries, places.former
         self._owed, self._version, self._settings = owed, version, settings
         self._waiting: dict[bytes, asyncio.Task[None]] = {}
         self._turns = Turns()

@@ -19,6 +19,12 @@ from sfss.errors import BadPath
 KEY_LIMIT: Final = 250
 """Most bytes a key may have in the memcached protocol (protocol.txt, "Keys")."""
 
+FILES_LIMIT: Final = 1024
+"""Most bytes that a path may have where files are kept as plain files."""
+
+FILE_NAME_LIMIT: Final = 255
+"""Most bytes of a name between two "/" there: NAME_MAX of Linux's file systems."""
+
 # "%" is the escape itself; letters, digits and "_.-~" are never escaped by quote_from_bytes.
 _UNESCAPED: Final = "".join(set(ascii_letters + digits + punctuation) - {"%"})
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -31,6 +37,17 @@ def _percent(path: bytes) -> bytes:
     return key.encode("ascii")
 
 
+def _file_name(path: bytes) -> bytes:
+    for name in path.split(b"/"):
+        if not name:
+            raise BadPath("it ends with '/'")
+        if name.startswith(b"."):
+            raise BadPath("a part of it begins with '.'")
+        if len(name) > FILE_NAME_LIMIT:
+            raise BadPath(f"a part of it has {len(name)} bytes; {FILE_NAME_LIMIT} are allowed")
+    return path
+
+
 @dataclass(frozen=True, slots=True)
 class _Encoding:
     encode: Callable[[bytes], bytes]
@@ -41,6 +58,7 @@ ENCODINGS: Final = {
     "percent": _Encoding(_percent, unquote_to_bytes),  # readable; the default
     "base64": _Encoding(b64encode, b64decode),  # what the sfss of 2014 wrote
     "plain": _Encoding(bytes, bytes),  # for stores that take any bytes
+    "files": _Encoding(_file_name, bytes),  # for stores that keep plain files
 }
 
 
@@ -78,13 +96,13 @@ class KeyScheme:
         """
         key = ENCODINGS[self.encoding].encode(check_path(path))
         if len(key) > self.limit:
-            what = "it" if self.encoding == "plain" else f"its key ({self.encoding})"
+            what = "it" if self.encoding in ("plain", "files") else f"its key ({self.encoding})"
             raise BadPath(f"{what} has {len(key)} bytes; {self.limit} are allowed")
         return key
 
     def prefix(self, path_prefix: str) -> bytes:
         """Return what the keys of all paths beginning with ``path_prefix`` begin with (``plain``
-        keys only).
+        and ``files`` keys only).
         """
         return check_path(path_prefix) if path_prefix else b""
 

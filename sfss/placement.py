@@ -15,12 +15,12 @@ mirror     every store
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import md5
 from struct import Struct, iter_unpack
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from uhashring import HashRing
 
@@ -43,6 +43,24 @@ class Placement(Protocol):
 
     def handoffs(self, key: bytes) -> Sequence[str]:
         """Return the names of those that stand in for them, best first; there may be none."""
+
+
+def _nowhere(key: bytes) -> Sequence[str]:
+    return ()
+
+
+def _never() -> bool:
+    return False
+
+
+class Places(NamedTuple):
+    """Where keys belong: ``primaries``, best first, and ``former``, where they may be left from
+    before. ``reads_both``: what the former places have may be newer.
+    """
+
+    primaries: Callable[[bytes], Sequence[str]]
+    former: Callable[[bytes], Sequence[str]] = _nowhere
+    reads_both: Callable[[], bool] = _never
 
 
 class KetamaRing:

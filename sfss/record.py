@@ -98,6 +98,11 @@ def held(body: Body) -> Buffer:
     return b"".join(pieces_of(body))
 
 
+def held_size(body: Body) -> int:
+    """Return how many bytes of memory ``body`` takes."""
+    return len(body) if isinstance(body, bytes | bytearray | memoryview) else 0
+
+
 def digest_of_any(body: Body) -> bytes:
     """Return the digest of ``body``, 16 bytes; errors as ``LongBody.read``."""
     digest = xxh3_128()

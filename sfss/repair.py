@@ -9,6 +9,8 @@ repair     the same                                copies are made equal, where 
 scrub      all                                     the same, and old tombstones are forgotten
 rebalance  those that are where they do not        moved to where they belong
            belong
+migrate    those of which the listings do not      copied to where they belong; nothing is removed
+           show that they are where they belong
 =========  ======================================  ================================================
 
 The listings, which are old by the time that a key is its turn, only say where to look. What is done
@@ -58,6 +60,7 @@ class Tool(StrEnum):
     REPAIR = "repair"
     SCRUB = "scrub"
     REBALANCE = "rebalance"
+    MIGRATE = "migrate"
 
 
 class Outcome(StrEnum):
@@ -101,7 +104,7 @@ def needs_look(
     ``blind`` are stores that can be asked, but cannot list; what those that are ``down`` do not
     list says nothing.
     """
-    misplaced = not listed.stores.issubset(primaries)
+    misplaced = not listed.stores.issubset(primaries) and tool is not Tool.MIGRATE
     if tool is Tool.SCRUB or misplaced:
         return True
     if tool is Tool.REBALANCE:
@@ -202,6 +205,8 @@ class Mender:
         """Return what is wrong with ``key``, having waited for stores that do not answer."""
         while True:
             found = await self._next(lambda: self._healing.verify(key, also), begins)
+            if self._tool is Tool.MIGRATE:  # what it leaves behind is there on purpose
+                found = [each for each in found if each.fault is not Fault.MISPLACED]
             unknown = {each.address for each in found if each.fault is Fault.UNKNOWN}
             self._patience.answered({*self._primaries(key), *also} - unknown)
             if not unknown or not await self._patience.wait(unknown):

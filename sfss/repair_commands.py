@@ -21,6 +21,7 @@ from typing import Any, Final
 from xxhash import xxh3_128_hexdigest
 
 from sfss.config import Settings
+from sfss.config_checks import HELD_FILE_LIMIT, has_plain_files
 from sfss.errors import BadPath, CannotList, SettingError, SfssError, Unreachable
 from sfss.inventory import Inventory, Listed, make_inventory, open_inventory
 from sfss.keys import KeyScheme
@@ -41,7 +42,7 @@ from sfss.repair import (
 from sfss.repair_notes import Notes
 from sfss.repair_report import INTERRUPTED, Drawing, Report
 from sfss.repair_walk import Pace, Walk
-from sfss.replicas import Replicas, make_replicas
+from sfss.replicas import MARKS, Replicas, make_replicas
 from sfss.roster import Roster
 from sfss.service import logging_settings, make_scheme
 from sfss.stores.base import ListingStore, Store
@@ -57,7 +58,7 @@ _ONLY_READS: Final = frozenset({Tool.CHECK, Tool.SCRUB})
 class Options:
     """What is to be done. ``rate``: keys a second, 0 for as many as can be; ``fresh``: do not go on
     where an interrupted run has ended; ``every_days``: from the beginning of one run to that of the
-    next, 0 for one run only.
+    next, 0 for one run only. ``since_us``: a run of another number is not gone on with.
     """
 
     tool: Tool
@@ -68,6 +69,7 @@ class Options:
     rate: float = 0.0
     fresh: bool = False
     every_days: float = 0.0
+    since_us: int = 0
 
 
 def run_tool(options: Options) -> int:
@@ -136,8 +138,16 @@ def _listen_for_signals(stopping: asyncio.Event) -> None:
 
 def _fingerprint(options: Options) -> str:
     settings = options.settings
-    stores = (settings.cluster, settings.embedded, settings.memcached, settings.replicated)
-    return xxh3_128_hexdigest(repr((options.tool.value, options.dry_run, stores)).encode())
+    stores = (
+        settings.cluster,
+        settings.embedded,
+        settings.memcached,
+        settings.webdav,
+        settings.replicated,
+        settings.migration,
+    )
+    what = (options.tool.value, options.dry_run, stores, options.since_us)
+    return xxh3_128_hexdigest(repr(what).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +171,7 @@ class Subject:
 
     def listing(self) -> dict[str, Store | ListingStore]:
         """Return what is to be listed for each store."""
-        roster = None if self.replicas is None else self.replicas.roster
-        is_live = (lambda _: True) if roster is None else roster.is_live
+        is_live = (lambda _: True) if self.replicas is None else self.replicas.is_live
         return {
             address: store if is_live(address) else _NotLive(address)
             for address, store in self.stores.items()
@@ -188,13 +197,17 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
     if kind == "replicated":
         # Never made here: with an empty list, stores would be believed that have missed something.
         folder = Path(settings.replicated.owed_folder)
-        owed = EmbeddedStore(folder, make=False, timeout_s=settings.embedded.timeout_s)
-        replicas = make_replicas(settings, owed, at_once(settings.cluster.max_file_size))
+        timeout_s = settings.embedded.timeout_s
+        owed, marks = EmbeddedStore(folder, make=False, timeout_s=timeout_s), None
+        if has_plain_files(settings):
+            marks = EmbeddedStore(folder / MARKS, make=False, timeout_s=timeout_s)
+        heals_at_once = at_once(min(settings.cluster.max_file_size, HELD_FILE_LIMIT))
+        replicas = make_replicas(settings, owed, marks, heals_at_once)
         try:
             async with _watching(replicas.roster):
-                yield Subject(replicas.stores, replicas.primaries, scheme, replicas)
+                yield Subject(replicas.stores, replicas.places.primaries, scheme, replicas)
         finally:
-            await replicas.copies.close()
+            await replicas.close()
     elif kind == "embedded" and options.tool in _ONLY_READS:
         store = EmbeddedStore(Path(settings.embedded.folder), make=False)
         try:

@@ -4,44 +4,74 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from xxhash import xxh3_64_hexdigest
+
 from sfss.agreement import CopiesSettings
-from sfss.checks import read_shard
+from sfss.checks import host_of, read_shard
 from sfss.cluster import Clock
-from sfss.config import ReplicatedSettings, Settings, least_copies
+from sfss.config import ReplicatedSettings, Settings
+from sfss.config_checks import Choice, addresses_of, least_copies, migrates
 from sfss.copies import Copies
 from sfss.errors import SettingError, StoreError
+from sfss.migration import Migration
 from sfss.owed import Owed
-from sfss.placement import ChashShards, JumpShards, KetamaRing, Mirror, Placement, Shard
+from sfss.placement import (
+    ChashShards,
+    JumpShards,
+    KetamaRing,
+    Mirror,
+    Placement,
+    Places,
+    Shard,
+)
 from sfss.roster import Roster
-from sfss.stores.base import Store
+from sfss.stores.base import NewestStore, Store
 from sfss.stores.memcached import MemcachedStore
 
 TURN_EVERY_S: Final = 1.0
 """Seconds between two looks at whether the process that paid has ended."""
 
+MARKS: Final = "marks"
+"""Name of the folder, in that of the debts, for what stores of plain files cannot carry."""
+
 _PAYER: Final = "payer"
 _STORES: Final = "stores"
+_MIGRATION: Final = "migration"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """Stores by address; which of them should hold a key, and which did before a change; what they
-    still have to get; and the engine over all that. ``copies.close`` closes everything.
+    """Stores by address; where keys belong; what stores still have to get; and the engine over all
+    that. ``close`` closes everything.
     """
 
-    stores: Mapping[str, MemcachedStore]
-    primaries: Callable[[bytes], Sequence[str]]
-    former: Callable[[bytes], Sequence[str]]
+    stores: Mapping[str, NewestStore]
+    places: Places
     owed: Owed
     copies: Copies
-    roster: Roster | None
+    roster: Roster | None = None
+    migration: Migration | None = None
+    marks: Store | None = None
+
+    def is_live(self, address: str) -> bool:
+        """Tell whether the store may be asked, as far as the roster is concerned."""
+        return is_live(self.roster, address)
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of everything."""
+        await self.copies.close()
+        if self.marks is not None:
+            await self.marks.close()
+        if self.migration is not None:
+            self.migration.close()
 
     def work(self, folder: Path) -> list[Coroutine[Any, Any, None]]:
         """Return what has to go on while a gateway serves: debts are paid, the roster is watched.
@@ -84,15 +114,16 @@ class Turn:
         return True
 
 
-def claim_folder(options: ReplicatedSettings) -> None:
-    """Write down whose debts are in the folder of ``options``; raise ``SettingError`` when it is
+def claim_folder(settings: Settings) -> None:
+    """Write down whose debts are in the folder of ``settings``; raise ``SettingError`` when it is
     those of quite other stores: one gateway would forget what another has noted.
     """
-    file, addresses = Path(options.owed_folder) / _STORES, _addresses(options)
+    folder = settings.replicated.owed_folder
+    file, addresses = Path(folder) / _STORES, addresses_of(settings)
     try:
-        former = file.read_text(encoding="utf-8").split() if file.exists() else []
+        former = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
         if former and not set(former) & set(addresses):
-            found = f"is {options.owed_folder!r}, which is about the stores {', '.join(former)}"
+            found = f"is {folder!r}, which is about the stores {', '.join(former)}"
             wanted = "each cluster needs a folder of its own"
             raise SettingError("settings", "replicated.owed_folder", found, wanted)
         if former != addresses:
@@ -103,68 +134,84 @@ def claim_folder(options: ReplicatedSettings) -> None:
         raise SettingError("settings", "replicated.owed_folder", str(error), "a folder") from error
 
 
-def make_replicas(settings: Settings, owed_store: Store, heals_at_once: int = 4) -> Replicas:
-    """Return the replicas of ``settings``, whose kind is "replicated"; debts are in ``owed_store``.
+def make_replicas(
+    settings: Settings, owed_store: Store, marks: Store | None = None, heals_at_once: int = 4
+) -> Replicas:
+    """Return the replicas of ``settings``, whose kind is "replicated"; debts are in ``owed_store``,
+    and what stores of plain files cannot carry is in ``marks``, which these need.
 
     Raises ``SettingError``.
     """
     options = settings.replicated
-    now, former = _placement(options), _former(options)
-    roster = _roster(options)
-    stores = {
-        address: MemcachedStore(address, settings.memcached, options.head_timeout_ms / 1000)
-        for address in _addresses(options)
-    }
+    stores = {address: _open(address, settings, marks) for address in addresses_of(settings)}
+    migration = open_migration(settings) if migrates(settings) else None
+    places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
     copies = Copies(
         stores,
-        now.primaries,
+        places,
         owed,
         Clock(),
-        _engine_settings(options, heals_at_once),
-        former,
-        None if roster is None else roster.is_live,
+        _engine_settings(settings, heals_at_once),
+        None if roster is None else partial(is_live, roster),
     )
-    return Replicas(stores, now.primaries, former, owed, copies, roster)
+    return Replicas(stores, places, owed, copies, roster, migration, marks)
 
 
-def _engine_settings(options: ReplicatedSettings, heals_at_once: int) -> CopiesSettings:
+def _open(address: str, settings: Settings, marks: Store | None) -> NewestStore:
+    patience_s = settings.replicated.head_timeout_ms / 1000
+    return MemcachedStore(address, settings.memcached, patience_s)
+
+
+def is_live(roster: Roster | None, address: str) -> bool:
+    """Tell whether the store at ``address`` may be asked: a folder always may."""
+    host = host_of(address)
+    return roster is None or host is None or roster.is_live(host)
+
+
+def open_migration(settings: Settings) -> Migration:
+    """Return the migration that ``settings`` describe. Raises ``SettingError``."""
+    old, new = settings.replicated, settings.migration
+    places = [(each.placement, each.stores, each.shards, each.copies) for each in (old, new)]
+    file = Path(old.owed_folder) / _MIGRATION
+    return Migration(file, xxh3_64_hexdigest(repr(places).encode()))
+
+
+def _places(settings: Settings, migration: Migration | None) -> Places:
+    options = settings.replicated
+    now = _placed(options, options.stores, options.shards)
+    if migration is not None:
+        new = settings.migration
+        return migration.places(now, _placed(new, new.stores, new.shards))
+    if options.former_stores or options.former_shards:
+        former = _placed(options, options.former_stores, options.former_shards)
+        return Places(now.primaries, former.primaries)
+    return Places(now.primaries)
+
+
+def _engine_settings(settings: Settings, heals_at_once: int) -> CopiesSettings:
+    options = settings.replicated
     ours = {entry.name for entry in fields(options)}
     names = ours & {entry.name for entry in fields(CopiesSettings)}
     chosen = {name: getattr(options, name) for name in names}
     least = least_copies(options)
+    if migrates(settings):
+        least = min(least, least_copies(settings.migration))
     return CopiesSettings(**chosen, heals_at_once=heals_at_once, least_copies=least)
 
 
-def _placement(options: ReplicatedSettings) -> Placement:
-    return _placed(options, options.stores, options.shards)
-
-
-def _former(options: ReplicatedSettings) -> Callable[[bytes], Sequence[str]]:
-    if not options.former_stores and not options.former_shards:
-        return lambda _: ()
-    return _placed(options, options.former_stores, options.former_shards).primaries
-
-
-def _placed(options: ReplicatedSettings, stores: Sequence[str], shards: Sequence[str]) -> Placement:
-    if options.placement == "mirror":
+def _placed(choice: Choice, stores: Sequence[str], shards: Sequence[str]) -> Placement:
+    if choice.placement == "mirror":
         return Mirror(stores)
-    if options.placement == "ketama":
-        return KetamaRing(stores, options.copies)
+    if choice.placement == "ketama":
+        return KetamaRing(stores, choice.copies)
     found = [_shard(text) for text in shards]
-    return JumpShards(found) if options.placement == "jump" else ChashShards(found)
+    return JumpShards(found) if choice.placement == "jump" else ChashShards(found)
 
 
 def _shard(text: str) -> Shard:
     name, weight, stores = read_shard(text)
     return Shard(name, stores, weight)
-
-
-def _addresses(options: ReplicatedSettings) -> list[str]:
-    """Return all stores, those of before a change included, each once."""
-    shards = (*options.shards, *options.former_shards)
-    named = (store for shard in shards for store in read_shard(shard)[2])
-    return list(dict.fromkeys((*options.stores, *options.former_stores, *named)))
 
 
 def _roster(options: ReplicatedSettings) -> Roster | None:

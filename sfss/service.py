@@ -14,12 +14,13 @@ from typing import Any, Final
 from xxhash import xxh3_64_intdigest
 
 from sfss.cluster import Cluster
-from sfss.config import Setting, Settings, load
+from sfss.config import Setting, Settings
+from sfss.config_checks import has_plain_files, load_checked
 from sfss.errors import SettingError
-from sfss.keys import KeyScheme
+from sfss.keys import FILES_LIMIT, KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
-from sfss.replicas import claim_folder, make_replicas
+from sfss.replicas import MARKS, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
@@ -47,7 +48,7 @@ def read_settings(
         text = Path(file).read_text(encoding="utf-8") if file else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(str(file), "file", str(error), "a TOML file is expected") from None
-    return load(text, file or "settings", os.environ, options, cluster)
+    return load_checked(text, file or "settings", os.environ, options, cluster)
 
 
 def _embedded(settings: Settings, board: Board) -> Cluster:
@@ -68,10 +69,18 @@ def _open_folder(folder: Path, timeout_s: float, board: Board) -> EmbeddedStore:
 
 def _replicated(settings: Settings, board: Board) -> Cluster:
     folder = Path(settings.replicated.owed_folder)
-    owed = _open_folder(folder, settings.embedded.timeout_s, board)
-    replicas = make_replicas(settings, owed)
-    copies, work = replicas.copies, replicas.work(folder)
-    return Cluster(copies, make_scheme(settings), settings.cluster.max_file_size, work)
+    timeout_s = settings.embedded.timeout_s
+    owed, marks = _open_folder(folder, timeout_s, board), None
+    if has_plain_files(settings):
+        marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
+    replicas = make_replicas(settings, owed, marks)
+    return Cluster(
+        replicas.copies,
+        make_scheme(settings),
+        settings.cluster.max_file_size,
+        replicas.work(folder),
+        replicas.close,
+    )
 
 
 def _nodes(settings: Settings, _: Board) -> Cluster:
@@ -99,6 +108,8 @@ def make_scheme(settings: Settings) -> KeyScheme:
     options = settings.memcached
     if settings.cluster.kind == "embedded":
         return KeyScheme("plain")
+    if has_plain_files(settings):
+        return KeyScheme("files", FILES_LIMIT)
     return KeyScheme(options.key_encoding, options.key_limit)
 
 
@@ -160,7 +171,7 @@ def check(settings: Settings, former: Settings | None = None) -> None:
         is_new = former is None or _folder(former) != folder
         if settings.cluster.kind == "replicated":
             _check_owed_folder(folder, settings, former)
-            claim_folder(settings.replicated)
+            claim_folder(settings)
         else:
             check_folder(folder, make=is_new)
 

@@ -9,6 +9,7 @@ from sfss.agreement import CopiesSettings
 from sfss.copies import Copies
 from sfss.healing import Paid
 from sfss.owed import Owed
+from sfss.placement import Places
 from sfss.record import Head, Record, decode, new_record
 from sfss.stores.base import Guard
 from tests.stores.dict_store import DictStore
@@ -49,6 +50,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.stores = {name: FaultyStore(DictStore(name)) for name in [*self.names, *self.others]}
         self.former: Sequence[str] = ()
+        self.reads_both = False
         self.absent: set[str] = set()
         self.list = FaultyStore(DictStore("list"))
         self.gateway = self.new_gateway()
@@ -59,11 +61,10 @@ class Bench:
         own = replace(self.settings, **settings)
         return Copies(
             self.stores,
-            lambda key: self.names,
+            Places(lambda key: self.names, lambda key: self.former, lambda: self.reads_both),
             owed,
             self.clock,
             own,
-            former=lambda key: self.former,
             is_live=lambda address: address not in self.absent,
         )
 

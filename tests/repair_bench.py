@@ -13,6 +13,7 @@ from sfss.inventory import Listed
 from sfss.items import unique_of
 from sfss.keys import KeyScheme
 from sfss.owed import Owed
+from sfss.placement import Places
 from sfss.record import Record, decode_head, encode, new_record
 from sfss.replicas import Replicas
 from sfss.stores.base import Stamped
@@ -66,12 +67,14 @@ class Ward:
     def copies(self) -> Copies:
         """Return a new gateway."""
         owed = Owed(self.list, self.owed_limit)
-        return Copies(self.stores, self.primaries, owed, self.clock, self.settings, self.former)
+        return Copies(
+            self.stores, Places(self.primaries, self.former), owed, self.clock, self.settings
+        )
 
     def replicas(self) -> Replicas:
         """Return what a tool works on."""
         owed, stores = Owed(self.list, self.owed_limit), dict(self.stores)
-        return Replicas(stores, self.primaries, self.former, owed, self.copies(), None)  # type: ignore[arg-type]
+        return Replicas(stores, Places(self.primaries, self.former), owed, self.copies(), None)  # type: ignore[arg-type]
 
     def record(self, body: bytes) -> Record:
         """Return a new record."""

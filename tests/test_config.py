@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from sfss.checks import read_shard
-from sfss.config import DECLARATIONS, Settings, least_copies, load
+from sfss.config import DECLARATIONS, Settings
+from sfss.config_checks import least_copies
+from sfss.config_checks import load_checked as load
 from sfss.config_text import as_table, as_toml
 from sfss.errors import SettingError
 from tests.servers import CHECKOUT

@@ -19,6 +19,7 @@ from sfss.errors import (
     Unreachable,
 )
 from sfss.owed import Owed
+from sfss.placement import Places
 from sfss.record import Head, Kind, encode, new_record, raw_record
 from sfss.stores.base import Use
 from tests.copies_bench import KEY, Bench, TestClock, body_of, cancel_after, others_than_this
@@ -768,7 +769,7 @@ async def test_the_hot_path_is_open_while_nothing_is_owed() -> None:
     bench, owed = Bench(), Owed(Watched("list"), limit=9)
 
     def gateway(settings: CopiesSettings) -> Copies:
-        return Copies(bench.stores, lambda key: bench.names, owed, bench.clock, settings)
+        return Copies(bench.stores, Places(lambda key: bench.names), owed, bench.clock, settings)
 
     copies = gateway(bench.settings)
     assert copies.first(KEY) is None, "nobody has looked yet"
@@ -812,7 +813,7 @@ async def test_the_hot_path_leads_to_the_first_store_if_that_can_show_what_it_ha
         seen.append(item)
 
     def gateway(*names: str) -> Copies:
-        return Copies(bench.stores, lambda key: names, owed, bench.clock, bench.settings)
+        return Copies(bench.stores, Places(lambda key: names), owed, bench.clock, bench.settings)
 
     copies = gateway("a", "b", "c")
     assert copies.state() == 0

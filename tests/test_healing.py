@@ -16,6 +16,7 @@ from sfss.copies import Copies
 from sfss.errors import Corrupt, QuorumFailed, StoreFull
 from sfss.healing import HEALS_WAITING, Healed, Paid, next_delay_s
 from sfss.owed import Owed
+from sfss.placement import Places
 from sfss.record import RECORD_FLAGS, encode, new_record
 from sfss.stores.memcached import MemcachedStore
 from tests.copies_bench import DAY, KEY, Bench, others_than_this
@@ -796,7 +797,7 @@ async def test_a_damaged_copy_that_is_newer_does_not_stay_on_a_real_server(
             each.address: MemcachedStore(each.address, MemcachedSettings()) for each in servers
         }
         places = list(stores)
-        copies = Copies(stores, lambda _: places, bench.owed, bench.clock, CopiesSettings())
+        copies = Copies(stores, Places(lambda _: places), bench.owed, bench.clock, CopiesSettings())
         head = (await copies.put(KEY, bench.record(b"body"))).head
         newer = bytearray(encode(bench.record(b"newer")))
         newer[position] ^= 1
@@ -817,7 +818,9 @@ async def test_a_damaged_copy_that_is_newer_stays_while_a_node_is_down(tmp_path:
         stores = {
             each.address: MemcachedStore(each.address, MemcachedSettings()) for each in servers
         }
-        copies = Copies(stores, lambda _: list(stores), bench.owed, bench.clock, CopiesSettings())
+        copies = Copies(
+            stores, Places(lambda _: list(stores)), bench.owed, bench.clock, CopiesSettings()
+        )
         await copies.put(KEY, bench.record(b"body"))
         newer = encode(bench.record(b"newer"))
         await plant(servers[0], KEY, newer[:-1] + b"?")

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sfss.errors import BadPath
-from sfss.keys import ENCODINGS, KEY_LIMIT, KeyScheme, check_path
+from sfss.keys import ENCODINGS, FILES_LIMIT, KEY_LIMIT, KeyScheme, check_path
 from sfss.memtext import check_key, get_command
 
 BROKEN = {
@@ -28,6 +28,7 @@ BROKEN = {
     "a\x9f": "it contains a control character",
     "a\ud800": "it is not UTF-8",
 }
+ANY_NAME = sorted(set(ENCODINGS) - {"files"})
 ALLOWED = ["a", "a/", "a/b", ".", "..", "a/../b", " ", "a b", "@a", "?a", "%41", "€", "\xa0", "a:b"]
 
 
@@ -43,7 +44,7 @@ def test_a_broken_rule_is_named(path: str) -> None:
 @pytest.mark.parametrize("path", ALLOWED)
 def test_allowed_paths(path: str) -> None:
     assert check_path(path) == path.encode()
-    for encoding in ENCODINGS:
+    for encoding in ANY_NAME:
         scheme = KeyScheme(encoding)
         assert scheme.path(scheme.key(path)) == path
 
@@ -73,6 +74,27 @@ def test_base64_keys_are_those_of_2014() -> None:
 
 def test_plain_keys_are_the_paths() -> None:
     assert KeyScheme("plain").key("@ä b") == "@ä b".encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("a/", "it ends with '/'"),
+        (".", "a part of it begins with '.'"),
+        ("a/../b", "a part of it begins with '.'"),
+        ("a/.sfss/b", "a part of it begins with '.'"),
+        ("a/" + "ä" * 128, "a part of it has 256 bytes; 255 are allowed"),
+    ],
+)
+def test_what_is_no_name_of_a_file(path: str, rule: str) -> None:
+    with pytest.raises(BadPath) as caught:
+        KeyScheme("files", FILES_LIMIT).key(path)
+    assert caught.value.rule == rule
+
+
+def test_names_of_files_are_the_paths() -> None:
+    for path in ("a", "ä b/c.d", "a/" + "x" * 255, "-/%41/a.", "@a"):
+        assert KeyScheme("files", FILES_LIMIT).key(path) == path.encode()
 
 
 @pytest.mark.parametrize(
@@ -140,14 +162,14 @@ paths = texts.filter(is_allowed)
 @example("@")
 @example("\u2028")
 def test_any_allowed_path_round_trips(path: str) -> None:
-    for encoding in ENCODINGS:
+    for encoding in ANY_NAME:
         scheme = KeyScheme(encoding, limit=10_000)
         assert scheme.path(scheme.key(path)) == path
 
 
 @given(paths, paths)
 def test_two_paths_never_share_a_key(one: str, other: str) -> None:
-    for encoding in ENCODINGS:
+    for encoding in ANY_NAME:
         scheme = KeyScheme(encoding, limit=10_000)
         assert (scheme.key(one) == scheme.key(other)) == (one == other)
 

@@ -14,7 +14,7 @@ from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, PreconditionFailed
 from sfss.healing import Moved, Paid
 from sfss.owed import Owed
-from sfss.placement import KetamaRing
+from sfss.placement import KetamaRing, Places
 from sfss.record import Head, encode, new_record, raw_record
 from sfss.stores.memcached import MemcachedStore
 from tests.copies_bench import DAY, KEY, Bench, TestClock, cancel_after, others_than_this
@@ -173,7 +173,7 @@ async def test_what_was_written_since_wins_over_what_was_left_behind() -> None:
 async def test_a_write_of_a_worker_that_knows_only_the_former_places_is_seen() -> None:
     bench = Bench(others=("d",))
     before = bench.names
-    old = Copies(bench.stores, lambda _: before, bench.owed, bench.clock, bench.settings)
+    old = Copies(bench.stores, Places(lambda _: before), bench.owed, bench.clock, bench.settings)
     await old.put(KEY, bench.record(b"one"))
     changed(bench, "d", "a", "b")
     await bench.put(b"two")
@@ -578,9 +578,9 @@ async def test_four_nodes_become_five(tmp_path: Path) -> None:
         files = {b"file-%d" % number: b"%d" % number for number in range(30)}
 
         def gateway(ring: KetamaRing, former: KetamaRing | None = None) -> Copies:
-            places = former and former.primaries
+            places = Places(ring.primaries, former.primaries if former else lambda _: ())
             owed = Owed(DictStore("list"), limit=9)
-            return Copies(stores, ring.primaries, owed, clock, CopiesSettings(), former=places)
+            return Copies(stores, places, owed, clock, CopiesSettings())
 
         async def holders(key: bytes) -> Sequence[str]:
             found = [address for address, store in stores.items() if await store.get(key)]

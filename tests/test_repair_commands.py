@@ -22,7 +22,8 @@ import pytest
 from sfss import inventory as inventories
 from sfss.agreement import Debt
 from sfss.cli import main
-from sfss.config import Settings, load
+from sfss.config import Settings
+from sfss.config_checks import load_checked
 from sfss.errors import CannotList
 from sfss.owed import EVERYTHING, Owed
 from sfss.record import RECORD_FLAGS, encode, new_record
@@ -52,6 +53,9 @@ from tests.stores.faulty_store import Fault
 from tests.stores.scripted import until
 
 MANY = 120
+
+TOOLS = [tool for tool in Tool if tool is not Tool.MIGRATE]
+"""Those that are commands by themselves."""
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +129,7 @@ async def test_all_faults_are_found_and_mended_by_their_tools(tmp_path: Path) ->
     assert (report.status, report.notes.counts["outcome mended"]) == (0, 10)
     assert report.notes.counts["looked_at"] == 200
     assert ward.is_well()
-    for tool in Tool:
+    for tool in TOOLS:
         report = await run(ward, tmp_path, tool)
         assert (report.status, report.notes.counts["findings"]) == (0, 0)
 
@@ -214,7 +218,7 @@ async def test_more_findings_than_are_reported(tmp_path: Path) -> None:
 # -- stores that cannot be listed
 
 
-@pytest.mark.parametrize("tool", list(Tool))
+@pytest.mark.parametrize("tool", TOOLS)
 async def test_a_store_that_is_down_is_said_and_nothing_wrong_is_done(
     tmp_path: Path, tool: Tool
 ) -> None:
@@ -498,7 +502,7 @@ class Cluster:
         """Put files, as a gateway does."""
 
         async def put_all() -> None:
-            settings = load(self.text)
+            settings = load_checked(self.text)
             replicas = make_replicas(settings, EmbeddedStore(self.folder / "owed"))
             scheme = make_scheme(settings)
             for path, body in bodies.items():
@@ -601,7 +605,7 @@ def test_the_tools_over_real_nodes(cluster: Cluster) -> None:
     status, report = cluster.run("scrub")
     assert status == 0 and report["looked_at"] == MANY
     assert cluster.content() == whole
-    for tool in Tool:
+    for tool in TOOLS:
         status, report = cluster.run(tool.value)
         assert (status, sum(report["findings"].values())) == (0, 0)
 
@@ -675,7 +679,7 @@ def test_a_run_that_is_interrupted_or_killed_goes_on(
 async def test_the_roster_is_watched_while_a_tool_runs(tmp_path: Path) -> None:
     roster, here = tmp_path / "roster", "127.0.0.1:1"
     roster.write_text(here)
-    settings = load(
+    settings = load_checked(
         f"[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['{here}', '127.0.0.2:1']\n"
         f"copies = 2\nowed_folder = '{tmp_path / 'owed'}'\n"
         f"roster = '{roster}'\nroster_check_s = 0.05\n"
@@ -833,7 +837,7 @@ def test_an_embedded_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert 'cluster.kind: is "embedded"; sfss repair is for "replicated"' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tool", list(Tool))
+@pytest.mark.parametrize("tool", TOOLS)
 def test_kinds_that_have_no_copies(
     tmp_path: Path, tool: Tool, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,135 @@
+"""Whether settings that are right by themselves go together. Pure."""
+
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+from sfss.checks import keeps_files, read_shard
+from sfss.config import (
+    MIB,
+    MigrationSettings,
+    ReplicatedSettings,
+    Setting,
+    Settings,
+    load,
+)
+from sfss.errors import SettingError
+
+HELD_FILE_LIMIT: Final = 64 * MIB
+"""Bytes that a file may have where records are held in memory."""
+
+Choice: TypeAlias = ReplicatedSettings | MigrationSettings
+"""The settings that say which stores there are, and how files are placed on them."""
+
+
+def load_checked(
+    text: str = "",
+    source: str = "settings",
+    environ: Mapping[str, str] | None = None,
+    options: Mapping[str, Setting] | None = None,
+    cluster: str = "",
+) -> Settings:
+    """Return what ``config.load`` does; raise ``SettingError`` also where settings do not go
+    together.
+    """
+    settings = load(text, source, environ, options, cluster)
+    check_together(settings, source)
+    return settings
+
+
+def check_together(settings: Settings, source: str) -> None:
+    """Raise ``SettingError`` where settings do not go together."""
+    kind = settings.cluster.kind
+    if kind == "replicated":
+        _check_replicated(settings, source)
+    elif kind != "embedded" and not settings.memcached.servers:
+        wanted = f'cluster.kind "{kind}" needs at least one "host:port"'
+        raise SettingError(source, "memcached.servers", "is empty", wanted)
+    if settings.cluster.max_file_size > HELD_FILE_LIMIT and not has_plain_files(settings):
+        found = f"is {settings.cluster.max_file_size}"
+        wanted = f"at most {HELD_FILE_LIMIT}, but for stores of plain files"
+        raise SettingError(source, "cluster.max_file_size", found, wanted)
+
+
+def has_plain_files(settings: Settings) -> bool:
+    """Tell whether files are kept as plain files, on folders or HTTP nodes."""
+    if settings.cluster.kind != "replicated":
+        return False
+    return any(map(keeps_files, addresses_of(settings)))
+
+
+def addresses_of(settings: Settings) -> list[str]:
+    """Return all stores of the kind "replicated", each once: those too that were before a change,
+    or are to be after a migration.
+    """
+    now, new = settings.replicated, settings.migration
+    shards = (*now.shards, *now.former_shards, *new.shards)
+    named = (store for shard in shards for store in read_shard(shard)[2])
+    return list(dict.fromkeys((*now.stores, *now.former_stores, *new.stores, *named)))
+
+
+def migrates(settings: Settings) -> bool:
+    """Tell whether there is a second set of stores."""
+    return bool(settings.migration.stores or settings.migration.shards)
+
+
+def least_copies(choice: Choice) -> int:
+    """Return how many stores hold a file, of the shard with the fewest where they differ."""
+    if choice.placement == "ketama":
+        return min(choice.copies, len(choice.stores))
+    if choice.placement == "mirror":
+        return len(choice.stores)
+    return min(len(read_shard(shard)[2]) for shard in choice.shards)
+
+
+def _check_replicated(settings: Settings, source: str) -> None:
+    replicated = settings.replicated
+    _check_places(replicated, "replicated", source)
+    unused = f"former_{_unused(replicated)}"
+    if getattr(replicated, unused):
+        raise _not_used("replicated", unused, replicated, source)
+    copies = least_copies(replicated)
+    if migrates(settings):
+        _check_migration(settings, source)
+        copies = min(copies, least_copies(settings.migration))
+    for name in ("write_quorum", "read_quorum"):
+        if getattr(replicated, name) > copies:
+            wanted = f"at most {copies}, the stores that hold a file"
+            found = f"is {getattr(replicated, name)}"
+            raise SettingError(source, f"replicated.{name}", found, wanted)
+    if len({keeps_files(address) for address in addresses_of(settings)}) > 1:
+        found, wanted = "are of two kinds", "stores of plain files do not go with others"
+        raise SettingError(source, "replicated.stores", found, wanted)
+    if settings.memcached.raw:
+        wanted = "copies need versions, so records: raw must be false"
+        raise SettingError(source, "memcached.raw", "is true", wanted)
+
+
+def _check_migration(settings: Settings, source: str) -> None:
+    _check_places(settings.migration, "migration", source)
+    for name in ("former_stores", "former_shards"):
+        if getattr(settings.replicated, name):
+            found, wanted = "is set", "finish sfss rebalance before a migration"
+            raise SettingError(source, f"replicated.{name}", found, wanted)
+
+
+def _unused(choice: Choice) -> str:
+    return "stores" if choice.placement in ("jump", "chash") else "shards"
+
+
+def _not_used(section: str, name: str, choice: Choice, source: str) -> SettingError:
+    used = "shards" if _unused(choice) == "stores" else "stores"
+    wanted = f'{section}.placement "{choice.placement}" reads {section}.{used}'
+    return SettingError(source, f"{section}.{name}", "is not used", wanted)
+
+
+def _check_places(choice: Choice, section: str, source: str) -> None:
+    unused = _unused(choice)
+    used = "shards" if unused == "stores" else "stores"
+    if not getattr(choice, used):
+        wanted = f'{section}.placement "{choice.placement}" needs some'
+        raise SettingError(source, f"{section}.{used}", "is empty", wanted)
+    if getattr(choice, unused):
+        raise _not_used(section, unused, choice, source)
+    if choice.placement == "ketama" and choice.copies > len(choice.stores):
+        found = f"is {choice.copies}, and there are {len(choice.stores)} stores"
+        raise SettingError(source, f"{section}.copies", found, "no store holds two copies")

@@ -1,0 +1,104 @@
+"""``sfss migrate``: the move of all files to other stores while the service goes on.
+
+The state is in a file that all workers of the gateways see; what is copied, is copied by a run of
+the tool "migrate", here, in a process of its own.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sfss.config import Settings
+from sfss.config_checks import migrates
+from sfss.errors import Refused, SettingError
+from sfss.migration import Migration, State, Status
+from sfss.repair_commands import Options, run_tool
+from sfss.replicas import open_migration
+
+ACTIONS: Final = ("start", "status", "finish", "abort")
+
+_REFUSED: Final = 1
+_EXPLAIN: Final[Mapping[State, str]] = {
+    State.OLD: "files are in the old places; sfss migrate start begins",
+    State.BOTH: "writes go to the new places, reads look in both; sfss migrate start copies on",
+    State.BACK: "writes go to the old places again, reads look in both; sfss migrate abort copies"
+    " on",
+    State.NEW: "files are in the new places; make them those of [replicated], empty [migration]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Migrate:
+    """What is to be done: one of ``ACTIONS``; ``tool`` says how files are copied."""
+
+    action: str
+    tool: Options
+    force: bool = False
+
+    def run(self) -> int:
+        """Do it, and return the exit status: that of the run that copies (``run_tool``), or 1 for
+        what is refused. Raises ``SettingError``.
+        """
+        settings = self.tool.settings
+        if settings.cluster.kind != "replicated" or not migrates(settings):
+            wanted = '[migration] with the new stores, and cluster.kind "replicated", are expected'
+            raise SettingError("settings", "migration", "is empty", wanted)
+        migration = open_migration(settings)
+        try:
+            return self._run(migration)
+        except Refused as error:
+            print(f"sfss: {error}")
+            return _REFUSED
+        finally:
+            migration.close()
+
+    def _run(self, migration: Migration) -> int:
+        if self.action == "status":
+            return self._show(migration)
+        if self.tool.dry_run:
+            return self._copy(migration.status())
+        status = migration.take(self.action, self.force)
+        if self.action == "finish":
+            return self._show(migration)
+        _wait_for_writes(status, self.tool.settings)
+        if exit_status := self._copy(status):
+            return exit_status
+        migration.copied(status.since_us)
+        if self.action == "abort":
+            migration.take("finish")
+        return self._show(migration)
+
+    def _copy(self, status: Status) -> int:
+        return run_tool(replace(self.tool, every_days=0, since_us=status.since_us))
+
+    def _show(self, migration: Migration) -> int:
+        status = migration.status()
+        if self.tool.as_json:
+            print(json.dumps(document(status)))
+            return 0
+        copied = "; everything has been copied: sfss migrate finish ends it"
+        is_done = status.is_copied and status.state is State.BOTH
+        print(f"{status.state.value}: {_EXPLAIN[status.state]}{copied if is_done else ''}")
+        return 0
+
+
+def document(status: Status) -> dict[str, Any]:
+    """Return ``status`` for programs."""
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(status.since_us / 1_000_000))
+    return {
+        "state": status.state.value,
+        "since": since if status.since_us else None,
+        "copied": status.is_copied,
+    }
+
+
+def _wait_for_writes(status: Status, settings: Settings) -> None:
+    """Wait until writes that began before the state was changed have ended: they may still go to
+    where a file was copied from before.
+    """
+    longest_s = 5 * max(settings.memcached.timeout_s, settings.webdav.timeout_s)
+    end_s = status.since_us / 1_000_000 + longest_s
+    while (left_s := end_s - time.time()) > 0:
+        time.sleep(min(left_s, longest_s))
