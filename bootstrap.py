@@ -42,14 +42,16 @@ BUILDOUT_VERSION = "6.0.1"
 PARTS = {"service": "sfss", "test": "test"}
 PARTS_OF_COMMAND = {None: ("service", "test"), "serve": ("service",), "test": ("service", "test")}
 
-# Programs that the tests use, and their Debian packages.
+# Programs (and a module of one) that the tests use, and their Debian packages.
 PROGRAMS = {
     "curl": "curl",
     "memcached": "memcached",
     "memccapable": "libmemcached-tools",
     "nutcracker": "nutcracker",
+    "nginx": "nginx-light",
+    "ngx_http_dav_ext_module.so": "libnginx-mod-http-dav-ext",
 }
-PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin")
+PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin", "/usr/lib/nginx/modules")
 GOBEANSDB = "github.com/douban/gobeansdb@latest"
 GOBEANSDB_TIMEOUT_S = 120
 
@@ -191,7 +193,8 @@ def write_scripts(parts: Sequence[str]) -> None:
 def missing_programs() -> list[str]:
     """Return the programs that the tests would not find."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), *PROGRAM_FOLDERS])
-    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    # F_OK: a module cannot be executed.
+    return [program for program in PROGRAMS if shutil.which(program, os.F_OK, path) is None]
 
 
 def install_programs() -> None:

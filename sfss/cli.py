@@ -12,6 +12,7 @@ from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
 from sfss.migrate_commands import ACTIONS, Migrate
+from sfss.nginx_command import add_nginx, run_nginx
 from sfss.node_commands import NodeSettings
 from sfss.node_process import DEFAULT_ADDRESS, read_address, run
 from sfss.repair import Tool
@@ -92,6 +93,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "serve": _serve,
     "config": _print_settings,
     "node": _node,
+    "nginx": run_nginx,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
 }
@@ -120,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print the settings in force, as TOML",
     )
     _add_node(commands)
+    add_nginx(commands)
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
         if tool is Tool.MIGRATE:

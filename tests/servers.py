@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 import pytest
 
+from sfss.cli import main as sfss
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 30.0
 
@@ -241,6 +243,33 @@ def node(folder: Path, *options: str) -> Server:
 def node_folder(server: Server) -> Path:
     """Return where a node keeps its store."""
     return server.folder / f"node-{server.port}"
+
+
+def nginx_node(folder: Path, *options: str) -> Server:
+    """Return an nginx (not started) as ``sfss nginx node`` sets it up, over ``nginx_root``.
+
+    ``options`` are those of ``sfss nginx node``. It is one process, so that ``pause`` stops it.
+    """
+    port = free_port()
+    root, work = folder / f"files-{port}", folder / f"nginx-{port}"
+    places = ["--root", str(root), "--work", str(work), "--listen", f"127.0.0.1:{port}"]
+    return nginx(folder, port, "node", *places, *options)
+
+
+def nginx_root(server: Server) -> Path:
+    """Return the folder of the files of an ``nginx_node``."""
+    return server.folder / f"files-{server.port}"
+
+
+def nginx(folder: Path, port: int, *arguments: str) -> Server:
+    """Return an nginx (not started) with what ``sfss nginx`` writes for ``arguments``."""
+    program, conf = binary("nginx"), folder / f"nginx-{port}.conf"
+    for name in (f"files-{port}", f"nginx-{port}"):
+        (folder / name).mkdir(exist_ok=True)
+    assert sfss(["nginx", *arguments, "--output", str(conf)]) == 0
+    errors = str(folder / f"nginx-{port}" / "early.log")
+    in_foreground = "daemon off; master_process off;"
+    return Server([program, "-e", errors, "-c", str(conf), "-g", in_foreground], port, folder)
 
 
 def gateway(

@@ -54,6 +54,8 @@ FLOORS = {
     "repair_report": 5,
     "repair_commands": 5,
     "migrate_commands": 5,
+    "nginx_conf": 5,
+    "nginx_command": 5,
     "cli": 5,
 }
 SIBLINGS = {
@@ -108,6 +110,8 @@ SIBLINGS = {
     ("migrate_commands", "replicas"): "the state belongs to the stores",
     ("cli", "migrate_commands"): "sfss migrate",
     ("cli", "repair_commands"): "sfss check, repair, scrub and rebalance",
+    ("nginx_command", "nginx_conf"): "what is asked for is written",
+    ("cli", "nginx_command"): "sfss nginx",
     ("worker", "service"): "a worker starts the service",
     ("cli", "service"): "the command line reads the settings",
     ("cli", "worker"): "sfss serve is the gunicorn application",
@@ -158,6 +162,7 @@ PURE = {
     "items",
     "placement",
     "agreement",
+    "nginx_conf",
     "web.conditional",
     "web.form",
     "web.mediatypes",
