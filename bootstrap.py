@@ -49,6 +49,7 @@ PROGRAMS = {
     "memccapable": "libmemcached-tools",
     "nutcracker": "nutcracker",
     "nginx": "nginx-light",
+    "openssl": "openssl",
     "ngx_http_dav_ext_module.so": "libnginx-mod-http-dav-ext",
 }
 PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin", "/usr/lib/nginx/modules")

@@ -219,8 +219,7 @@ def _hidden() -> list[str]:
 
 
 def _files(node: Node, root: str, prefix: str, has_children: bool) -> list[str]:
-    folder = _expanded(f"{root}/")
-    place = f"alias {folder};" if prefix else f"root {_expanded(root)};"
+    place = f"alias {_expanded(f'{root}/')};" if prefix else f"root {_expanded(root)};"
     depth = node.delete_depth + prefix.count("/")
     rules = [
         place,
@@ -230,11 +229,11 @@ def _files(node: Node, root: str, prefix: str, has_children: bool) -> list[str]:
         f"min_delete_depth {depth};",
         "dav_access user:rw group:r all:r;",
         *(["dav_ext_methods PROPFIND OPTIONS;"] if node.propfind else []),
-        f"disable_symlinks on from={folder};",
+        f"disable_symlinks on {_expanded(f'from={root}/')};",
         "autoindex on;",
         "autoindex_format json;",
-        "# A name that nobody can store: a folder is listed whatever is in it.",
-        "index .none;",
+        "# A name that nobody may put: a folder is listed whatever is in it.",
+        "index .no-index;",
         "absolute_redirect off;",
         *(["error_page 404 = @child1;"] if has_children else []),
     ]
@@ -345,7 +344,7 @@ _CHANGES: Final = (
 
 def _upstream_of_gateways(gateways: Sequence[str]) -> list[str]:
     return [
-        *(f"server {_address('--gateway', gateway)} fail_timeout=2s;" for gateway in gateways),
+        *(f"server {_address('--gateway', gateway)};" for gateway in gateways),
         "keepalive 64;",
         "# Shorter than server.keepalive_timeout_s, so that nginx is the one that closes.",
         "keepalive_timeout 60s;",
@@ -407,9 +406,9 @@ def _literal(flag: str, text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _expanded(folder: str) -> str:
-    """Return ``folder`` in quotes, for a directive that takes ``$`` for a variable."""
-    return _literal("--root", folder).replace("$", "${sfss_dollar}")
+def _expanded(text: str) -> str:
+    """Return ``text`` in quotes, for a directive that takes ``$`` for a variable."""
+    return _literal("--root", text).replace("$", "${sfss_dollar}")
 
 
 def _block(head: str, lines: Iterable[str]) -> list[str]:
