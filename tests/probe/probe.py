@@ -15,7 +15,7 @@ import pytest
 
 from sfss.keys import KeyScheme
 from sfss.record import Kind, decode
-from tests.probe.expectations import Expected, shown
+from tests.probe.expectations import Expected
 from tests.probe.load import HttpConnection, Load, Tally, until
 from tests.probe.stores import (
     KINDS,
@@ -25,6 +25,7 @@ from tests.probe.stores import (
     config_of,
     contents,
     make_gateway,
+    summary,
 )
 from tests.servers import SFSS, Gateway, Server, running
 
@@ -198,7 +199,7 @@ class Probe:
         for key, path in paths.items():
             items = {address: each[key] for address, each in stores.items()}
             if len(set(items.values())) > 1:
-                found.append(f"{path}: " + ", ".join(map(_summary, items, items.values())))
+                found.append(f"{path}: " + ", ".join(map(summary, items, items.values())))
             elif not _is_right(items, key, expected[path]):
                 found.append(f"{path}: all copies are wrong alike")
         return found
@@ -224,7 +225,7 @@ class Probe:
         for server in self.servers:
             try:
                 item = contents(server, [key], _LOOK_S)[key]
-                found.append(_summary(server.address, item))
+                found.append(summary(server.address, item))
             except OSError as error:
                 found.append(f"{server.address}: {error!r}")
         return f"{path}: {', '.join(found)}"
@@ -239,13 +240,6 @@ class Probe:
                 total.failures += tally.failures
                 total.latencies_s += tally.latencies_s
         return total
-
-
-def _summary(address: str, item: Item | None) -> str:
-    if item is None:
-        return f"{address} has nothing"
-    head, body = decode(item.value, address, b"")
-    return f"{address} has {head.kind.name.lower()} {head.version} {shown(bytes(body))}"
 
 
 def _is_right(items: dict[str, Item | None], key: bytes, expected: Expected) -> bool:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sfss.record import decode
+from tests.probe.expectations import shown
 from tests.servers import (
     DEADLINE_S,
     PYTHON_ENVIRON,
@@ -215,3 +217,11 @@ def contents(
     """Return what ``server`` has under each of ``keys``; raises ``OSError``."""
     with closing(Peek(server, timeout_s)) as peek:
         return {key: peek.get(key) for key in keys}
+
+
+def summary(address: str, item: Item | None) -> str:
+    """Return what the store at ``address`` has, for a person."""
+    if item is None:
+        return f"{address} has nothing"
+    head, body = decode(item.value, address, b"")
+    return f"{address} has {head.kind.name.lower()} {head.version} {shown(bytes(body))}"
