@@ -29,9 +29,8 @@ finds nothing to do.
 A write keeps the newer of what is there and what it brings, in one step on ``sfss node`` and on
 memcached. Beansdb compares and writes in two: writers of one key in the same process take turns
 there; one in another process may come between, and an older write may then replace a newer on that
-store, until the key is healed. What a heal or a move removes is compared and removed in two steps
-on all of them, with the same proviso: a newer write of another process may be lost on that store,
-until the key is healed.
+store, until the key is healed. The same goes for what a heal or a move removes: there, a newer
+write of another process may be removed with it.
 """
 
 import asyncio

@@ -197,8 +197,8 @@ class Healing:
         of them have the same or something newer; what they lack they are brought first.
 
         That they have it is proven by a look at each after all was written. The copy is looked at
-        again just before it is removed, and stays if it is newer by then; see ``Holders`` for what
-        may come between those two. Raises nothing.
+        again when it is removed, and stays if it is newer by then; see ``Holders`` for stores where
+        something may come between those two. Raises nothing.
         """
         if address in self._primaries(key):
             return Moved(False, "it belongs there")
@@ -280,9 +280,9 @@ class Healing:
     async def _reap(self, key: bytes, answers: Sequence[Answer], head: Head) -> Healed:
         """Have all stores forget an old tombstone.
 
-        One after the other, as long as each is seen to have it still. A store behind the memcached
-        protocol looks and removes in two steps: a write of another process that comes between is
-        lost there, on one store, and healed.
+        One after the other, as long as each is seen to have it still: where a store looks and
+        removes in two steps, a write of another process that comes between is lost on that one
+        store, and healed.
         """
         having = [answer.address for answer in answers if answer.record is not None]
         reaped: list[str] = []

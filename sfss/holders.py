@@ -209,9 +209,9 @@ class Holders:
         self._answered(address)
         return Written(address, newer=newer)
 
-    # A store behind the memcached protocol looks and removes in two steps. What another process
-    # writes between them is removed as well, on that one store; a heal brings it back. Writes of
-    # this process do not come between.
+    # ``sfss node`` and memcached look and remove in one step. On Beansdb, what another process
+    # writes between the two is removed as well, on that one store; a heal brings it back. Writes
+    # of this process do not come between.
 
     async def remove(self, address: str, key: bytes, head: Head) -> bool:
         """Make the store forget the record with ``head``, if that is what it is seen to have;

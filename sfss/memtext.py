@@ -178,6 +178,20 @@ def delete_command(key: bytes) -> bytes:
     return b"delete %b\r\n" % check_key(key)
 
 
+def remove_command(key: bytes, unique: int) -> bytes:
+    """Return the bytes that remove the item if it still has the cas number ``unique``: one that has
+    expired is put in its place. The answer is that to ``cas_command``.
+    """
+    return b"cas %b 0 -1 0 %d\r\n\r\n" % (check_key(key), unique)
+
+
+def delete_damaged_command(key: bytes) -> bytes:
+    """Return the bytes that have an ``sfss node`` delete one key if what it has there is damaged.
+    No other server knows this command.
+    """
+    return b"delete_damaged %b\r\n" % check_key(key)
+
+
 def stats_command(group: str = "") -> bytes:
     """Return the bytes that ask for statistics, of one ``group`` ("settings") or general."""
     return f"stats {group}\r\n".encode() if group else b"stats\r\n"

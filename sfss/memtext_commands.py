@@ -44,7 +44,8 @@ _NUMBER_LIMIT: Final = (1 << 64) - 1
 _BINARY_MAGIC: Final = 0x80
 NEWEST: Final = "newest"
 """Our own command, with the arguments of set: keep a record unless there is a newer one, then
-EXISTS. Gateways that do not share a lock need it to be one step.
+EXISTS. Gateways that do not share a lock need it to be one step. A node that says that it knows it
+knows ``delete_damaged``, too.
 """
 
 _MODES: Final = frozenset({"set", "add", "replace", "append", "prepend", "cas", NEWEST})
@@ -82,10 +83,11 @@ class Set(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """delete."""
+    """delete; ``if_damaged``: only what fails its check, our own command ``delete_damaged``."""
 
     key: bytes
     noreply: bool = False
+    if_damaged: bool = False
 
 
 class Count(NamedTuple):
@@ -323,6 +325,11 @@ def _read_delete(arguments: list[bytes]) -> Command:
     return Delete(arguments[0], noreply) if _is_key(arguments[0]) else Answer(BAD_FORMAT, noreply)
 
 
+def _read_delete_damaged(arguments: list[bytes]) -> Command:
+    command = _read_delete(arguments)
+    return command._replace(if_damaged=True) if isinstance(command, Delete) else command
+
+
 def _read_count(arguments: list[bytes], down: bool) -> Command:
     noreply = _cut_noreply(arguments)
     if len(arguments) != 2:
@@ -369,6 +376,7 @@ _READERS: Final[dict[bytes, Callable[[list[bytes]], Command]]] = {
     b"gat": lambda arguments: _read_gat(arguments, unique=False),
     b"gats": lambda arguments: _read_gat(arguments, unique=True),
     b"delete": _read_delete,
+    b"delete_damaged": _read_delete_damaged,
     b"incr": lambda arguments: _read_count(arguments, down=False),
     b"decr": lambda arguments: _read_count(arguments, down=True),
     b"touch": _read_touch,

@@ -126,7 +126,7 @@ class Node:
         answered as done is on the disk.
         """
         if isinstance(command, Delete):
-            return await self._counted("delete", self._delete(command.key))
+            return await self._counted("delete", self._delete(command))
         return await self._counted(command.mode, self._set(command))
 
     async def change(self, command: Set | Count | Touch) -> bytes:
@@ -157,11 +157,20 @@ class Node:
             record = record_of(command.flags, command.body, expiry, self._clock.version())
         except BadItem as error:
             raise Refused(b"CLIENT_ERROR %b\r\n" % _one_line(str(error))) from error
-        await self._store.set(command.key, record, _guard(command, record.head))
+        guard = _guard(command, record.head)
+        if command.exptime < 0:
+            # It has expired when it comes: there is nothing to keep.
+            await self._store.delete(command.key, guard)
+        else:
+            await self._store.set(command.key, record, guard)
         return STORED
 
-    async def _delete(self, key: bytes) -> bytes:
-        return DELETED if await self._store.delete(key, _refuse_expired) else NOT_FOUND
+    async def _delete(self, command: Delete) -> bytes:
+        if command.if_damaged:
+            is_gone = await self._store.delete_damaged(command.key)
+        else:
+            is_gone = await self._store.delete(command.key, _refuse_expired)
+        return DELETED if is_gone else NOT_FOUND
 
     async def _change(self, command: Set | Count | Touch) -> bytes:
         _, line = await self._replace(command)

@@ -19,6 +19,12 @@ _TURNS: Final = 8
 class NodeStore(Store, ViewableStore, Protocol):
     """A store whose ``view`` calls back before it returns, as the embedded one's does."""
 
+    async def delete_damaged(self, key: bytes) -> bool:
+        """Remove what is under ``key`` if it is damaged, in one step; return whether it was.
+
+        Raises ``StoreFull``, ``Unreachable``.
+        """
+
 
 class Block(NamedTuple):
     """One value of an answer: its VALUE line, and its bytes without the CRLF behind them."""

@@ -66,6 +66,11 @@ def test_delete_command() -> None:
     assert memtext.delete_command(b"k") == b"delete k\r\n"
 
 
+def test_removals_under_a_condition() -> None:
+    assert memtext.remove_command(b"k", 7) == b"cas k 0 -1 0 7\r\n\r\n"
+    assert memtext.delete_damaged_command(b"k") == b"delete_damaged k\r\n"
+
+
 def test_stats_and_version_commands() -> None:
     assert memtext.stats_command() == b"stats\r\n"
     assert memtext.stats_command("settings") == b"stats settings\r\n"

@@ -239,6 +239,14 @@ EXCHANGES: dict[str, tuple[bytes, bytes]] = {
         b"gat 0 K\r\nset K 3 0 1\r\na\r\ngat 1000 K K1\r\ngat -1 K\r\nget K\r\n",
         b"END\r\nSTORED\r\n" + b"VALUE K 3 1\r\na\r\nEND\r\n" * 2 + b"END\r\n",
     ),
+    "what has expired when it comes takes the place of what was there": (
+        b"set K 0 0 1\r\na\r\nset K 0 -1 1\r\nb\r\nget K\r\ndelete K\r\n"
+        b"set K 0 -1 1\r\nb\r\nadd K 0 -1 1\r\nb\r\nadd K 0 0 1\r\na\r\n"
+        b"add K 0 -1 1\r\nb\r\nget K\r\n"
+        b"cas K 0 -1 0 5\r\n\r\n",
+        b"STORED\r\nSTORED\r\nEND\r\nNOT_FOUND\r\n"
+        b"STORED\r\nSTORED\r\nSTORED\r\nNOT_STORED\r\nVALUE K 0 1\r\na\r\nEND\r\nEXISTS\r\n",
+    ),
     "cas of nothing": (b"cas K 0 0 1 5\r\na\r\n", b"NOT_FOUND\r\n"),
     "noreply": (
         b"set K 0 0 1 noreply\r\n1\r\nadd K 0 0 1 noreply\r\n2\r\nappend K 0 0 1 noreply\r\n3\r\n"
@@ -522,6 +530,12 @@ def test_damaged_bytes_are_never_served_and_no_miss(own: Server, position: int, 
         assert client.get(b"a") == b"new"
         plant(own, b"a", flip(position))
         assert client.ask(b"delete a\r\n") == b"DELETED\r\n"
+        assert client.get(b"a") is None
+        client.ask(set_command(b"a", value, flags))
+        plant(own, b"a", flip(position))
+        assert client.ask(b"delete_damaged b\r\ndelete_damaged a\r\n") == b"NOT_FOUND\r\n"
+        assert client.line() == b"DELETED\r\n"
+        assert client.ask(b"delete_damaged a\r\n") == b"NOT_FOUND\r\n"
         assert client.get(b"a") is None
     assert int(stats_of(own)["errors"]) == 4
 

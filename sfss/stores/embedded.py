@@ -138,6 +138,12 @@ class EmbeddedStore:
         """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
         return await self._change(key, None, b"", guard)
 
+    async def delete_damaged(self, key: bytes) -> bool:
+        """Remove the record under ``key`` if it is damaged, its body included; return whether it
+        was. Nobody comes in between. Errors as in ``set``.
+        """
+        return await self._change(key, None, b"", None, if_damaged=True)
+
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
         ``after``, in byte order.
@@ -191,11 +197,16 @@ class EmbeddedStore:
         await asyncio.wait([self._stop.future], timeout=self._patience.timeout_s)
 
     async def _change(
-        self, key: bytes, head: bytes | None, body: Buffer, guard: Guard | None
+        self,
+        key: bytes,
+        head: bytes | None,
+        body: Buffer,
+        guard: Guard | None,
+        if_damaged: bool = False,
     ) -> bool:
         if not 0 < len(key) <= KEY_LIMIT:
             raise ValueError(f"a key has 1 to {KEY_LIMIT} bytes, not {len(key)}")
-        change = Change(self._new_future(), key, head, body, guard)
+        change = Change(self._new_future(), key, head, body, guard, if_damaged)
         try:
             return await self._enqueue(change)
         finally:

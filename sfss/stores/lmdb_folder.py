@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import lmdb
 
 from sfss.errors import Corrupt, Unreachable
-from sfss.record import Buffer, Head, decode_head
+from sfss.record import Buffer, Head, decode, decode_head
 from sfss.stores.base import Entry, Guard, Use
 from sfss.stores.lmdb_opening import (
     FORMAT_KEY,
@@ -55,8 +55,8 @@ Outcome: TypeAlias = bool | Exception
 
 @dataclass(slots=True)
 class Change:
-    """A write that waits, of a value in two parts; ``head`` None deletes. ``taken``: the writer
-    thread has begun it.
+    """A write that waits, of a value in two parts; ``head`` None deletes. ``if_damaged``: nothing
+    is changed if there is a sound record. ``taken``: the writer thread has begun it.
     """
 
     future: asyncio.Future[bool]
@@ -64,6 +64,7 @@ class Change:
     head: bytes | None
     body: Buffer
     guard: Guard | None
+    if_damaged: bool = False
     taken: bool = False
 
     def give_up(self) -> None:
@@ -272,10 +273,19 @@ class LmdbFolder:
             raise
         except Exception as refusal:
             return refusal
+        if change.if_damaged and self._is_sound(transaction, change.key):
+            return False
         if change.head is None:
             return transaction.delete(change.key)
         # Joined only now: of all the bodies that wait, two copies would be too many.
         return transaction.put(change.key, b"".join((change.head, change.body)))
+
+    def _is_sound(self, transaction: "lmdb.Transaction[memoryview]", key: bytes) -> bool:
+        try:
+            decode(transaction.get(key) or b"", self._address, key)
+        except Corrupt:
+            return False
+        return True
 
     def _head(self, transaction: "lmdb.Transaction[memoryview]", key: bytes) -> Head | None:
         value = transaction.get(key)

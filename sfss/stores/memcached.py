@@ -2,10 +2,10 @@
 
 Works alike on memcached, twemproxy, Beansdb, gobeansdb and Beanseye, because it sends only what all
 of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``. Listings
-ask for more; and for copies, where the newest has to win, memcached is sent ``gets``, ``cas`` and
-``add``, and ``sfss node`` a command of its own, once they have said that they know it. A key and a
-size are checked before a byte is sent: over its limits, memcached drops the old value and the
-Beansdb family runs the body as commands.
+ask for more; and where the newest has to win, or a removal has a condition, memcached and ``sfss
+node`` are sent ``gets``, ``cas``, ``add`` and commands of our own, once they have said that they
+know them. A key and a size are checked before a byte is sent: over its limits, memcached drops the
+old value and the Beansdb family runs the body as commands.
 
 An item is a record (flags ``RECORD_FLAGS``) or, with any other flags, the plain body that some
 other client stored.
@@ -39,9 +39,11 @@ from sfss.memtext import (
     add_command,
     cas_command,
     delete_command,
+    delete_damaged_command,
     get_command,
     gets_command,
     newest_command,
+    remove_command,
     set_command,
     stats_command,
 )
@@ -64,7 +66,6 @@ BEANSDB_ITEM_LIMIT: Final = 50 * MIB
 
 PROXY_ITEM_LIMIT: Final = 1 * MIB
 """The limit of a stock memcached, which is what twemproxy, which cannot be asked either, hides."""
-
 
 _TOO_LARGE: Final = "object too large for cache"
 
@@ -243,9 +244,13 @@ class MemcachedStore:
         return None
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
-        """Remove ``key``; return whether it was there; see ``Store.delete``, and ``set`` for
-        ``guard``.
+        """Remove ``key``; return whether it was there; see ``Store.delete``.
+
+        On memcached and ``sfss node`` nobody comes in between ``guard`` and the removal: what has
+        been changed by then is looked at again. On others somebody can, see ``set``.
         """
+        if guard is not None and (await self._what_it_is()).has_cas:
+            return await self._delete_by_cas(key, guard)
         exchange = Exchange(delete_command(key), DELETE)
         async with self._border(exchange):
             if guard is not None:
@@ -255,6 +260,35 @@ class MemcachedStore:
             raise self._refused(status, exchange)
         # Sent twice, the first may have removed what the second did not find.
         return status.word == "DELETED" or exchange.times_sent > 1
+
+    async def _delete_by_cas(self, key: bytes, guard: Guard) -> bool:
+        changes = Exchange(b"", DELETE)  # what is known of all tries together
+        async with self._border(changes):
+            while True:
+                exchange = await self._removal(key, guard)
+                if exchange is None:
+                    return False
+                changes.times_sent += 1
+                status = (await self._run(exchange)).status
+                # Sent twice, the first may have removed what the second did not find.
+                twice = exchange.grammar is CAS and exchange.times_sent > 1
+                if status.word in ("STORED", "DELETED") or (twice and status.word == "NOT_FOUND"):
+                    return True
+                if status.word not in ("EXISTS", "NOT_FOUND"):
+                    raise self._refused(status, exchange)
+
+    async def _removal(self, key: bytes, guard: Guard) -> Exchange | None:
+        """Return what removes exactly that which is under ``key`` now, and ``guard`` has allowed to
+        be removed; None where there is nothing.
+        """
+        try:
+            found = await self._fetch(Exchange(gets_command(key), GET, (key,)))
+        except Corrupt as error:  # of a node: others give damaged bytes, too
+            _log.warning(_ABSENT, error)
+            guard(None)
+            return Exchange(delete_damaged_command(key), DELETE)
+        guard(self._head_of(key, found))
+        return None if found is None else Exchange(remove_command(key, found.unique), CAS)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Raise ``CannotList``: no command lists keys in order."""
