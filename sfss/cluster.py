@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sfss.agreement import Debt, Kept, Owing
 from sfss.keys import KeyScheme
+from sfss.migration import Migration
 from sfss.record import Body, Head, Record, new_record
 from sfss.stores.base import Child, Entry, Guard, Use
 
@@ -128,6 +129,8 @@ class Cluster:
         self._engine, self._scheme = engine, scheme
         self._clock = Clock()
         self._close = close or engine.close
+        self.migration: Migration | None = None
+        """The move of all files to other stores, where there is one."""
         self._work = [asyncio.ensure_future(each) for each in work]
         self.max_file_size = max_file_size
         # Called for each request of the hot path, so nothing comes in between.

@@ -118,9 +118,10 @@ class Copies:
         find out: "nothing" as well.
         """
         settings = self._settings
-        if not self._owed.clear or settings.read_quorum > 1 or settings.read_mode != "first":
+        if not self._owed.clear or settings.read_quorum > 1 or settings.read_mode == "fastest":
             return None
-        address = self._primaries(key)[0]
+        primaries = self._primaries(key)
+        address = random.choice(primaries) if settings.read_mode == "random" else primaries[0]
         is_alone = not self._holders.rests(address) and not self._moves(key)
         return address if is_alone else None
 
@@ -253,15 +254,18 @@ class Copies:
             for address in order
             if address not in debts and not holders.rests(address)
         }
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self._settings.head_timeout_ms / 1000):
                 for done in asyncio.as_completed(looks):
                     answer = await done
                     if answer.record is not None:
                         order.sort(key=lambda address: address != answer.address)
                         break
-        for look in looks:
-            holders.background.leave(look)
+        except TimeoutError:
+            self.counts["head_timeouts"] += 1
+        finally:
+            for look in looks:
+                holders.background.leave(look)
 
     async def _find(self, key: bytes, look: "_Look", ask: Ask) -> "_Found":
         """Return what is under ``key``: in its primaries or, where they prove that they have

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from sfss.config import Settings
 from sfss.config_checks import migrates
@@ -76,22 +76,12 @@ class Migrate:
     def _show(self, migration: Migration) -> int:
         status = migration.status()
         if self.tool.as_json:
-            print(json.dumps(document(status)))
+            print(json.dumps(status.document()))
             return 0
         copied = "; everything has been copied: sfss migrate finish ends it"
         is_done = status.is_copied and status.state is State.BOTH
         print(f"{status.state.value}: {_EXPLAIN[status.state]}{copied if is_done else ''}")
         return 0
-
-
-def document(status: Status) -> dict[str, Any]:
-    """Return ``status`` for programs."""
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(status.since_us / 1_000_000))
-    return {
-        "state": status.state.value,
-        "since": since if status.since_us else None,
-        "copied": status.is_copied,
-    }
 
 
 def _wait_for_writes(status: Status, settings: Settings) -> None:

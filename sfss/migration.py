@@ -66,6 +66,15 @@ class Status:
     since_us: int = 0
     is_copied: bool = False
 
+    def document(self) -> dict[str, str | bool | None]:
+        """Return all of it, for programs."""
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.since_us / 1_000_000))
+        return {
+            "state": self.state.value,
+            "since": since if self.since_us else None,
+            "copied": self.is_copied,
+        }
+
 
 class Migration:
     """The migration of the places that ``fingerprint`` stands for, in ``file``, made if missing.

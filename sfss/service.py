@@ -74,13 +74,15 @@ def _replicated(settings: Settings, board: Board) -> Cluster:
     if has_plain_files(settings):
         marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
     replicas = make_replicas(settings, owed, marks)
-    return Cluster(
+    cluster = Cluster(
         replicas.copies,
         make_scheme(settings),
         settings.cluster.max_file_size,
         replicas.work(folder),
         replicas.close,
     )
+    cluster.migration = replicas.migration
+    return cluster
 
 
 def _nodes(settings: Settings, _: Board) -> Cluster:

@@ -776,7 +776,8 @@ async def test_the_hot_path_is_open_while_nothing_is_owed() -> None:
     await copies.get(KEY)
     assert copies.first(KEY) == "a"
     assert gateway(CopiesSettings(read_quorum=2)).first(KEY) is None
-    assert gateway(CopiesSettings(read_mode="random")).first(KEY) is None
+    assert gateway(CopiesSettings(read_mode="random")).first(KEY) in {"a", "b", "c"}
+    assert gateway(CopiesSettings(read_mode="fastest")).first(KEY) is None
     bench.down("c")
     await copies.put(KEY, bench.record(b"body"))
     assert copies.first(KEY) is None

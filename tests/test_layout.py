@@ -76,6 +76,7 @@ SIBLINGS = {
     ("spool", "record"): "what is spooled is the body of a record",
     ("browsing", "holders"): "stores are asked one by one",
     ("browsing", "owed"): "what a store still has to get, it shows as it was",
+    ("cluster", "migration"): "a cluster may be about to move",
     ("copies", "browsing"): "the folders of all stores are shown as one",
     ("copies", "healing"): "a read that sees a difference has it healed",
     ("copies", "holders"): "stores are asked and written one by one",
