@@ -12,6 +12,7 @@
     │   ├── UnsupportedCoding  the body is compressed or otherwise coded
     │   ├── TooLarge           the file is over the service's or a store's limit
     │   ├── NotFound           no such file: every store that could hold it said so
+    │   ├── PathTaken          a folder has that name, or a file that of a folder on the way
     │   ├── PreconditionFailed a condition that the request made does not hold
     │   └── Refused            it cannot be done as things are now
     └── StoreError             a store could not do its part
@@ -140,6 +141,20 @@ class NotFound(RequestError):
 
     def __str__(self) -> str:
         return f"no such file: {self.path}"
+
+
+@dataclass(eq=False)
+class PathTaken(RequestError):
+    """Raised when a store of plain files cannot have a file at ``path``: a folder has that name, or
+    a file has the name of one of the folders on the way.
+    """
+
+    store: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"store {self.store} cannot keep {self.path}: {self.reason}; nothing was stored"
 
 
 @dataclass(eq=False)

@@ -208,7 +208,14 @@ def decode_head(value: Buffer, store: str, key: bytes) -> Head:
     return _decode_head(value, store, key)[0]
 
 
-def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
+def decode_lone_head(value: Buffer, store: str, key: bytes) -> Head:
+    """Return the head in ``value``, which is kept apart from its body; raise ``Corrupt`` as
+    ``decode``.
+    """
+    return _decode_head(value, store, key, is_alone=True)[0]
+
+
+def _decode_head(value: Buffer, store: str, key: bytes, is_alone: bool = False) -> tuple[Head, int]:
     if len(value) < HEADER_SIZE:
         raise Corrupt(store, key, f"a header of {HEADER_SIZE} bytes", f"{len(value)} bytes")
     magic, form, kind, metadata_size, version, expiry, size, digest, checksum = _HEADER.unpack_from(
@@ -226,8 +233,10 @@ def _decode_head(value: Buffer, store: str, key: bytes) -> tuple[Head, int]:
         raise Corrupt(store, key, f"header checksum {checksum:016x}", "another")
     if version > VERSION_LIMIT:
         raise Corrupt(store, key, "a version of this age", str(version))
-    if len(value) - body_offset != size:
-        raise Corrupt(store, key, f"a body of {size} bytes", f"{len(value) - body_offset} bytes")
+    body_size = 0 if is_alone else size
+    if len(value) - body_offset != body_size:
+        found = len(value) - body_offset
+        raise Corrupt(store, key, f"a body of {body_size} bytes", f"{found} bytes")
     if kind not in _KINDS:
         raise Corrupt(store, key, "a file or a tombstone", f"kind {kind}")
     metadata = _NO_METADATA

@@ -164,6 +164,7 @@ PURE = {
     "placement",
     "agreement",
     "nginx_conf",
+    "stores.plain_heads",
     "web.conditional",
     "web.form",
     "web.mediatypes",

@@ -21,7 +21,9 @@ from sfss.record import (
     Record,
     decode,
     decode_head,
+    decode_lone_head,
     encode,
+    encode_head,
     new_record,
     raw_record,
 )
@@ -141,6 +143,14 @@ def test_a_head_is_not_read_from_damage(name: str) -> None:
 
 def test_a_head_is_read_without_the_body() -> None:
     assert decode_head(golden("bad-digest"), "", b"").size == 13
+
+
+def test_a_head_may_be_kept_apart_from_its_body() -> None:
+    head = new_record(b"body", 7, {"a": "b"}).head
+    assert decode_lone_head(encode_head(head), "store", b"key") == head
+    for value in (b"", encode_head(head)[:-1], encode_head(head) + b"body", b"x" * 56):
+        with pytest.raises(Corrupt):
+            decode_lone_head(value, "store", b"key")
 
 
 @pytest.mark.parametrize("name", WELL)

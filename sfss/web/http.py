@@ -26,6 +26,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.NotFound: 404,
     errors.BodyTimeout: 408,
     errors.Refused: 409,
+    errors.PathTaken: 409,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedCoding: 415,

@@ -155,6 +155,7 @@ def test_the_routes_are_the_api() -> None:
         (errors.NoStoreReachable({"a:1": "late"}), 504, "a:1 (late)"),
         (errors.StoreFull("a:1", "no memory"), 507, "no memory"),
         (errors.TooLarge(10, 5, "a:1"), 413, "a:1 takes at most 5 bytes"),
+        (errors.PathTaken("file:///a", "b", "a folder has that name"), 409, "cannot keep b: a f"),
         (errors.Corrupt("a:1", b"k", "x", "y"), 500, "a:1 holds a damaged k"),
         (errors.SettingError("file", "a.b", "is 1", "2 is expected"), 500, "a.b"),
     ],
