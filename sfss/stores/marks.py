@@ -17,8 +17,8 @@ from typing import Final
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
 
 from sfss.errors import Corrupt
-from sfss.record import Head, Kind, Record, digest_of
-from sfss.stores.base import KEYS_LIMIT, Guard, Store
+from sfss.record import Buffer, Head, Kind, Record, decode_head, digest_of
+from sfss.stores.base import KEYS_LIMIT, Guard, Store, ViewableStore
 
 _KEY, _KIND, _SIZE, _DIGEST = " key", " kind", " size", " digest"
 _EMPTY_DIGEST: Final = digest_of(b"")
@@ -46,6 +46,20 @@ class Marks:
             return None
         found = None if record is None else _marked(record.head)
         return found[1] if found is not None and found[0] == key else None
+
+    def item(self, key: bytes) -> bytes | None:
+        """Return the item under ``key``, for ``marked``, without waiting: for the hot path. None
+        where there is none, or none that can be had at once.
+        """
+        found: list[bytes] = []
+
+        def use(item: Buffer | None, _: bool) -> None:
+            if item is not None:
+                found.append(bytes(item))
+
+        store = self._store
+        seen = isinstance(store, ViewableStore) and store.view(self._place(key), use)
+        return found[0] if seen and found else None
 
     async def set(self, key: bytes, head: Head) -> None:
         """Mark ``head`` under ``key``; when this returns, the mark is durable."""
@@ -76,6 +90,14 @@ class Marks:
 
     def _place(self, key: bytes) -> bytes:
         return self._prefix + xxh3_128_hexdigest(key).encode()
+
+
+def marked(item: bytes) -> tuple[bytes, Head] | None:
+    """Return key and head of an ``item``, None if it is not sound."""
+    try:
+        return _marked(decode_head(item, "marks", b""))
+    except Corrupt:
+        return None
 
 
 def _only_if(expected: Head) -> Guard:

@@ -1,0 +1,330 @@
+"""A store of plain files on a WebDAV node: nginx with its dav module, or anything like it.
+
+A file lies on the node under its own name, and its time of change is the second of its version; all
+else of its head is a mark in the gateway's folder (``marks``). What nobody has marked, or somebody
+has changed since, is served as it is (``plain_heads``).
+
+obstore, which stores in S3 go through, speaks WebDAV as well, and is not used here: it cannot send
+the ``Date`` from which nginx's PUT takes the time, and each call costs a hop to other threads.
+
+nginx renames an upload into its place when it is whole, and does not sync it to the disk first.
+Nobody can compare and write in one step: writes of one key take turns in this process, and another
+may come in between.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Final, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
+
+from sfss.agreement import rank
+from sfss.config import WebdavSettings
+from sfss.errors import Corrupt, Unreachable
+from sfss.http_text import Head as ResponseHead
+from sfss.items import unique_of
+from sfss.record import Body, Head, Kind, Record, digest_of, encode_head
+from sfss.spool import Spool
+from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
+from sfss.stores.marks import Marks, marked
+from sfss.stores.plain_heads import is_raw, raw_file_head
+from sfss.stores.webdav_listing import Listings
+from sfss.stores.webdav_node import Answer, File, Node
+from sfss.stores.webdav_pool import HELD_LIMIT, Exchange, NoAnswer, Stream
+from sfss.stores.webdav_writer import Writer, bare, forbidden, head_in
+
+_VIEW_PATIENCE: Final = 0.25
+"""Of the time-out. What was given up on the short way has all of it once more on the long way."""
+
+_TOMBSTONES_AT_ONCE: Final = 16
+
+_log = logging.getLogger(__name__)
+
+_Item = TypeVar("_Item")
+
+
+class _Seen(NamedTuple):
+    """What is under a key: the file, the mark, and of a read that brought the body, that too."""
+
+    file: File | None
+    mark: Head | None
+    body: Body | None = None
+    digest: bytes = b""
+
+    @property
+    def head(self) -> Head | None:
+        """The head of what is there; None: nothing."""
+        if self.file is not None:
+            return head_in(self.mark, self.file) or raw_file_head(*self.file)
+        return self.mark if self.mark is not None and self.mark.kind is Kind.TOMBSTONE else None
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the body is not the one that the head is about."""
+        head = self.head
+        if self.body is None or head is None or is_raw(head):
+            return False
+        return self.digest != head.digest
+
+    @property
+    def may_be_torn(self) -> bool:
+        """Whether the file may be from before a write that the mark is from after, or the like."""
+        if self.file is None or self.mark is None:
+            return False
+        if head_in(self.mark, self.file) is None:
+            return self.mark.version // 1_000_000 > self.file.modified_s
+        return self.is_damaged
+
+
+class WebdavStore:
+    """Plain files on the node at ``address``, "http://host:port/folder/"; the Store contract.
+
+    ``marks`` are this store's, and stay open when it is closed. Bodies of over 1 MiB are kept in
+    ``spool_folder`` while they are read, by default that of temporary files. A name that begins
+    with a dot, or that a folder has, cannot be set (``PathTaken``), and is never there. Raises
+    ``SettingError`` for an address of another form.
+    """
+
+    head_is_cheap = True
+
+    def __init__(
+        self,
+        address: str,
+        marks: Marks,
+        settings: WebdavSettings,
+        spool_folder: Path | None = None,
+    ) -> None:
+        self.address = address
+        self._marks = marks
+        self._node = Node(address, settings)
+        self._writer = Writer(self._node, marks)
+        self._listings = Listings(self._node)
+        self._spool_folder = spool_folder or Path(gettempdir())
+        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    async def get(self, key: bytes) -> Record | None:
+        """Return the record under ``key``, or None; see ``Store.get``."""
+        seen = await self._settled(key, "GET")
+        head = seen.head
+        if head is None:
+            return None
+        if seen.is_damaged:
+            raise Corrupt(self.address, key, f"digest {head.digest.hex()}", seen.digest.hex())
+        return Record(head, b"" if seen.body is None else seen.body)
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of the record under ``key``, or None; see ``Store.head``."""
+        return (await self._settled(key, "HEAD")).head
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
+
+        Only a file whose mark is about it is shown: of any other the item could not carry the head.
+        """
+        if forbidden(key) is not None:
+            return False
+        self._node.start(_View(self._node, self._marks, key, use))
+        return True
+
+    def state(self) -> int:
+        """Return 0: a node does not say when it is changed."""
+        return 0
+
+    async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Keep ``record`` under ``key``; see ``Store.set``. Raises ``PathTaken`` for a name that no
+        file can have.
+        """
+        async with self._turn(key):
+            if guard is not None:
+                guard((await self._see(key, "HEAD")).head)
+            await self._keep(key, record)
+
+    async def set_newest(self, key: bytes, record: Record) -> Head | None:
+        """Keep ``record`` unless there is a newer one; see ``NewestStore``, and ``set``. Bodies are
+        not looked at: what is newer and damaged is returned.
+        """
+        async with self._turn(key):
+            found = (await self._see(key, "HEAD")).head
+            if found is not None and rank(found) > rank(record.head):
+                return found
+            await self._keep(key, record)
+        return None
+
+    async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
+        """Remove ``key``, file and mark; return whether it was there; see ``Store.delete``. Folders
+        stay, even without anything in them.
+        """
+        async with self._turn(key):
+            if guard is not None:
+                guard((await self._see(key, "HEAD")).head)
+            try:
+                was_there = await self._writer.remove(key)
+            finally:
+                self._listings.forget()
+            mark = await self._marks.get(key)
+            if mark is None or not await self._marks.delete(key, mark):
+                return was_there
+            return was_there or mark.kind is Kind.TOMBSTONE
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Return entries in byte order, tombstones left out; see ``Store.scan``."""
+        return await scan_of(self.children, prefix, after, limit)
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what is in a folder; see ``BrowsableStore.children``. Names that begin with a dot
+        are left out. Raises ``CannotList`` where the node has no listings.
+        """
+        things = await self._listings.page(prefix, after, limit)
+        return [
+            Child(thing.name, thing.file and await self._head_of(prefix + thing.name, thing.file))
+            for thing in things
+        ]
+
+    async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
+        """Yield all files, and what is remembered as deleted; see ``ListingStore.keys``. Raises as
+        ``children``.
+        """
+        async for files in self._listings.files():
+            for batch in _batches(files, KEYS_LIMIT):
+                yield [
+                    Stamped(key, unique_of(await self._head_of(key, file))) for key, file in batch
+                ]
+        async for marks in self._marks.all():
+            deleted = [(key, mark) for key, mark in marks if mark.kind is Kind.TOMBSTONE]
+            for group in _batches(deleted, _TOMBSTONES_AT_ONCE):
+                # A file that is there counts, whatever the mark; it has been listed.
+                found = await asyncio.gather(*(self._node.look(key) for key, _ in group))
+                yield [
+                    Stamped(key, unique_of(mark))
+                    for (key, mark), file in zip(group, found, strict=True)
+                    if file is None
+                ]
+
+    async def stats(self) -> Mapping[str, str]:
+        """Return the ``version``: what the node says that it is. Any answer at all will do."""
+        answer = await self._node.ask("HEAD", b"")
+        server = answer.head.fields.get(b"server", b"unknown")
+        return {"version": server.decode("latin-1")}
+
+    async def close(self) -> None:
+        """Wait for what is being asked, and close every connection."""
+        await self._node.pool.close()
+
+    async def _settled(self, key: bytes, method: str) -> _Seen:
+        """Return what is under ``key``. A write that came between file and mark, here or elsewhere,
+        is given time to end.
+        """
+        seen = await self._see(key, method)
+        turn = self._turns.get(key)
+        is_written = turn is not None and turn.locked()
+        unmarked = seen.file is not None and head_in(seen.mark, seen.file) is None
+        if seen.may_be_torn or (unmarked and is_written):
+            if turn is not None:
+                async with turn:
+                    pass
+            seen = await self._see(key, method)
+        return seen
+
+    async def _see(self, key: bytes, method: str) -> _Seen:
+        if forbidden(key) is not None:
+            return _Seen(None, await self._marks.get(key))
+        answer = await self._node.ask(method, key)
+        body: Body | None = None
+        digest = b""
+        if answer.status == 200 and method == "GET":
+            body, digest = await self._body(answer)
+        answer.close()
+        size = None if body is None else len(body)
+        file = self._node.file_of(answer.head, key, size)
+        return _Seen(file, await self._marks.get(key), body, digest)
+
+    async def _body(self, answer: Answer) -> tuple[Body, bytes]:
+        """Return a body whole, with its digest: an answer to a client that has begun is never cut
+        off by a node that dies.
+        """
+        if isinstance(answer.body, bytes):
+            return answer.body, digest_of(answer.body)
+        spool = Spool(self._spool_folder, HELD_LIMIT)
+        try:
+            async for piece in answer.body.pieces():
+                await spool.write(piece)
+            return await spool.finish()
+        except (NoAnswer, OSError) as error:
+            raise Unreachable(self.address, str(error), False) from error
+        finally:
+            answer.close()
+
+    async def _keep(self, key: bytes, record: Record) -> None:
+        try:
+            await self._writer.keep(key, record)
+        finally:
+            self._listings.forget()
+
+    async def _head_of(self, key: bytes, file: File) -> Head:
+        return head_in(await self._marks.get(key), file) or raw_file_head(*file)
+
+    def _turn(self, key: bytes) -> asyncio.Lock:
+        """Return the lock of ``key``, which is there as long as somebody has it."""
+        turn = self._turns.get(key)
+        if turn is None:
+            turn = self._turns[key] = asyncio.Lock()
+        return turn
+
+
+class _View(Exchange):
+    """A file that is asked for by the short way."""
+
+    def __init__(self, node: Node, marks: Marks, key: bytes, use: Use) -> None:
+        super().__init__(node.get_request(key), _VIEW_PATIENCE)
+        self._node, self._marks, self._key, self._use = node, marks, key, use
+
+    def answered(self, head: ResponseHead, body: bytes) -> None:
+        item = self._item(head, body)
+        self._give(item)
+
+    def begun(self, head: ResponseHead, stream: Stream) -> None:
+        stream.close()
+        self._give(None)
+
+    def failed(self, failure: NoAnswer) -> None:
+        self._give(None)
+
+    def _item(self, head: ResponseHead, body: bytes) -> bytes | None:
+        if head.status != 200:
+            return None
+        mark = self._marks.item(self._key)
+        found = None if mark is None else _encoded(mark)
+        if found is None or found.key != self._key:
+            return None
+        try:
+            file = File(len(body), self._node.modified_s(head))
+        except Unreachable:
+            return None  # the long way finds it again, and says it
+        return found.head + body if head_in(found.mark, file) is not None else None
+
+    def _give(self, item: bytes | None) -> None:
+        try:
+            self._use(item, item is not None)
+        except Exception:
+            _log.exception("whoever asked for a file could not use it")
+
+
+class _Encoded(NamedTuple):
+    """A mark, and the head that it is of as it stands before the body in a record."""
+
+    key: bytes
+    mark: Head
+    head: bytes
+
+
+@lru_cache(maxsize=4096)
+def _encoded(item: bytes) -> _Encoded | None:
+    found = marked(item)
+    return None if found is None else _Encoded(*found, encode_head(bare(found[1])))
+
+
+def _batches(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

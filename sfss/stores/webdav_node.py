@@ -1,0 +1,168 @@
+"""One HTTP node: how it is asked, and what its answers mean."""
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+from sfss.config import WebdavSettings
+from sfss.errors import SettingError, Unreachable
+from sfss.http_text import BadResponse, Head, second_of
+from sfss.record import Body
+from sfss.stores.webdav_pool import Exchange, NoAnswer, Pool, Request, Stream, ask
+
+_ADDRESS: Final = re.compile(
+    r"http://[A-Za-z0-9.:\[\]_-]+(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*"
+)
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+SLASH: Final = b"/"
+
+
+class File(NamedTuple):
+    """What a node says of a file: its size, and the second of its last change (0: not said)."""
+
+    size: int
+    modified_s: int
+
+
+class Answer(NamedTuple):
+    """An answer; ``body`` is a ``Stream`` if it is long, and then that must be closed."""
+
+    head: Head
+    body: bytes | Stream
+
+    @property
+    def status(self) -> int:
+        """The status."""
+        return self.head.status
+
+    def content_type(self) -> bytes:
+        """Return the media type of the body, without parameters."""
+        return self.head.fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+    async def whole(self, limit: int) -> bytes | None:
+        """Return the body, None if it has more than ``limit`` bytes; raise ``NoAnswer``."""
+        if isinstance(self.body, bytes):
+            return self.body
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async for piece in self.body.pieces():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    return None
+        finally:
+            self.body.close()
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Let go of a body that nobody wants."""
+        if isinstance(self.body, Stream):
+            self.body.close()
+
+
+class Node:
+    """The node at ``address``, "http://host:port/folder/", below which all names are.
+
+    Raises ``SettingError`` for an address of another form.
+    """
+
+    def __init__(self, address: str, settings: WebdavSettings) -> None:
+        self.address = address
+        host, port, base = _read_address(address)
+        self.base = base.encode()
+        self.pool = Pool(host, port, settings.timeout_s, settings.connections)
+        name = f"[{host}]" if ":" in host else host
+        self._host = f"{name}:{port}" if port != 80 else name
+        self._fields = (f" HTTP/1.1\r\nHost: {self._host}\r\nAccept-Encoding: identity\r\n").encode(
+            "ascii"
+        )
+        self._get_end = self._fields + b"\r\n"
+
+    def target(self, key: bytes) -> bytes:
+        """Return the path of ``key`` in an URL."""
+        return self.base + quote_from_bytes(key, safe="/").encode()
+
+    def get_request(self, key: bytes) -> Request:
+        """Return the request for a file."""
+        return Request(b"GET " + self.target(key) + self._get_end)
+
+    def start(self, exchange: Exchange) -> None:
+        """Have ``exchange`` told the answer to its request."""
+        self.pool.ask(exchange)
+
+    async def ask(
+        self, method: str, key: bytes, fields: str = "", body: Body = b"", changes: bool = False
+    ) -> Answer:
+        """Return the answer to a request for ``key``, with header ``fields`` of its own.
+
+        Raises ``Unreachable``; ``changes``: it may have been done all the same.
+        """
+        line = f"{method} ".encode() + self.target(key)
+        request = Request(
+            line + self._fields + fields.encode("ascii") + b"\r\n", body, method == "HEAD"
+        )
+        try:
+            return Answer(*await ask(self.pool, request))
+        except NoAnswer as error:
+            applied = None if changes and error.sent else False
+            raise Unreachable(self.address, str(error), applied) from error
+
+    async def look(self, key: bytes) -> File | None:
+        """Return what is said of the file under ``key``, None if there is none."""
+        answer = await self.ask("HEAD", key)
+        return self.file_of(answer.head, key)
+
+    def file_of(self, head: Head, key: bytes, size: int | None = None) -> File | None:
+        """Return the file that an answer to GET or HEAD is about, None if there is none.
+
+        ``size`` of its body where that has come. Raises ``Unreachable`` for any other answer.
+        """
+        if head.status == 200:
+            size = head.length if size is None else size
+            if size is None:
+                raise Unreachable(self.address, "it does not say how long a file is", False)
+            return File(size, self.modified_s(head))
+        if head.status in (404, 410) or self._is_folder(head, key):
+            return None
+        raise self.unexpected("a file", head.status, False)
+
+    def modified_s(self, head: Head) -> int:
+        """Return the second of the last change, 0 if it is not said; raise ``Unreachable``."""
+        date = head.fields.get(b"last-modified")
+        try:
+            return 0 if date is None else second_of(date)
+        except BadResponse as error:
+            raise Unreachable(self.address, f"its answer is malformed: {error}", False) from error
+
+    def unexpected(self, what: str, status: int, applied: bool | None) -> Unreachable:
+        """Return the error for an answer with a status that does not tell."""
+        return Unreachable(self.address, f"it answered {status} when asked for {what}", applied)
+
+    def _is_folder(self, head: Head, key: bytes) -> bool:
+        # Servers send whoever asks for a folder to its name with a slash behind it.
+        place = head.fields.get(b"location", b"")
+        if head.status not in _REDIRECTS or not place.endswith(SLASH):
+            return False
+        try:
+            path = unquote_to_bytes(urlsplit(place).path)
+        except ValueError:
+            return False
+        return path == unquote_to_bytes(self.base) + key + SLASH
+
+
+def _read_address(address: str) -> tuple[str, int, str]:
+    """Return host, port and path; raise ``SettingError``."""
+    wanted = '"http://host:port/folder/" is expected'
+    if _ADDRESS.fullmatch(address) is None:
+        raise SettingError("settings", "address of a store", f"is {address!r}", wanted)
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host:
+        raise SettingError("settings", "address of a store", f"is {address!r}", wanted)
+    base = parts.path if parts.path.endswith("/") else parts.path + "/"
+    return host, 80 if port is None else port, base

@@ -1,0 +1,163 @@
+"""Changes to one HTTP node: PUT, DELETE, and the marks that go with them.
+
+A file comes first and its mark after it: what a crash leaves between the two is a file whose head
+nobody knows, which is served as if another program had written it. A deletion likewise: the memory
+of it comes last, and until then nobody was told that the file is gone.
+"""
+
+import asyncio
+from typing import Final
+
+from sfss.errors import PathTaken, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.http_text import http_date
+from sfss.record import Head, Kind, Record
+from sfss.stores.marks import Marks
+from sfss.stores.plain_heads import SECOND_US, is_about
+from sfss.stores.webdav_node import SLASH, File, Node
+
+_MODIFIED: Final = " modified"
+"""In a mark: the second that the node gave the file, where it does not take ours."""
+
+_LONG_AGO_S: Final = 1_000_000_000
+"""In 2001: no clock of a node shows it."""
+
+_KEPT: Final = frozenset({200, 201, 204})
+
+
+def head_in(mark: Head | None, file: File) -> Head | None:
+    """Return the head that is marked, if it is about ``file``."""
+    return None if mark is None or not _is_of(mark, file) else bare(mark)
+
+
+def bare(mark: Head) -> Head:
+    """Return the head that was marked, without what a mark says beside it."""
+    if _MODIFIED not in mark.metadata:
+        return mark
+    names = {name: text for name, text in mark.metadata.items() if name != _MODIFIED}
+    return mark._replace(metadata=names)
+
+
+def _is_of(mark: Head, file: File) -> bool:
+    text = mark.metadata.get(_MODIFIED)
+    if text is None:
+        return is_about(mark, file.size, file.modified_s * SECOND_US, SECOND_US)
+    return mark.kind is Kind.FILE and (mark.size, text) == (file.size, str(file.modified_s))
+
+
+class Writer:
+    """Changes what ``node`` has. Whoever calls takes care that one key is changed by one caller
+    at a time.
+    """
+
+    def __init__(self, node: Node, marks: Marks) -> None:
+        self._node, self._marks = node, marks
+        self._takes_dates: bool | None = None
+        self._learning = asyncio.Lock()
+
+    async def keep(self, key: bytes, record: Record) -> None:
+        """Keep ``record``, file or tombstone. Raises as ``Store.set``."""
+        if record.head.kind is Kind.TOMBSTONE:
+            await self.remove(key)
+            await self._marks.set(key, record.head)
+            return
+        if (rule := forbidden(key)) is not None:
+            raise PathTaken(self._node.address, _text(key), rule)
+        takes_dates = await self._learn(key, record)
+        file = File(record.head.size, record.head.version // SECOND_US)
+        mark = await self._marks.get(key)
+        may_fit = mark is not None and (_is_of(mark, file) or not takes_dates)
+        if mark is not None and may_fit and mark != record.head and mark.size == file.size:
+            # It would be taken for the mark of the new file, and that for damaged.
+            await self._marks.delete(key, mark)
+        await self._put(key, record, file.modified_s)
+        await self._marks.set(key, record.head if takes_dates else await self._dated(key, record))
+
+    async def remove(self, key: bytes) -> bool:
+        """Remove the file under ``key``, and no folder; return whether it was there."""
+        if forbidden(key) is not None or await self._node.look(key) is None:
+            return False
+        answer = await self._node.ask("DELETE", key, changes=True)
+        answer.close()
+        if answer.status in (200, 204):
+            return True
+        if answer.status in (404, 410):
+            return False
+        raise self._node.unexpected("DELETE", answer.status, False)
+
+    async def _learn(self, key: bytes, record: Record) -> bool:
+        """Return whether the node gives a file the time that it is told.
+
+        It is tried once, with the file itself: with any other, listings would show what nobody
+        stored. The time tried is no node's own, which ours may be.
+        """
+        async with self._learning:
+            if self._takes_dates is None:
+                await self._put(key, record, _LONG_AGO_S)
+                found = await self._shown(key, record)
+                self._takes_dates = found.modified_s == _LONG_AGO_S
+            return self._takes_dates
+
+    async def _dated(self, key: bytes, record: Record) -> Head:
+        """Return what is to be marked of a file on a node that goes by its own clock."""
+        found = await self._shown(key, record)
+        names = {**record.head.metadata, _MODIFIED: str(found.modified_s)}
+        return record.head._replace(metadata=names)
+
+    async def _shown(self, key: bytes, record: Record) -> File:
+        found = await self._node.look(key)
+        if found is None or found.size != record.head.size:
+            reason = "it does not show the file that it has just taken"
+            raise Unreachable(self._node.address, reason, None)
+        return found
+
+    async def _put(self, key: bytes, record: Record, modified_s: int) -> None:
+        status = await self._put_once(key, record, modified_s)
+        if status == 409 and await self._make_folders(key):
+            status = await self._put_once(key, record, modified_s)
+        if status not in _KEPT:
+            raise await self._refusal(status, key, record)
+
+    async def _put_once(self, key: bytes, record: Record, modified_s: int) -> int:
+        fields = f"Date: {http_date(modified_s)}\r\nContent-Length: {len(record.body)}\r\n"
+        answer = await self._node.ask("PUT", key, fields, record.body, changes=True)
+        answer.close()
+        return answer.status
+
+    async def _make_folders(self, key: bytes) -> bool:
+        """Make the folders on the way to ``key``; return whether there are any."""
+        names = key.split(SLASH)[:-1]
+        for count in range(len(names)):
+            folder = SLASH.join(names[: count + 1]) + SLASH
+            answer = await self._node.ask("MKCOL", folder, "Content-Length: 0\r\n", changes=True)
+            answer.close()
+            if answer.status not in (201, 405):  # made now, or before
+                break
+        return bool(names)
+
+    async def _refusal(self, status: int, key: bytes, record: Record) -> SfssError:
+        address = self._node.address
+        if status == 413:
+            return TooLarge(len(record.body), None, address)
+        if status == 507:
+            return StoreFull(address, "it answered 507")
+        if status in (405, 409):
+            reason = "a folder has that name, or a file that of a folder on the way"
+            return PathTaken(address, _text(key), reason)
+        return self._node.unexpected("PUT", status, False)
+
+
+def forbidden(key: bytes) -> str | None:
+    """Return why no file can have the name ``key``, None if one can.
+
+    Names with a dot in front are the node's own: nginx as ``sfss nginx`` sets it up shows none.
+    """
+    names = key.split(SLASH)
+    if b"" in names:
+        return "a file has a name"
+    if any(name.startswith(b".") for name in names):
+        return "no name may begin with a dot there"
+    return None
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
