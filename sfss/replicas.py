@@ -13,7 +13,7 @@ from typing import Any, Final
 from xxhash import xxh3_64_hexdigest
 
 from sfss.agreement import CopiesSettings
-from sfss.checks import host_of, read_shard
+from sfss.checks import folder_of, host_of, keeps_files, read_shard
 from sfss.cluster import Clock
 from sfss.config import ReplicatedSettings, Settings
 from sfss.config_checks import Choice, addresses_of, least_copies, migrates
@@ -32,7 +32,10 @@ from sfss.placement import (
 )
 from sfss.roster import Roster
 from sfss.stores.base import NewestStore, Store
+from sfss.stores.folder import FolderStore
+from sfss.stores.marks import Marks
 from sfss.stores.memcached import MemcachedStore
+from sfss.stores.webdav import WebdavStore
 
 TURN_EVERY_S: Final = 1.0
 """Seconds between two looks at whether the process that paid has ended."""
@@ -159,8 +162,14 @@ def make_replicas(
 
 
 def _open(address: str, settings: Settings, marks: Store | None) -> NewestStore:
-    patience_s = settings.replicated.head_timeout_ms / 1000
-    return MemcachedStore(address, settings.memcached, patience_s)
+    if not keeps_files(address):
+        patience_s = settings.replicated.head_timeout_ms / 1000
+        return MemcachedStore(address, settings.memcached, patience_s)
+    assert marks is not None
+    own = Marks(marks, address)
+    if address.startswith("file:"):
+        return FolderStore(address, Path(folder_of(address)), own)
+    return WebdavStore(address, own, settings.webdav)
 
 
 def is_live(roster: Roster | None, address: str) -> bool:
