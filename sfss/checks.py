@@ -36,6 +36,17 @@ def one_of(*words: str) -> Check:
     return Check("one of " + ", ".join(f'"{word}"' for word in words), lambda value: value in words)
 
 
+def distinct_of(*words: str) -> Check:
+    """A list of some of a few words, none of them twice."""
+
+    def holds(values: Sequence[object]) -> bool:
+        known = all(isinstance(value, str) and value in words for value in values)
+        return known and 0 < len(values) == len(set(values))
+
+    named = ", ".join(f'"{word}"' for word in words)
+    return Check(f"a list of different ones of {named}", holds)
+
+
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -125,6 +136,27 @@ SHARDS: Final = Check(
     ' store "host:port", or each "file:FOLDER" or "http://HOST:PORT/PATH/"',
     _are_shards,
 )
+_PREFIX: Final = re.compile(r"/|(?:/[^/.\\\s\x00-\x1f\x7f-\x9f][^/\\\s\x00-\x1f\x7f-\x9f]*)+/?")
+
+
+def _are_rewrites(values: Sequence[str]) -> bool:
+    pairs = [value.split(" ") for value in values]
+    return all(len(pair) == 2 and all(map(_PREFIX.fullmatch, pair)) for pair in pairs)
+
+
+REWRITES: Final = Check(
+    'a list of "FROM TO", each a prefix of paths that begins with "/", without "//", "/.", space'
+    " or backslash",
+    _are_rewrites,
+)
+
+
+def read_rewrites(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return FROM and TO of each of ``rewrites``."""
+    pairs = (rule.split(" ") for rule in rules)
+    return tuple((former, new) for former, new in pairs)
+
+
 BOOLEAN: Final = Check("true or false", lambda _: True)
 NOT_EMPTY: Final = Check("a text that is not empty", bool)
 ANY_TEXT: Final = Check("a text", lambda _: True)

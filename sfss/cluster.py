@@ -79,6 +79,9 @@ class Engine(Protocol):
         the list, those behind the place ``after``.
         """
 
+    def debug(self) -> Mapping[str, object]:
+        """Return counters for ``/debug/vars``, by name."""
+
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""
 
@@ -200,6 +203,10 @@ class Cluster:
             Missing(debt.address, path(debt.key) if debt.key else None, debt.version, place)
             for place, debt in await self._engine.missing(after, limit)
         ]
+
+    def debug(self) -> Mapping[str, object]:
+        """Return counters of the engine by name; see ``Engine.debug``."""
+        return self._engine.debug()
 
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""

@@ -7,9 +7,8 @@ and mappings, and reads no file and no environment itself.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any, Final, TypeAlias, cast
 
 from sfss.checks import (
@@ -17,6 +16,7 @@ from sfss.checks import (
     ANY_TEXT,
     BOOLEAN,
     NOT_EMPTY,
+    REWRITES,
     SHARDS,
     STORES,
     Check,
@@ -27,6 +27,14 @@ from sfss.checks import (
 )
 from sfss.errors import SettingError
 from sfss.keys import KEY_LIMIT
+from sfss.listening import (
+    DEFAULT_FACES,
+    SOME_FACES,
+    Listen,
+    address_of,
+    nearest,
+    read_listen,
+)
 
 MIB: Final = 1024 * 1024
 
@@ -44,6 +52,12 @@ class ServerSettings:
 
     host: str = setting("127.0.0.1", "address to listen on", NOT_EMPTY)
     port: int = setting(8255, "port to listen on", between(1, 65_535))
+    faces: tuple[str, ...] = setting(
+        DEFAULT_FACES,
+        "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
+        " URL path, for WebDAV clients, too; debug: /debug/vars",
+        SOME_FACES,
+    )
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
     keepalive_timeout_s: float = setting(
         75.0, "seconds an idle connection is kept open", at_least(1)
@@ -229,8 +243,21 @@ class MigrationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PathsSettings:
+    """The face "paths"."""
+
+    rewrites: tuple[str, ...] = setting(
+        (),
+        'for each "FROM TO", in this order: a path that begins with FROM begins with TO instead',
+        REWRITES,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, a section each."""
+    """All settings, a section each; and ``listen``, whose tables take the place of
+    ``server.host``, ``server.port`` and ``server.faces``.
+    """
 
     server: ServerSettings = field(default_factory=ServerSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
@@ -239,6 +266,13 @@ class Settings:
     webdav: WebdavSettings = field(default_factory=WebdavSettings)
     replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
+    paths: PathsSettings = field(default_factory=PathsSettings)
+    listen: tuple[Listen, ...] = ()
+
+    def listeners(self) -> tuple[Listen, ...]:
+        """Return on what is listened, whichever way it was said."""
+        server = self.server
+        return self.listen or (Listen(address_of(server.host, server.port), server.faces),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +305,11 @@ def _declare(section: str, declared: Field[Any]) -> Declaration:
     )
 
 
-SECTIONS: Final = {entry.name: cast(type, entry.default_factory) for entry in fields(Settings)}
+SECTIONS: Final = {
+    entry.name: cast(type, entry.default_factory)
+    for entry in fields(Settings)
+    if entry.default_factory is not MISSING
+}
 DECLARATIONS: Final = {
     declaration.key: declaration
     for section, settings in SECTIONS.items()
@@ -294,7 +332,7 @@ def load(
     over ``[SECTION]``. Raises ``SettingError`` for what is unknown, of the wrong type or out of
     range; whether the settings go together, ``config_checks`` says.
     """
-    values: dict[str, Setting] = {}
+    values: dict[str, Setting | tuple[Listen, ...]] = {}
     document = _parsed(text, source)
     for origin, key, value in (
         *_from_toml(document, source, cluster),
@@ -340,8 +378,12 @@ def _tables(value: object, source: str, name: str) -> dict[str, object]:
 
 def _entries(document: Mapping[str, object], source: str) -> Iterator[tuple[str, str, object]]:
     for section, entries in document.items():
+        if section == "listen":
+            yield source, section, entries
+            continue
         if section not in SECTIONS:
-            raise SettingError(source, f"[{section}]", "unknown", _nearest(section, SECTIONS))
+            known = (*SECTIONS, "listen")
+            raise SettingError(source, f"[{section}]", "unknown", nearest(section, known))
         if not isinstance(entries, dict):
             raise SettingError(
                 source, section, f"is {entries!r}", f"a section is expected: [{section}]"
@@ -359,7 +401,7 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, str, object
             declaration = _BY_VARIABLE.get(variable)
             if declaration is None:
                 raise SettingError(
-                    "environment", variable, "unknown", _nearest(variable, _BY_VARIABLE)
+                    "environment", variable, "unknown", nearest(variable, _BY_VARIABLE)
                 )
             yield f"environment ({variable})", declaration.key, _parse(declaration, text)
 
@@ -378,10 +420,12 @@ def _parse(declaration: Declaration, text: str) -> object:
     return text
 
 
-def _checked(source: str, key: str, value: object) -> Setting:
+def _checked(source: str, key: str, value: object) -> Setting | tuple[Listen, ...]:
+    if key == "listen":
+        return read_listen(source, value)
     declaration = DECLARATIONS.get(key)
     if declaration is None:
-        raise SettingError(source, key, "unknown", _nearest(key, DECLARATIONS))
+        raise SettingError(source, key, "unknown", nearest(key, DECLARATIONS))
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = tuple(value)
     if declaration.type is float and type(value) is int:
@@ -391,15 +435,11 @@ def _checked(source: str, key: str, value: object) -> Setting:
     return cast(Setting, value)
 
 
-def _build(values: Mapping[str, Setting]) -> Settings:
-    sections: dict[str, dict[str, Setting]] = {section: {} for section in SECTIONS}
+def _build(values: Mapping[str, Any]) -> Settings:
+    sections: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for key, value in values.items():
-        section, name = key.split(".")
-        sections[section][name] = value
+        section, _, name = key.partition(".")
+        if name:
+            sections[section][name] = value
     built = {section: make(**sections[section]) for section, make in SECTIONS.items()}
-    return Settings(**built)
-
-
-def _nearest(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
-    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {matches[0]}?" if matches else "known are " + ", ".join(known)
+    return Settings(**built, listen=values.get("listen", ()))

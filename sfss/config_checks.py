@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 from sfss.checks import keeps_files, read_shard
 from sfss.config import (
+    DECLARATIONS,
     MIB,
     MigrationSettings,
     ReplicatedSettings,
@@ -39,6 +40,7 @@ def load_checked(
 def check_together(settings: Settings, source: str) -> None:
     """Raise ``SettingError`` where settings do not go together."""
     kind = settings.cluster.kind
+    _check_listen(settings, source)
     if kind == "replicated":
         _check_replicated(settings, source)
     elif kind != "embedded" and not settings.memcached.servers:
@@ -48,6 +50,14 @@ def check_together(settings: Settings, source: str) -> None:
         found = f"is {settings.cluster.max_file_size}"
         wanted = f"at most {HELD_FILE_LIMIT}, but for stores of plain files"
         raise SettingError(source, "cluster.max_file_size", found, wanted)
+
+
+def _check_listen(settings: Settings, source: str) -> None:
+    for name in ("host", "port", "faces"):
+        declared, value = DECLARATIONS[f"server.{name}"], getattr(settings.server, name)
+        if settings.listen and value != declared.default:
+            wanted = "with [[listen]], say it there"
+            raise SettingError(source, declared.key, f"is {value!r} and not used", wanted)
 
 
 def has_plain_files(settings: Settings) -> bool:

@@ -16,7 +16,21 @@ def as_toml(settings: Settings) -> str:
             if declaration.section == section:
                 value = _toml_value(getattr(values, declaration.name))
                 lines += [f"# {_sentence(declaration)}", f"{declaration.name} = {value}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_listen_tables(settings)]) + "\n"
+
+
+def _listen_tables(settings: Settings) -> list[str]:
+    lines = [
+        "",
+        "# In place of server.host, server.port and server.faces: any number of addresses, each",
+        "# with its faces. Not to be set in the environment.",
+    ]
+    if not settings.listen:
+        lines += ["# [[listen]]", '# address = "127.0.0.1:8255"', '# faces = ["native", "status"]']
+    for listen in settings.listen:
+        address, faces = _toml_value(listen.address), _toml_value(listen.faces)
+        lines += ["[[listen]]", f"address = {address}", f"faces = {faces}"]
+    return lines
 
 
 def _sentence(declaration: Declaration) -> str:

@@ -219,6 +219,10 @@ class Copies:
         """
         return [(place(debt), debt) for debt in await self._owed.all(after, limit)]
 
+    def debug(self) -> Mapping[str, object]:
+        """Return nothing."""
+        return {}
+
     async def finish(self) -> None:
         """Wait for everything that goes on in the background."""
         await self._holders.background.finish()

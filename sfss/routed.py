@@ -250,6 +250,10 @@ class Routed:
         """Return nothing."""
         return ()
 
+    def debug(self) -> Mapping[str, object]:
+        """Return nothing."""
+        return {}
+
     async def close(self) -> None:
         """Finish what was begun and let go of every store."""
         for store in self._stores:

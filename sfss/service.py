@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
+from sfss.checks import read_rewrites
 from sfss.cluster import Cluster
 from sfss.config import Setting, Settings
 from sfss.config_checks import has_plain_files, load_checked
@@ -157,8 +158,10 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """
     cluster = make_cluster(settings, board)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
-    site = Site(cluster, board, settings.server.body_timeout_s, spool_folder)
-    runner = Runner(site, settings.server, counters)
+    rewrites = read_rewrites(settings.paths.rewrites)
+    site = Site(cluster, board, settings.server.body_timeout_s, spool_folder, rewrites)
+    shown = [listen.faces for listen in settings.listeners()]
+    runner = Runner(site, settings.server, counters, shown)
     await runner.setup()
     return runner
 

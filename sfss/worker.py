@@ -11,18 +11,19 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Container, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, NoReturn
 
 import uvloop
-from aiohttp import web
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
 
 from sfss import __version__, service
-from sfss.config import ServerSettings, Setting, Settings
+from sfss.config import Setting, Settings
 from sfss.errors import SettingError, SfssError
+from sfss.listening import Listen
 from sfss.metrics import ROWS, Board
 from sfss.web.server import Runner
 
@@ -95,8 +96,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         self.booted = True
         if self.alive:
             await stopping.wait()
-        for site in runner.sites:
-            await site.stop()
+        runner.stop_listening()
         await runner.drain(IDLE_GRACE_S if self.alive else 0.0)
         await runner.cleanup()
         heartbeat.cancel()
@@ -108,13 +108,13 @@ class Worker(base.Worker):  # type: ignore[misc]
     async def _start(self) -> Runner:
         try:
             runner: Runner = await self.wsgi(self.counters, self.board)
+            sockets = [listener.sock for listener in self.sockets]
+            await runner.listen(sockets, self.cfg.backlog)
         except SfssError as error:
             await self._give_up(str(error))
         except Exception as error:
             self.log.exception("in starting")
             await self._give_up(repr(error))
-        for listener in self.sockets:
-            await web.SockSite(runner, listener.sock, backlog=self.cfg.backlog).start()
         self.counters.start(os.getpid())
         # What is there now stays: no later collection has to look through it, which takes a while.
         # Not collected here: that would write to every page that is shared with the master.
@@ -188,7 +188,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         self._read = partial(service.read_settings, file, options, cluster)
         self.settings = self._read()
         service.check(self.settings)
-        check_bindable(self.settings.server)
+        check_bindable(self.settings.listeners())
         super().__init__()
 
     def load_config(self) -> None:
@@ -211,7 +211,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         try:
             settings = self._read()
             service.check(settings, self.settings)
-            check_bindable(settings.server, self.settings.server)
+            check_bindable(settings.listeners(), self.settings.listeners())
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)
             return
@@ -223,7 +223,7 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
     """Return what gunicorn is told, by gunicorn's names."""
     server = settings.server
     return {
-        "bind": [bind_address(server)],
+        "bind": [listen.address for listen in settings.listeners()],
         "workers": server.workers,
         "worker_class": Worker,
         "graceful_timeout": graceful_timeout_s(settings),
@@ -246,33 +246,43 @@ def _heartbeat_folder() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def bind_address(server: ServerSettings) -> str:
-    """Return the address to listen on in gunicorn's form."""
-    return (
-        f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
-    )
-
-
 def describe(settings: Settings) -> str:
     """Return the line that says at the start what is served, where."""
     kind, stores = settings.cluster.kind, service.stores_of(settings)
-    return f"sfss {__version__} serves http://{bind_address(settings.server)} ({kind}: {stores})"
+    addresses = [f"http://{listen.address}" for listen in settings.listeners()]
+    if settings.listen:
+        faces = [", ".join(listen.faces) for listen in settings.listen]
+        addresses = [
+            f"{address} ({shown})" for address, shown in zip(addresses, faces, strict=True)
+        ]
+    return f"sfss {__version__} serves {', '.join(addresses)} ({kind}: {stores})"
 
 
-def check_bindable(server: ServerSettings, former: ServerSettings | None = None) -> None:
-    """Raise ``SettingError`` when nobody can listen on the address of ``server``.
+def check_bindable(listeners: Sequence[Listen], former: Sequence[Listen] = ()) -> None:
+    """Raise ``SettingError`` when nobody can listen on the addresses of ``listeners``.
 
-    The port of the ``former`` settings is in use by ourselves: then only the host is tried.
+    The ports of the ``former`` ones are in use by ourselves: then only the host is tried.
     """
-    if _INHERITED & os.environ.keys() or server == former:
+    addresses = [listen.address for listen in listeners]
+    former_addresses = [listen.address for listen in former]
+    if _INHERITED & os.environ.keys() or addresses == former_addresses:
         return
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    port = 0 if former and former.port == server.port else server.port
+    for listen in listeners:
+        if listen.address in former_addresses:
+            # gunicorn binds all of them anew, and this one while our workers still have it.
+            found = f"other addresses are to go with {listen.address}, which is in use by ourselves"
+            raise SettingError("settings", "listen", found, "that takes a restart")
+    used = {listen.host_and_port[1] for listen in former}
+    for listen in listeners:
+        _try_to_bind(listen, used)
+
+
+def _try_to_bind(listen: Listen, used: Container[int]) -> None:
+    host, port = listen.host_and_port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((server.host, port), family=family):
+        with socket.create_server((host, 0 if port in used else port), family=family):
             pass
     except OSError as error:
-        address = bind_address(server)
-        raise SettingError(
-            "settings", "server.host", f"{address}: {error}", "it must be free"
-        ) from None
+        found = f"{listen.address}: {error}"
+        raise SettingError("settings", "server.host", found, "it must be free") from None

@@ -12,6 +12,7 @@ from sfss.config_checks import least_copies
 from sfss.config_checks import load_checked as load
 from sfss.config_text import as_table, as_toml
 from sfss.errors import SettingError
+from sfss.listening import Listen
 from tests.servers import CHECKOUT
 
 CONF = CHECKOUT / "conf"
@@ -19,6 +20,8 @@ CONF = CHECKOUT / "conf"
 
 REPLICATED = "[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['a:1', 'b:1', 'c:1', 'd:1']\n"
 SHARDS = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'jump'\nshards = [{}]"
+LISTEN = "[[listen]]\naddress = 'A:1'\n"
+PATHS = LISTEN + "faces = ['paths']\n"
 CLUSTERS = """
 [server]
 port = 1
@@ -106,6 +109,24 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         (SHARDS.format("'one x0 a:1'"), ["replicated.shards", "xWEIGHT"]),
         (SHARDS.format("'one'"), ["replicated.shards", "NAME STORE"]),
         ("clusters = 1", ["clusters", "is 1"]),
+        ("[[listen]]\naddres = 'a:1'", ["listen.addres", "unknown", "did you mean address"]),
+        ("[[listen]]\naddress = 'a'", ["listen.address", "'a'", '"host:port"']),
+        ("[[listen]]\naddress = 'a:1'", ["listen.faces", "missing", '"native"']),
+        (LISTEN + "faces = ['page']", ["listen.faces", "page", '"paths"']),
+        (LISTEN + "faces = ['paths', 'paths']", ["listen.faces", "different"]),
+        (LISTEN + "faces = []", ["listen.faces", "[]"]),
+        (LISTEN + "faces = [['paths']]", ["listen.faces", "different"]),
+        (LISTEN * 2, ["listen.faces", "missing"]),
+        (PATHS + LISTEN.lower() + "faces = ['paths']", ["listen.address", "twice"]),
+        (PATHS + "[server]\nport = 80", ["server.port", "is 80", "[[listen]]"]),
+        (PATHS + "[server]\nfaces = ['paths']", ["server.faces", "[[listen]]"]),
+        ("[listen]\naddress = 'a:1'", ["listen", "tables", "[[listen]]"]),
+        ("[[listn]]\naddress = 'a:1'", ["[listn]", "did you mean listen"]),
+        ("[server]\nfaces = ['native', 'page']", ["server.faces", "page", '"debug"']),
+        ("[paths]\nrewrites = ['/a']", ["paths.rewrites", "FROM TO"]),
+        ("[paths]\nrewrites = ['/a b']", ["paths.rewrites", "/a b"]),
+        ("[paths]\nrewrites = ['/a /b/../c']", ["paths.rewrites", "/.."]),
+        ("[paths]\nrewrites = ['/a //b']", ["paths.rewrites", "//b"]),
         ("[clusters]\na = 1", ["clusters.a", "is 1"]),
         ("[clusters.a.server]\nport = 1", ["cluster", "is ''", "--cluster", "a"]),
         ("[clusters.a.server]\nprot = 1", ["[clusters.a]", "server.prot", "server.port"]),
@@ -163,7 +184,7 @@ def test_every_page_of_conf_is_accepted(file: Path) -> None:
 
 def test_every_section_has_only_declared_settings() -> None:
     declared = {section.name for section in fields(Settings)}
-    assert {declaration.section for declaration in DECLARATIONS.values()} == declared
+    assert {declaration.section for declaration in DECLARATIONS.values()} == declared - {"listen"}
 
 
 def test_one_of_the_clusters_of_a_file_goes_over_what_they_share() -> None:
@@ -181,6 +202,21 @@ def test_a_cluster_has_to_be_named(name: str) -> None:
 def test_a_cluster_that_the_file_does_not_have() -> None:
     with pytest.raises(SettingError, match="those in the file: none"):
         load("[server]\nport = 1", cluster="one")
+
+
+def test_listeners_take_the_place_of_host_and_port() -> None:
+    assert load("[server]\nport = 80\nhost = '::1'").listeners() == (
+        Listen("[::1]:80", ("native", "status")),
+    )
+    settings = load(PATHS + "[[listen]]\naddress = '[::1]:81'\nfaces = ['native', 'debug']")
+    assert settings.listeners() == (Listen("A:1", ("paths",)), settings.listen[1])
+    assert settings.listen[1].host_and_port == ("::1", 81)
+    assert load(as_toml(settings)) == settings
+
+
+def test_each_cluster_of_a_file_can_have_listeners_of_its_own() -> None:
+    text = "[[clusters.one.listen]]\naddress = 'a:1'\nfaces = ['paths']\n[clusters.two.server]"
+    assert [len(load(text, cluster=name).listen) for name in ("one", "two")] == [1, 0]
 
 
 def test_shards_are_read() -> None:

@@ -14,6 +14,7 @@ FLOORS = {
     "metrics": 0,
     "checks": 1,
     "config": 1,
+    "listening": 1,
     "spool": 1,
     "config_checks": 1,
     "config_text": 1,
@@ -61,6 +62,8 @@ FLOORS = {
 }
 SIBLINGS = {
     ("config", "checks"): "a setting is declared with its check",
+    ("config", "listening"): "where to listen is a setting",
+    ("listening", "checks"): "a setting is declared with its check",
     ("config", "keys"): "the longest key is a limit of the settings too",
     ("config_checks", "checks"): "the kind of a store is seen from its address",
     ("config_checks", "config"): "settings are held against each other",
@@ -145,6 +148,7 @@ SIBLINGS = {
     ("stores.webdav_writer", "stores.marks"): "a file's head is marked",
     ("stores.webdav_writer", "stores.plain_heads"): "a mark is about one file",
     ("stores.webdav_writer", "stores.webdav_node"): "files are changed on a node",
+    ("web.app", "web.debug"): "the routes name their handlers",
     ("web.app", "web.native"): "the routes name their handlers",
     ("web.app", "web.status"): "the routes name their handlers",
     ("web.server", "web.app"): "requests are answered by the routes",
@@ -174,6 +178,7 @@ PURE = {
     "checks",
     "config",
     "config_checks",
+    "listening",
     "config_text",
     "keys",
     "record",

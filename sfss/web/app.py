@@ -1,13 +1,13 @@
 """The whole public API on one screen."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from sfss.errors import SfssError
-from sfss.web import http, native, status
+from sfss.web import debug, http, native, status
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -21,50 +21,58 @@ class Route(NamedTuple):
     summary: str
 
 
-ROUTES: Final = (
+NATIVE: Final = (
     Route("POST", "/files", native.create, "?path=P  create or replace a file: 201"),
     Route("GET", "/files", native.page, "?prefix=&after=&limit=  list files, a page at a time"),
     Route("PUT", "/file", native.put, "?path=P  create or replace a file: 200"),
     Route("GET", "/file", native.read, "?path=P  the file; ranges and conditions are honoured"),
     Route("DELETE", "/file", native.remove, "?path=P  remove a file: 204"),
+)
+STATUS: Final = (
     Route(
         "GET", "/status", status.show, "statistics of the stores; ?detail=full of this server too"
     ),
 )
+DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters"),)
+FACES: Final[Mapping[str, Sequence[Route]]] = {
+    "native": NATIVE,
+    "status": STATUS,
+    "debug": DEBUG,
+}
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 
 _log = logging.getLogger(__name__)
 
 
-def _by_address() -> Mapping[str, Mapping[str, Handler]]:
-    found: dict[str, dict[str, Handler]] = {}
-    for route in ROUTES:
-        methods = found.setdefault(route.address, {})
-        methods[route.method] = route.handler
-        if route.method == "GET":
-            methods["HEAD"] = route.handler
-    return found
+class App:
+    """Answers the requests to one listener, which shows ``faces``."""
 
+    def __init__(self, site: http.Site, faces: Iterable[str]) -> None:
+        self._site = site
+        self._handlers: dict[str, dict[str, Handler]] = {}
+        for route in (route for face in faces for route in FACES[face]):
+            methods = self._handlers.setdefault(route.address, {})
+            methods[route.method] = route.handler
+            if route.method == "GET":
+                methods["HEAD"] = route.handler
 
-_HANDLERS: Final = _by_address()
-
-
-async def dispatch(site: http.Site, request: web.BaseRequest) -> http.Answer:
-    """Answer any request: by its handler, or with the refusal that an error stands for."""
-    if unclear := http.refuse_framing(request):
-        return unclear
-    methods = _HANDLERS.get(request.path)
-    if methods is None:
-        return http.refuse(request, 404, "no such address; known are " + ", ".join(_HANDLERS))
-    handler = methods.get(request.method)
-    if handler is None:
-        allowed = ", ".join(methods)
-        sentence = f"{request.method} is not allowed here; allowed are {allowed}"
-        return http.refuse(request, 405, sentence, {"Allow": allowed})
-    try:
-        return await handler(site, request)
-    except SfssError as error:
-        return http.refuse_error(request, error)
-    except Exception:
-        _log.exception("error on %s %s", request.method, http.printable(request.raw_path))
-        return http.refuse(request, 500, "internal error")
+    async def answer(self, request: web.BaseRequest) -> http.Answer:
+        """Answer any request: by its handler, or with the refusal that an error stands for."""
+        if unclear := http.refuse_framing(request):
+            return unclear
+        methods = self._handlers.get(request.path)
+        if methods is None:
+            known = ", ".join(self._handlers)
+            return http.refuse(request, 404, f"no such address; known are {known}")
+        handler = methods.get(request.method)
+        if handler is None:
+            allowed = ", ".join(methods)
+            sentence = f"{request.method} is not allowed here; allowed are {allowed}"
+            return http.refuse(request, 405, sentence, {"Allow": allowed})
+        try:
+            return await handler(self._site, request)
+        except SfssError as error:
+            return http.refuse_error(request, error)
+        except Exception:
+            _log.exception("error on %s %s", request.method, http.printable(request.raw_path))
+            return http.refuse(request, 500, "internal error")

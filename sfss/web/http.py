@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,14 +48,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the faces show, the longest silence in a body that they bear, and the folder for bodies
-    that are too large to be held in memory.
+    """What the faces show, the longest silence in a body that they bear, the folder for bodies that
+    are too large to be held in memory, and the rules, FROM and TO, for paths in URLs.
     """
 
     cluster: Cluster
     board: Board
     body_timeout_s: float
     spool_folder: Path
+    rewrites: Sequence[tuple[str, str]] = ()
 
 
 class Answer(web.StreamResponse):

@@ -6,17 +6,19 @@ for what is in flight: a connection closed just as a request arrives would drop 
 
 import asyncio
 import logging
+import socket
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 
 from sfss.config import ServerSettings
+from sfss.errors import SettingError
 from sfss.metrics import Counters
 from sfss.web import http
 from sfss.web.access import AccessLogger
-from sfss.web.app import dispatch
+from sfss.web.app import App
 from sfss.web.connection import Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
@@ -26,18 +28,23 @@ LINGERING_S: Final = 5.0
 sending, gets to read the refusal.
 """
 
+_CUT_OFF_AFTER_S: Final = 0.5
+"""Seconds that are left to what drain() could not wait for: it has had its time."""
+
 _log = logging.getLogger(__name__)
 _access_log = logging.getLogger("sfss.access")
 
 
 class Server(web.Server):
-    """All connections of one worker."""
+    """All connections of one worker to one listener; without a ``short_way`` all requests are
+    aiohttp's.
+    """
 
     def __init__(
         self,
         handler: Any,
         counters: Counters,
-        short_way: ShortWay,
+        short_way: ShortWay | None,
         log: ShortLog | None,
         **options: Any,
     ) -> None:
@@ -50,6 +57,8 @@ class Server(web.Server):
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
         options = {"loop": self._loop, **self._kwargs}
+        if self._short_way is None:
+            return Connection(self, self._counters, **options)
         return FastConnection(self, self._counters, self._short_way, self._log, **options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -74,11 +83,9 @@ class Server(web.Server):
         if not self._connections:
             self._empty.set()
 
-    async def wait_empty(self, timeout_s: float) -> None:
-        """Wait until there is no connection, at most for ``timeout_s``."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._empty.wait()
+    async def wait_empty(self) -> None:
+        """Wait until there is no connection."""
+        await self._empty.wait()
 
     def drain(self) -> None:
         """Have every answer from now on close its connection."""
@@ -95,22 +102,57 @@ class Server(web.Server):
 
 
 class Runner(web.BaseRunner):
-    """Serves ``site`` on the sockets that it is given, and closes its cluster in the end.
+    """Serves ``site`` on the sockets that it is given, and closes its cluster in the end. For each
+    listener, ``shown`` names the faces; None: one listener with those of ``settings``.
 
     aiohttp's Application is left out: to find the one route in it costs as much as all of ours.
     """
 
-    def __init__(self, site: http.Site, settings: ServerSettings, counters: Counters) -> None:
-        # What drain() could not wait for is cut off: it has had its time.
-        super().__init__(shutdown_timeout=0.5)
+    def __init__(
+        self,
+        site: http.Site,
+        settings: ServerSettings,
+        counters: Counters,
+        shown: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
         self._site, self._settings, self._counters = site, settings, counters
+        self._shown = shown or [settings.faces]
+        self._short_way = ShortWay(site.cluster)
+        self._servers: list[Server] = []
+        self._listening: list[asyncio.Server] = []
+
+    async def listen(self, sockets: Sequence[socket.socket], backlog: int) -> None:
+        """Listen on ``sockets``, one for each listener in order; any number of them where there is
+        one listener. Raises ``SettingError`` where the numbers differ.
+        """
+        servers = self._servers
+        if len(servers) == 1:
+            servers = servers * len(sockets)
+        if len(servers) != len(sockets):
+            found = f"there are {len(servers)}, and {len(sockets)} sockets were handed over"
+            raise SettingError("settings", "listen", found, "one socket for each is expected")
+        loop = asyncio.get_running_loop()
+        for server, sock in zip(servers, sockets, strict=True):
+            # web.Server is called as a factory of protocols; its own type does not say so.
+            factory: Any = server
+            self._listening.append(await loop.create_server(factory, sock=sock, backlog=backlog))
+
+    def stop_listening(self) -> None:
+        """Take no more connections."""
+        for listening in self._listening:
+            listening.close()
 
     async def _make_server(self) -> Server:
+        self._servers = [self._server_of(faces) for faces in self._shown]
+        return self._servers[0]
+
+    def _server_of(self, faces: Sequence[str]) -> Server:
         access_log = _access_log if self._settings.access_log else None
         return Server(
-            partial(dispatch, self._site),
+            App(self._site, faces).answer,
             self._counters,
-            ShortWay(self._site.cluster),
+            self._short_way if "native" in faces else None,
             log_short if access_log else None,
             keepalive_timeout=self._settings.keepalive_timeout_s,
             lingering_time=LINGERING_S,
@@ -124,6 +166,9 @@ class Runner(web.BaseRunner):
         """Do nothing: there is nobody to be told."""
 
     async def _cleanup_server(self) -> None:
+        for server in self._servers[1:]:  # the first is cleaned up by aiohttp
+            server.pre_shutdown()
+            await server.shutdown(_CUT_OFF_AFTER_S)
         await self._site.cluster.close()
 
     async def drain(self, idle_s: float) -> None:
@@ -132,9 +177,16 @@ class Runner(web.BaseRunner):
         Each may have one more request within ``idle_s``; after that idle ones are closed, and
         requests in flight get as long as the setting ``graceful_timeout_s`` says.
         """
-        server = self.server
-        assert isinstance(server, Server)
-        server.drain()
-        await server.wait_empty(idle_s)
-        server.close_idle()
-        await server.wait_empty(self._settings.graceful_timeout_s)
+        for server in self._servers:
+            server.drain()
+        await self._wait_empty(idle_s)
+        for server in self._servers:
+            server.close_idle()
+        await self._wait_empty(self._settings.graceful_timeout_s)
+
+    async def _wait_empty(self, timeout_s: float) -> None:
+        # Not with gather: where all is empty, no connection may become known before this returns.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for server in self._servers:
+                    await server.wait_empty()

@@ -16,13 +16,14 @@ from sfss import errors
 from sfss.cluster import Cluster
 from sfss.config import ServerSettings
 from sfss.keys import KeyScheme
+from sfss.listening import DEFAULT_FACES
 from sfss.metrics import Board
 from sfss.record import Head, Record, new_record
 from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard
 from sfss.web import connection, http
 from sfss.web import server as web_server
-from sfss.web.app import ROUTES
+from sfss.web.app import FACES
 from sfss.web.server import Runner
 from tests.servers import Answer
 from tests.stores.dict_store import DictStore
@@ -137,7 +138,8 @@ def test_every_leaf_of_the_errors_has_a_status_and_nothing_else_has() -> None:
 
 
 def test_the_routes_are_the_api() -> None:
-    assert {(route.method, route.address) for route in ROUTES} == {
+    routes = [route for face in DEFAULT_FACES for route in FACES[face]]
+    assert {(route.method, route.address) for route in routes} == {
         ("POST", "/files"),
         ("GET", "/files"),
         ("PUT", "/file"),
@@ -145,7 +147,7 @@ def test_the_routes_are_the_api() -> None:
         ("DELETE", "/file"),
         ("GET", "/status"),
     }
-    assert all(route.summary for route in ROUTES)
+    assert all(route.summary for face in FACES.values() for route in face)
 
 
 @pytest.mark.parametrize(

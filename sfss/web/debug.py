@@ -1,0 +1,22 @@
+"""``GET /debug/vars``: a few counters, under the names that Photosrv gave them."""
+
+from aiohttp import web
+
+from sfss import __version__
+from sfss.web import http
+
+
+async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
+    """Answer with the counters of this gateway, all its workers together, and what the engine adds;
+    each engine has those that mean something there.
+    """
+    statuses = site.board.statuses()
+    ours = {
+        "Requests": sum(statuses.values()),
+        "Errors": sum(count for status, count in statuses.items() if status >= "500"),
+        "MultiHeadTimeout": 0,
+        "BuildVersion": __version__,
+        "MigrationState": "old",
+        "DeadShards": [],
+    }
+    return http.json_answer({**ours, **site.cluster.debug()})
