@@ -7,9 +7,13 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from sfss.errors import SfssError
-from sfss.web import debug, http, native, status
+from sfss.web import crawling, debug, http, native, paths, status, webdav
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
+
+
+ANYWHERE: Final = "/*"
+"""Instead of an address: every one that has no route of its own."""
 
 
 class Route(NamedTuple):
@@ -34,9 +38,23 @@ STATUS: Final = (
     ),
 )
 DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters"),)
+PATHS: Final = (
+    Route("GET", "/__index__/", crawling.index, "?after=&limit=  links to all files"),
+    Route("GET", "/__missing__/", crawling.missing, "what stores still have to get"),
+    Route("GET", "/__readme.txt", crawling.readme, "commands for this installation"),
+    Route("GET", ANYWHERE, paths.read, "a file; ranges and conditions; or what is in a folder"),
+    Route("PUT", ANYWHERE, paths.put, "create or replace a file: 201"),
+    Route("DELETE", ANYWHERE, paths.remove, "remove a file: 204"),
+    Route("OPTIONS", ANYWHERE, webdav.options, "what is understood"),
+    Route("PROPFIND", ANYWHERE, webdav.find_properties, "Depth: 0 or 1  properties: 207"),
+    Route("MKCOL", ANYWHERE, webdav.make_folder, "a folder, as soon as a file is in it: 201"),
+    Route("COPY", ANYWHERE, webdav.copy, "Destination:  copy a file: 201, 204"),
+    Route("MOVE", ANYWHERE, webdav.move, "Destination:  move a file: 201, 204"),
+)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
+    "paths": PATHS,
     "debug": DEBUG,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
@@ -60,7 +78,7 @@ class App:
         """Answer any request: by its handler, or with the refusal that an error stands for."""
         if unclear := http.refuse_framing(request):
             return unclear
-        methods = self._handlers.get(request.path)
+        methods = self._handlers.get(request.path) or self._handlers.get(ANYWHERE)
         if methods is None:
             known = ", ".join(self._handlers)
             return http.refuse(request, 404, f"no such address; known are {known}")

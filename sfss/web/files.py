@@ -1,5 +1,6 @@
 """What every face does with a file: take it in, and answer with it, whole or in ranges."""
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from typing import Final
@@ -8,7 +9,7 @@ from aiohttp import web
 
 from sfss.agreement import Kept
 from sfss.errors import BadArgument, NotFound, PreconditionFailed
-from sfss.record import Buffer, Head, Record, pieces_of
+from sfss.record import Body, Buffer, Head, Record, digest_of_any, pieces_of
 from sfss.web import body, conditional, http, mediatypes
 from sfss.web.conditional import Span, Validators
 
@@ -94,6 +95,13 @@ def guard_of(request: web.BaseRequest) -> Callable[[Head | None], None] | None:
 def _precondition_fields(request: web.BaseRequest) -> dict[str, str]:
     headers = request.headers
     return {name: ", ".join(headers.getall(name)) for name in conditional.FIELDS if name in headers}
+
+
+async def digest_of_file(body: Body) -> bytes:
+    """Return the digest of what a store has returned, which for a file that another program has
+    made is not in its head.
+    """
+    return await asyncio.to_thread(digest_of_any, body)
 
 
 def validators_of(head: Head) -> Validators:

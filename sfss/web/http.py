@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -39,6 +41,9 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.StoreFull: 507,
 }
 """The status of every leaf of the tree in ``errors``."""
+
+PAGE_LIMIT: Final = 1000
+"""Most things on one page of a listing, and the default."""
 
 SENTENCE_LIMIT: Final = 1000
 """Characters that a refusal quotes at most."""
@@ -97,6 +102,7 @@ class Answer(web.StreamResponse):
         return 0 if self._must_be_empty_body else self._part[1] - self._part[0]
 
 
+_NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 
@@ -118,11 +124,13 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
     return answer
 
 
-def json_answer(document: object) -> Answer:
-    """Return a 200 with ``document`` as JSON."""
+def json_answer(
+    document: object, status: int = 200, fields: Mapping[str, str] = _NO_FIELDS
+) -> Answer:
+    """Return an answer with ``document`` as JSON."""
     text = json.dumps(document, ensure_ascii=False) + "\n"
     body = text.encode("utf-8", "backslashreplace")
-    return Answer(200, {"Content-Type": "application/json"}, body)
+    return Answer(status, {**fields, "Content-Type": "application/json"}, body)
 
 
 def refuse(
@@ -168,10 +176,15 @@ def printable(text: str) -> str:
     )
 
 
+def wants_json(request: web.BaseRequest) -> bool:
+    """Tell whether ``Accept`` names JSON."""
+    return "application/json" in request.headers.get("Accept", "").lower()
+
+
 def _wants_text(request: web.BaseRequest) -> bool:
-    accept = request.headers.get("Accept", "").lower()
-    if "application/json" in accept:
+    if wants_json(request):
         return False
+    accept = request.headers.get("Accept", "").lower()
     agent = request.headers.get("User-Agent", "")
     return agent.lower().startswith("curl/") or accept.lstrip().startswith("text/")
 
@@ -204,6 +217,21 @@ def argument(request: web.BaseRequest, name: str) -> str | None:
 def _decoded(text: bytes) -> bytes:
     # Most texts are plain, and to find that out is cheap.
     return unquote_to_bytes(text.replace(b"+", b" ")) if b"%" in text or b"+" in text else text
+
+
+_LIMIT: Final = re.compile("[0-9]{1,4}")
+
+
+def page_limit(text: str | None) -> int:
+    """Return how many things a page shall have, ``text`` being what the query says of it; raise
+    ``BadArgument`` for what is no number or too large a one.
+    """
+    if text is None:
+        return PAGE_LIMIT
+    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= PAGE_LIMIT:
+        found, wanted = repr(text), f"a number from 1 to {PAGE_LIMIT} is expected"
+        raise errors.BadArgument("limit", found, wanted)
+    return int(text)
 
 
 def path_argument(request: web.BaseRequest) -> str:

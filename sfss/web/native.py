@@ -4,19 +4,13 @@ A path is an argument of the query, so that any path can be named without a clas
 the service.
 """
 
-import re
 from datetime import UTC, datetime
-from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
 
 from sfss.cluster import Listed
-from sfss.errors import BadArgument
 from sfss.web import files, http, mediatypes
-
-LIST_LIMIT: Final = 1000
-"""Most files on one page of a listing, and the default."""
 
 
 async def create(site: http.Site, request: web.BaseRequest) -> http.Answer:
@@ -50,7 +44,7 @@ async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """
     prefix = http.argument(request, "prefix") or ""
     after = http.argument(request, "after") or ""
-    limit = _limit(http.argument(request, "limit"))
+    limit = http.page_limit(http.argument(request, "limit"))
     # One more than asked tells whether there is a next page.
     found = await site.cluster.list(prefix, after, limit + 1)
     listed = found[:limit]
@@ -60,17 +54,6 @@ async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
             "next": listed[-1].path if len(found) > limit else None,
         }
     )
-
-
-_LIMIT: Final = re.compile("[0-9]{1,4}")
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return LIST_LIMIT
-    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= LIST_LIMIT:
-        raise BadArgument("limit", repr(text), f"a number from 1 to {LIST_LIMIT} is expected")
-    return int(text)
 
 
 def _describe(listed: Listed) -> dict[str, str | int | None]:

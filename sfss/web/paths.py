@@ -1,0 +1,76 @@
+"""Files and folders by URL path: GET, PUT and DELETE of plain HTTP.
+
+Folders are there as long as a file is below them. None is made or removed by itself.
+"""
+
+from typing import Final
+
+from aiohttp import web
+
+from sfss.agreement import Kept, Written
+from sfss.errors import NotFound
+from sfss.web import files, folders, http
+from sfss.web.locations import Location, locate, reference
+
+FOLDER_METHODS: Final = "GET, HEAD, DELETE, OPTIONS, PROPFIND, MKCOL"
+
+
+def location_of(site: http.Site, request: web.BaseRequest) -> Location:
+    """Return what the URL of ``request`` names; errors as ``locate``."""
+    return locate(request.raw_path, site.rewrites)
+
+
+async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
+    """Answer GET and HEAD: with the file as ``files.show``, or with what is in the folder."""
+    location = location_of(site, request)
+    if location.is_folder:
+        return await folders.show(site, request, location)
+    try:
+        return await files.show(site, request, location.path)
+    except NotFound:
+        moved = await folders.moved(site, location)
+        if moved is None:
+            raise
+        return moved
+
+
+async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
+    """Create or replace a file: 201, with a line for each of several stores."""
+    location = location_of(site, request)
+    if location.is_folder:
+        sentence = "folders are made by the files in them; put a file"
+        return http.refuse(request, 405, sentence, {"Allow": FOLDER_METHODS})
+    kept = await files.receive(site, request, location.path)
+    fields = {
+        "Location": reference(f"/{location.asked}"),
+        **files.validators_of(kept.head).fields(),
+    }
+    return _report(request, kept, fields)
+
+
+def _report(request: web.BaseRequest, kept: Kept, fields: dict[str, str]) -> http.Answer:
+    outcomes = {each.address: _outcome(each) for each in kept.written}
+    if http.wants_json(request):
+        return http.json_answer({"stores": outcomes}, 201, fields)
+    lines = [f"{address}: {outcome}\n" for address, outcome in outcomes.items()] or ["stored\n"]
+    fields = {**fields, "Content-Type": "text/plain; charset=utf-8"}
+    return http.Answer(201, fields, "".join(lines).encode("utf-8", "backslashreplace"))
+
+
+def _outcome(written: Written) -> str:
+    """Return in one line what became of a write at one store."""
+    if written.failure is not None:
+        return http.printable(str(written.failure))
+    return "stored" if written.newer is None else "has something newer"
+
+
+async def remove(site: http.Site, request: web.BaseRequest) -> http.Answer:
+    """Remove a file: 204, or 404 where there is none. Of a folder only that it is empty can be
+    confirmed: files are removed one by one, and the last takes the folder with it.
+    """
+    location = location_of(site, request)
+    if not location.is_folder:
+        return await files.remove(site, request, location.path)
+    if await folders.is_there(site, location):
+        return http.refuse(request, 403, "the folder is not empty: remove the files in it first")
+    return http.Answer(204, {})
