@@ -55,7 +55,7 @@ class ServerSettings:
     faces: tuple[str, ...] = setting(
         DEFAULT_FACES,
         "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
-        " URL path, for WebDAV clients, too; debug: /debug/vars",
+        " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration",
         SOME_FACES,
     )
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
@@ -77,6 +77,9 @@ class ServerSettings:
         False,
         "write an access log (combined format) to standard output",
         BOOLEAN,
+    )
+    admin_token: str = setting(
+        "", "what has to be known to use the face admin; empty: nobody may", ANY_TEXT
     )
     log_level: str = setting(
         "info", "least severe message that is logged", one_of("debug", "info", "warning", "error")

@@ -98,7 +98,7 @@ class Copies:
         settings: CopiesSettings,
         is_live: Callable[[str], bool] | None = None,
     ) -> None:
-        self._primaries, self._former, self._reads_both = places
+        self._primaries, self._former, self._reads_both, self._shards = places
         self._owed, self._clock, self._settings = owed, clock, settings
         self._holders = Holders(stores, settings.cooling_s, settings.background_bytes, is_live)
         self._viewable = self._holders.viewable
@@ -220,8 +220,10 @@ class Copies:
         return [(place(debt), debt) for debt in await self._owed.all(after, limit)]
 
     def debug(self) -> Mapping[str, object]:
-        """Return nothing."""
-        return {}
+        """Return counters under Photosrv's names, and the shards of which all stores rest."""
+        rests = self._holders.rests
+        dead = [name for name, stores in self._shards.items() if all(map(rests, stores))]
+        return {"MultiHeadTimeout": self.counts["head_timeouts"], "DeadShards": dead}
 
     async def finish(self) -> None:
         """Wait for everything that goes on in the background."""

@@ -8,7 +8,7 @@ from typing import Final
 from sfss.checks import ADDRESSES, Check, distinct_of
 from sfss.errors import SettingError
 
-FACES: Final = ("native", "status", "paths", "debug")
+FACES: Final = ("native", "status", "paths", "debug", "admin")
 """The faces that there are; ``web.app`` has their routes."""
 
 DEFAULT_FACES: Final = ("native", "status")

@@ -15,11 +15,12 @@ mirror     every store
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import md5
 from struct import Struct, iter_unpack
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from uhashring import HashRing
@@ -55,12 +56,14 @@ def _never() -> bool:
 
 class Places(NamedTuple):
     """Where keys belong: ``primaries``, best first, and ``former``, where they may be left from
-    before. ``reads_both``: what the former places have may be newer.
+    before. ``reads_both``: what the former places have may be newer. ``shards`` are the stores
+    that hold the same files, by the name of the shard, where there are shards.
     """
 
     primaries: Callable[[bytes], Sequence[str]]
     former: Callable[[bytes], Sequence[str]] = _nowhere
     reads_both: Callable[[], bool] = _never
+    shards: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 class KetamaRing:

@@ -189,13 +189,19 @@ def open_migration(settings: Settings) -> Migration:
 def _places(settings: Settings, migration: Migration | None) -> Places:
     options = settings.replicated
     now = _placed(options, options.stores, options.shards)
+    shards = {name: stores for name, _, stores in map(read_shard, _all_shards(settings))}
     if migration is not None:
         new = settings.migration
-        return migration.places(now, _placed(new, new.stores, new.shards))
+        places = migration.places(now, _placed(new, new.stores, new.shards))
+        return places._replace(shards=shards)
     if options.former_stores or options.former_shards:
         former = _placed(options, options.former_stores, options.former_shards)
-        return Places(now.primaries, former.primaries)
-    return Places(now.primaries)
+        return Places(now.primaries, former.primaries, shards=shards)
+    return Places(now.primaries, shards=shards)
+
+
+def _all_shards(settings: Settings) -> list[str]:
+    return [*settings.replicated.shards, *settings.migration.shards]
 
 
 def _engine_settings(settings: Settings, heals_at_once: int) -> CopiesSettings:

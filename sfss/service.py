@@ -159,7 +159,14 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     cluster = make_cluster(settings, board)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
-    site = Site(cluster, board, settings.server.body_timeout_s, spool_folder, rewrites)
+    site = Site(
+        cluster,
+        board,
+        settings.server.body_timeout_s,
+        spool_folder,
+        rewrites,
+        settings.server.admin_token,
+    )
     shown = [listen.faces for listen in settings.listeners()]
     runner = Runner(site, settings.server, counters, shown)
     await runner.setup()

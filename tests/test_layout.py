@@ -149,6 +149,7 @@ SIBLINGS = {
     ("stores.webdav_writer", "stores.plain_heads"): "a mark is about one file",
     ("stores.webdav_writer", "stores.webdav_node"): "files are changed on a node",
     ("web.app", "web.crawling"): "the routes name their handlers",
+    ("web.app", "web.admin"): "the routes name their handlers",
     ("web.app", "web.debug"): "the routes name their handlers",
     ("web.app", "web.paths"): "the routes name their handlers",
     ("web.app", "web.webdav"): "the routes name their handlers",

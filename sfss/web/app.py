@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from sfss.errors import SfssError
-from sfss.web import crawling, debug, http, native, paths, status, webdav
+from sfss.web import admin, crawling, debug, http, native, paths, status, webdav
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -38,6 +38,12 @@ STATUS: Final = (
     ),
 )
 DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters"),)
+ADMIN: Final = (
+    Route("GET", "/admin/migration", admin.show_migration, "how far a migration is"),
+    Route(
+        "POST", "/admin/migration", admin.step_migration, "?step=start|finish|abort  take a step"
+    ),
+)
 PATHS: Final = (
     Route("GET", "/__index__/", crawling.index, "?after=&limit=  links to all files"),
     Route("GET", "/__missing__/", crawling.missing, "what stores still have to get"),
@@ -56,6 +62,7 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "status": STATUS,
     "paths": PATHS,
     "debug": DEBUG,
+    "admin": ADMIN,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from sfss import __version__
+from sfss.migration import State
 from sfss.web import http
 
 
@@ -16,7 +17,15 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
         "Errors": sum(count for status, count in statuses.items() if status >= "500"),
         "MultiHeadTimeout": 0,
         "BuildVersion": __version__,
-        "MigrationState": "old",
+        "MigrationState": _migration_state(site),
         "DeadShards": [],
     }
     return http.json_answer({**ours, **site.cluster.debug()})
+
+
+def _migration_state(site: http.Site) -> str:
+    migration = site.cluster.migration
+    if migration is None:
+        return State.OLD.value
+    state = migration.state()
+    return State.BOTH.value if state is State.BACK else state.value  # Photosrv knew three

@@ -54,7 +54,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Site:
     """What the faces show, the longest silence in a body that they bear, the folder for bodies that
-    are too large to be held in memory, and the rules, FROM and TO, for paths in URLs.
+    are too large to be held in memory, the rules, FROM and TO, for paths in URLs, and
+    what opens the face "admin".
     """
 
     cluster: Cluster
@@ -62,6 +63,7 @@ class Site:
     body_timeout_s: float
     spool_folder: Path
     rewrites: Sequence[tuple[str, str]] = ()
+    admin_token: str = ""
 
 
 class Answer(web.StreamResponse):
