@@ -15,6 +15,7 @@ from sfss.migrate_commands import ACTIONS, Migrate
 from sfss.nginx_command import add_nginx, run_nginx
 from sfss.node_commands import NodeSettings
 from sfss.node_process import DEFAULT_ADDRESS, read_address, run
+from sfss.put_command import add_put, run_put
 from sfss.repair import Tool
 from sfss.repair_commands import DEFAULT_FOLDER, Options, run_tool
 from sfss.service import read_settings
@@ -31,7 +32,7 @@ _FLAGS: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 for a wrong setting or argument; of
-    the repair tools as ``run_tool``.
+    the repair tools as ``run_tool``, of ``sfss put`` as ``run_put``.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # The sfss of 2014 had one command and no name for it: bin/sfss --host H --port P.
@@ -93,6 +94,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "serve": _serve,
     "config": _print_settings,
     "node": _node,
+    "put": run_put,
     "nginx": run_nginx,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
@@ -122,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print the settings in force, as TOML",
     )
     _add_node(commands)
+    add_put(commands)
     add_nginx(commands)
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)

@@ -1,0 +1,311 @@
+"""``sfss put``: upload files, folders, and what a list names.
+
+Standard output has the names that failed, in the form in which they were given, so that it can be
+the list of another run. Everything else goes to standard error.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final
+
+import uvloop
+
+from sfss.errors import BadPath, SettingError
+from sfss.upload import Order, Uploader, opened
+from sfss.upload_feed import Feed
+from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segments, printable
+from sfss.upload_sources import STDIN, Given, Item, stdin_ahead, stdin_blocks, stdin_is_file
+
+URL_VARIABLE: Final = "SFSS_URL"
+DEFAULT_URL: Final = "http://127.0.0.1:8255"
+INTERRUPTED: Final = 130
+
+_SERVER: Final = re.compile(
+    r"(https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::[0-9]{1,5})?"
+    r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?"
+)
+_CONCURRENCY_LIMIT: Final = 512
+_REDRAW_S: Final = 0.2
+_LINE_S: Final = 10.0
+_CLEAR: Final = "\r\x1b[K"
+
+
+def run_put(options: argparse.Namespace) -> int:
+    """Upload what ``options`` name, and return the exit status: 0, 1 if some failed, 130 if it was
+    interrupted. Raises ``SettingError``.
+    """
+    order = _order(options)
+    given = Given(options.names, order.folder, b"\0" if options.null else b"\n", not options.delete)
+    concurrency = options.concurrency
+    if not 1 <= concurrency <= _CONCURRENCY_LIMIT:
+        allowed = f"a number from 1 to {_CONCURRENCY_LIMIT} is expected"
+        raise _wrong("--concurrency", f"is {concurrency}", allowed)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Run(given, order, concurrency).to_its_end())
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _order(options: argparse.Namespace) -> Order:
+    url = options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    match = _SERVER.fullmatch(url)
+    if match is None:
+        raise _wrong("--to", f"is {url!r}", "http://HOST:PORT is expected")
+    for flag, value in (("--tries", options.tries), ("--timeout", options.timeout)):
+        if not 0 < value < inf:
+            raise _wrong(flag, f"is {value:g}", "a number over 0 is expected")
+    if options.check and options.delete:
+        raise _wrong("--check", "is given with --delete", "one of them is allowed")
+    try:
+        prefix = path_segments(options.path) if options.path.strip("/") else ()
+    except BadPath as error:
+        raise _wrong("--path", f"is {options.path!r}", str(error)) from None
+    return Order(
+        target=Target(match[1], options.face, prefix),
+        folder=Path(options.folder),
+        check=options.check,
+        delete=options.delete,
+        tries=options.tries,
+        silence_s=options.timeout,
+    )
+
+
+def _wrong(flag: str, found: str, allowed: str) -> SettingError:
+    return SettingError("command line", flag, found, allowed)
+
+
+class Run:
+    """One run of the command."""
+
+    def __init__(self, given: Given, order: Order, concurrency: int) -> None:
+        self._given, self._order, self._concurrency = given, order, concurrency
+        self._tally = Tally(time.monotonic())
+        self._report = Report(self._tally, given.separator)
+
+    async def to_its_end(self) -> int:
+        """Do all there is, or as much as there is time for until a signal; return the status."""
+        stopping = asyncio.Event()
+        _listen_for_signals(stopping)
+        feed = Feed(self._given.batches(stdin_blocks))
+        self._count()
+        drawing = asyncio.create_task(self._draw(feed))
+        work = asyncio.create_task(self._work(feed))
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        drawing.cancel()
+        if work.done():
+            work.result()
+            self._report.end()
+            return 1 if self._tally.failed else 0
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+        await self._leave(feed)
+        return INTERRUPTED
+
+    async def _work(self, feed: Feed) -> None:
+        async with opened(self._order, self._concurrency) as uploader, asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._treat_all(feed, uploader))
+
+    async def _treat_all(self, feed: Feed, uploader: Uploader) -> None:
+        while (item := await feed.next()) is not None:
+            try:
+                outcome = await uploader.treat(item)
+            except asyncio.CancelledError:
+                self._report.not_done(item)
+                raise
+            self._report.add(item, outcome)
+
+    async def _leave(self, feed: Feed) -> None:
+        """Print what is left; a terminal is not asked for more."""
+        self._report.end("interrupted; names that are left go to standard output")
+        is_typed = STDIN in self._given.names and os.isatty(0)
+        while not is_typed and (item := await feed.next()) is not None:
+            self._report.not_done(item)
+
+    async def _draw(self, feed: Feed) -> None:
+        pause_s = _REDRAW_S if self._report.is_terminal else _LINE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if feed.is_complete:
+                self._tally.total = feed.count
+            self._report.draw()
+
+    def _count(self) -> None:
+        """Find out in a thread how much there is to be done, if that can be known beforehand."""
+        if STDIN in self._given.names and not stdin_is_file():
+            return
+        # Made here: reading standard input moves where it is.
+        batches = self._given.batches(stdin_ahead)
+
+        def count() -> None:
+            self._tally.total = sum(not item.is_ignored for batch in batches for item in batch)
+
+        Thread(target=count, daemon=True).start()
+
+
+def _listen_for_signals(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        stopping.set()
+        loop.remove_signal_handler(number)  # the second one ends it at once
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+
+
+class Report:
+    """What the user is told: on standard output what failed, on standard error the rest."""
+
+    def __init__(self, tally: Tally, separator: bytes) -> None:
+        self._tally, self._separator = tally, separator
+        self.is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._is_drawn = False
+        self._is_heard = sys.stdout is not None
+
+    def add(self, item: Item, outcome: Outcome) -> None:
+        """Take note of what became of ``item``, and say so if that is news."""
+        self._tally.add(outcome)
+        if outcome.result is Result.FAILED:
+            self.not_done(item)
+        if outcome.reason:
+            self._say(f"{item.name}: {outcome.reason}" if item.name else outcome.reason)
+
+    def not_done(self, item: Item) -> None:
+        """Print the name of ``item`` on standard output."""
+        if not item.name or item.is_ignored:
+            return
+        line = os.fsencode(item.name)
+        if self._separator in line:
+            self._say(f"{item.name}: only --null can print this name, or take it from a list")
+            return
+        self._clear()
+        self._write(line + self._separator)
+
+    def _write(self, line: bytes) -> None:
+        if not self._is_heard:
+            return
+        try:
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # Nobody reads it: all the rest goes on. Python would complain at its end, too.
+            self._is_heard = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def draw(self) -> None:
+        """Say how far it is."""
+        line = self._tally.line(time.monotonic())
+        if not self.is_terminal:
+            self._say(line)
+            return
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        self._tell(f"{_CLEAR}{line[: columns - 1]}")
+        self._is_drawn = True
+
+    def end(self, sentence: str = "") -> None:
+        """Say how it went."""
+        self._tally.total = None
+        self._say(self._tally.line(time.monotonic()))
+        if sentence:
+            self._say(sentence)
+
+    def _say(self, sentence: str) -> None:
+        self._clear()
+        self._tell(f"sfss: {printable(sentence)}\n")
+
+    def _clear(self) -> None:
+        if self._is_drawn:
+            self._tell(_CLEAR)
+            self._is_drawn = False
+
+    def _tell(self, text: str) -> None:
+        if sys.stderr is not None:
+            with suppress(OSError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+
+_EPILOG: Final = """\
+A name is stored as the path that it is: "sfss put a/b" stores a/b, and "sfss put a" all files below
+the folder a. What begins a path in the file system only ("/", "./") is left out, ".." is refused:
+use --folder. A URL is fetched, and stored under its own path.
+
+Standard output has the names that failed, as they were given, standard error says why:
+
+    sfss put pictures > failed; sfss put - < failed
+
+Ctrl-C stops it and prints the names that are left, too. Exit status: 0 all is done, 1 some names
+failed, 2 a wrong option, 130 interrupted.
+"""
+
+
+def add_put(commands: Any) -> None:
+    """Add the command to the ``commands`` of a parser."""
+    parser = commands.add_parser(
+        "put",
+        allow_abbrev=False,
+        help="upload files, folders, and what a list names",
+        description="Upload files, folders, and what a list names.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="file, folder, URL, or - for a list on stdin"
+    )
+    parser.add_argument(
+        "--to",
+        dest="url",
+        metavar="URL",
+        help=f"the server (default: {URL_VARIABLE} in the environment, or {DEFAULT_URL})",
+    )
+    parser.add_argument(
+        "--face",
+        choices=tuple(FACES),
+        default="native",
+        help="native: PUT /file?path=P; paths: PUT /P, for WebDAV servers (default: native)",
+    )
+    parser.add_argument(
+        "--path", default="", metavar="PREFIX", help="what is put before every path"
+    )
+    parser.add_argument(
+        "--folder", default=".", metavar="FOLDER", help="where names begin (default: here)"
+    )
+    _add_manner(parser)
+
+
+def _add_manner(parser: argparse.ArgumentParser) -> None:
+    add: Callable[..., Any] = parser.add_argument
+    add("--check", action="store_true", help="leave out what is there with the same content")
+    add("--delete", action="store_true", help="delete these paths instead; folders are not entered")
+    add(
+        "--null", action="store_true", help="names on stdin and stdout end with NUL, not a new line"
+    )
+    number = {"type": int, "metavar": "NUMBER"}
+    add("--concurrency", default=16, help="names at the same time (default: 16)", **number)
+    add(
+        "--tries",
+        default=5,
+        help="tries for each, if a further one may help (default: 5)",
+        **number,
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long nothing may move before a try counts as failed (default: 60)",
+    )
