@@ -212,7 +212,7 @@ class Report:
         if not self.is_terminal:
             self._say(line)
             return
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         self._tell(f"{_CLEAR}{line[: columns - 1]}")
         self._is_drawn = True
 

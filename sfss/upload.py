@@ -212,11 +212,13 @@ async def _blocks(body: Body, silence: _Silence) -> AsyncIterator[bytes]:
 
 async def _reply(response: aiohttp.ClientResponse) -> Reply:
     body = b""
-    while len(body) < _ANSWER_LIMIT and (block := await response.content.read(_ANSWER_LIMIT)):
-        body += block
+    while not response.content.at_eof() and len(body) < _ANSWER_LIMIT:
+        body += await response.content.read(_ANSWER_LIMIT)
+    if 200 <= response.status < 300:
+        etag = response.headers.get("ETag", "")
+        return Reply(response.status, "", _length(response.headers), etag)
     reason = sentence(response.status, response.reason or "", response.content_type, body)
-    etag = response.headers.get("ETag", "")
-    return Reply(response.status, reason, _length(response.headers), etag)
+    return Reply(response.status, reason)
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

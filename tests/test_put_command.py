@@ -1,6 +1,7 @@
 """``sfss put`` against real servers, and against some that fail on cue."""
 
 import os
+import pty
 import signal
 import subprocess
 import threading
@@ -528,6 +529,47 @@ def test_nobody_reads_what_failed(tmp_path: Path) -> None:
     os.close(writing)
     assert ended.returncode == 1
     assert b"Broken pipe" not in ended.stderr and b"Traceback" not in ended.stderr
+
+
+# --- Progress -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["folder", "list"])
+def test_a_terminal_shows_how_far_it_is(tmp_path: Path, source: str) -> None:
+    """What is to be done is counted beforehand, and a list is still read from its beginning."""
+    go_on = threading.Event()
+
+    def answers(handler: BaseHTTPRequestHandler, number: int) -> None:
+        if number > 10:
+            go_on.wait(60)
+        reply(handler, 200)
+
+    client = Client("", tmp_path)
+    names = [f"all/{number}" for number in range(30)]
+    for name in names:
+        client.write(name)
+    (tmp_path / "list").write_text("\n".join(names))
+    with answering(answers) as (client.url, requests):
+        ours, theirs = pty.openpty()
+        with (tmp_path / "list").open() as listed:
+            process = subprocess.Popen(
+                client.command("all" if source == "folder" else "-"),
+                cwd=tmp_path,
+                env=ENVIRON,
+                stdin=listed,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+            )
+        os.close(theirs)
+        shown = b""
+        while b"10 of 30 files" not in shown or b"ETA 0:" not in shown:
+            shown += os.read(ours, 1000)
+        go_on.set()
+        failed, _ = process.communicate(timeout=30)
+        shown += os.read(ours, 1000)
+        os.close(ours)
+    assert (process.returncode, failed, len(requests)) == (0, b"", 30)
+    assert b"\r\x1b[Ksfss: 30 files, 0 skipped, 0 failed" in shown
 
 
 # --- Usage ----------------------------------------------------------------------------------------
