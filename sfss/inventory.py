@@ -69,7 +69,9 @@ Result = TypeVar("Result")
 
 
 class Listed(NamedTuple):
-    """A key, and the stores that list it. ``alike``: they are known to have the same record."""
+    """A key, and the stores that list it. ``alike``: they are known to have the same record, and
+    that its head is sound.
+    """
 
     key: bytes
     stores: frozenset[str]
@@ -259,7 +261,7 @@ class _Table:
 
     def _listed(self, key: bytes, marks: str, alike: int) -> Listed:
         stores = self._set_of("".join(sorted(marks)))
-        return Listed(key, stores, bool(alike) or len(stores) == 1)
+        return Listed(key, stores, bool(alike))
 
     def _set_of(self, marks: str) -> frozenset[str]:
         stores = self._sets.get(marks)

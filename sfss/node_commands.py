@@ -41,7 +41,7 @@ from sfss.memtext_commands import (
 )
 from sfss.node_reads import Block, NodeStore, Reads, block_of, now_us
 from sfss.record import Head, Record, encode, held, new_record
-from sfss.stores.base import Entry, Guard
+from sfss.stores.base import Guard
 
 STORED: Final = b"STORED\r\n"
 NOT_STORED: Final = b"NOT_STORED\r\n"
@@ -50,8 +50,6 @@ NOT_FOUND: Final = b"NOT_FOUND\r\n"
 DELETED: Final = b"DELETED\r\n"
 TOUCHED: Final = b"TOUCHED\r\n"
 END: Final = b"END\r\n"
-
-SCAN_ENTRIES: Final = 256
 
 _ERROR_TEXT_LIMIT: Final = 500
 _LOCKS: Final = 16
@@ -220,23 +218,25 @@ class Node:
         return await self._counted("flush_all", self._flush())
 
     async def _flush(self) -> bytes:
-        after = b""
-        while entries := await self._store.scan(b"", after, SCAN_ENTRIES):
-            await asyncio.gather(*(self._store.delete(entry.key) for entry in entries))
-            after = entries[-1].key
+        position: bytes | None = b""
+        while position is not None:
+            found, position = await self._store.heads(position)
+            await asyncio.gather(*(self._store.delete(key) for key, _ in found))
         return b"OK\r\n"
 
     async def metadump(self) -> AsyncIterator[bytes]:
-        """Yield all keys in byte order, in the lines of memcached's ``lru_crawler metadump``.
+        """Yield all keys in byte order, in the lines of memcached's ``lru_crawler metadump``. A
+        record whose head is damaged has the cas number 0.
 
         Raises ``Refused``.
         """
-        after = b""
-        while entries := await _answered(self._store.scan(b"", after, SCAN_ENTRIES)):
+        position: bytes | None = b""
+        while position is not None:
+            found, position = await _answered(self._store.heads(position))
             now = now_us()
-            alive = (entry for entry in entries if is_alive(entry.head, now))
-            yield b"".join(map(_metadump_line, alive))
-            after = entries[-1].key
+            alive = (each for each in found if each[1] is None or is_alive(each[1], now))
+            yield b"".join(_metadump_line(key, head) for key, head in alive)
+            await asyncio.sleep(0)
 
     async def store_stats(self) -> Mapping[str, str]:
         """Return what the store says of itself; raises ``Refused``."""
@@ -322,12 +322,13 @@ def _counted_number(former: Record, command: Count) -> bytes:
     return b"%d" % ((number + command.delta) % _NUMBER_END)
 
 
-def _metadump_line(entry: Entry) -> bytes:
-    head = entry.head
-    expiry_s = head.expiry // 1_000_000 if head.expiry and is_own(head) else -1
+def _metadump_line(key: bytes, head: Head | None) -> bytes:
+    expiry_s, changed_s, unique, size = -1, 0, 0, 0
+    if head is not None:
+        expiry_s = head.expiry // 1_000_000 if head.expiry and is_own(head) else -1
+        changed_s, unique, size = head.version // 1_000_000, unique_of(head), item_size(head)
     line = (
-        f"key={quote_from_bytes(entry.key, safe='')} exp={expiry_s}"
-        f" la={head.version // 1_000_000} cas={unique_of(head)} fetch=no cls=1"
-        f" size={item_size(head)}\n"
+        f"key={quote_from_bytes(key, safe='')} exp={expiry_s} la={changed_s} cas={unique}"
+        f" fetch=no cls=1 size={size}\n"
     )
     return line.encode("ascii")

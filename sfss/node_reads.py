@@ -5,7 +5,7 @@ from typing import Final, NamedTuple, Protocol
 
 from sfss.errors import Corrupt
 from sfss.items import is_alive, is_own, item_of, unique_of
-from sfss.record import Buffer, Record, decode, digest_of
+from sfss.record import Buffer, Head, Record, decode, digest_of
 from sfss.stores.base import Store, ViewableStore
 
 _REMEMBERED: Final = 8192
@@ -18,6 +18,11 @@ _TURNS: Final = 8
 
 class NodeStore(Store, ViewableStore, Protocol):
     """A store whose ``view`` calls back before it returns, as the embedded one's does."""
+
+    async def heads(self, after: bytes) -> tuple[list[tuple[bytes, Head | None]], bytes | None]:
+        """Return some of the keys behind ``after``, in byte order, with their heads, None where
+        that is damaged; and the key to go on after, None at the end. Raises ``Unreachable``.
+        """
 
     async def delete_damaged(self, key: bytes) -> bool:
         """Remove what is under ``key`` if it is damaged, in one step; return whether it was.

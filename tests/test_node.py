@@ -392,6 +392,31 @@ def test_metadump_lists_every_key_as_memcached_does(own: Server, rival: Server) 
     assert list(ours) == sorted(ours, key=lambda key: bytes(key).replace(b"%25", b"%"))
 
 
+def flip(position: int) -> Callable[[bytearray], None]:
+    """Return what changes one bit at ``position``."""
+
+    def change(value: bytearray) -> None:
+        value[position] ^= 1
+
+    return change
+
+
+@pytest.mark.parametrize("change", [flip(20), lambda value: value.__delitem__(slice(-3, None))])
+def test_metadump_lists_what_is_damaged_without_a_cas_number(
+    own: Server, change: Callable[[bytearray], object]
+) -> None:
+    exchange(own, b"".join(set_command(key, b"body") for key in (b"a", b"b", b"c")))
+    plant(own, b"b", change)
+    listed = exchange(own, b"lru_crawler metadump all\r\n").split(b"\n")
+    assert [line.split()[0] for line in listed[:3]] == [b"key=a", b"key=b", b"key=c"]
+    assert listed[1] == b"key=b exp=-1 la=0 cas=0 fetch=no cls=1 size=0"
+    with running(node(own.folder, "--allow-flush")) as flushed:
+        exchange(flushed, set_command(b"b", b"body"))
+        plant(flushed, b"b", change)
+        assert exchange(flushed, b"flush_all\r\n") == b"OK\r\n"
+        assert stats_of(flushed)["curr_items"] == "0"
+
+
 def test_equal_records_have_equal_cas_numbers_on_two_nodes(own: Server, shared: Server) -> None:
     record = set_command(b"same", encode(new_record(b"body", 5, {"a": "b"})), RECORD_FLAGS)
     numbers = set()
@@ -496,15 +521,6 @@ def plant(server: Server, key: bytes, change: Callable[[bytearray], object]) -> 
         change(value)
         transaction.put(key, bytes(value))
     environment.close()
-
-
-def flip(position: int) -> Callable[[bytearray], None]:
-    """Return what changes one bit at ``position``."""
-
-    def change(value: bytearray) -> None:
-        value[position] ^= 1
-
-    return change
 
 
 @pytest.mark.parametrize("position", [-1, 2, 20, 60])

@@ -493,6 +493,7 @@ class Cluster:
         addresses = json.dumps([each.address for each in nodes])
         self.text = (
             f"[cluster]\nkind = 'replicated'\n[replicated]\nstores = {addresses}\n"
+            f"copies = {min(3, len(nodes))}\n"
             "owed_folder = 'owed'\n[memcached]\ntimeout_s = 0.5\n"
         )
         (folder / "sfss.toml").write_text(self.text)
@@ -779,6 +780,25 @@ def test_the_tools_over_memcached(tmp_path: Path) -> None:
         status, report = cluster.run("check")
         assert (status, sum(report["findings"].values())) == (0, 0)
         ask(servers[2], b"get %zz\r\n", b"VALUE %zz 0 5\r\n")
+
+
+def test_damage_that_only_a_list_can_tell(tmp_path: Path) -> None:
+    """With one copy, or with all copies damaged, nothing else knows of the file."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running(node(tmp_path))) for _ in range(3)]
+        for count in (1, 3):
+            (tmp_path / str(count)).mkdir()
+            cluster = Cluster(tmp_path / str(count), nodes[:count])
+            cluster.fill(20)
+            for number, items in enumerate(cluster.content()):
+                damaged = bytearray(items[b"photos/00007.jpg"])
+                damaged[20] ^= 1
+                cluster.change(number, {b"photos/00007.jpg": bytes(damaged)})
+            for tool in ("check", "scrub"):
+                status, report = cluster.run(tool)
+                assert (status, report["keys"]) == (1, 20)
+                assert report["findings"]["damaged"] == report["remaining"] == count
+                assert {row["path"] for row in report["found"]} == {"photos/00007.jpg"}
 
 
 def ask(server: Server, command: bytes, answer: bytes) -> None:

@@ -173,10 +173,16 @@ class EmbeddedStore:
         """
         position: bytes | None = b""
         while position is not None:
-            found, position = await self._read(partial(self._folder.heads, position))
+            found, position = await self.heads(position)
             if found:
                 yield [Stamped(key, _stamp_of(head)) for key, head in found]
             await asyncio.sleep(0)
+
+    async def heads(self, after: bytes) -> tuple[list[tuple[bytes, Head | None]], bytes | None]:
+        """Return some of the keys behind ``after``, in byte order, with their heads, None where
+        that is damaged; and the key to go on after, None at the end. Errors as in ``scan``.
+        """
+        return await self._read(partial(self._folder.heads, after))
 
     async def stats(self) -> Mapping[str, str]:
         """Return what the store holds and has room for, in bytes but for ``curr_items``.

@@ -268,7 +268,8 @@ class _Dump:
             await self._connection.version()
             self._connection.close()
             return None
-        return [Stamped(key, unique if self.is_node else None) for key, unique in found]
+        # A node gives 0 for a record whose head is damaged.
+        return [Stamped(key, (unique or None) if self.is_node else None) for key, unique in found]
 
 
 def _new_spool() -> _Spooled:
