@@ -47,20 +47,21 @@ def distinct_of(*words: str) -> Check:
     return Check(f"a list of different ones of {named}", holds)
 
 
-_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})")
 
 
-def _is_address(text: str) -> bool:
+def read_address(text: str) -> tuple[str, int] | None:
+    """Return host and port of an address, "host:port" or "[IPv6]:port"; None if it is none."""
     match = _ADDRESS.fullmatch(text)
-    return match is not None and 0 < int(match[2]) < 65_536
+    if match is None or not 0 < int(match[3]) < 65_536:
+        return None
+    return match[1] or match[2], int(match[3])
 
 
 def _are_addresses(values: Sequence[str]) -> bool:
     """Tell whether all are addresses, and no two of them mean the same."""
-    if not all(map(_is_address, values)):
-        return False
-    parts = (value.rpartition(":") for value in values)
-    return len({(host.lower(), int(port)) for host, _, port in parts}) == len(values)
+    found = [address for address in map(read_address, values) if address is not None]
+    return len({(host.lower(), port) for host, port in found}) == len(values)
 
 
 ADDRESSES: Final = Check('a list of different "host:port"', _are_addresses)
@@ -103,10 +104,10 @@ def _store_name(address: str) -> str | None:
         if match is None or any(mark in (match["path"] or "") for mark in "?#%"):
             return None
         host = host_of(address) or ""
-        if not _is_address(host):
+        if read_address(host) is None:
             return None
         return f"http://{host.lower()}{(match['path'] or '/').rstrip('/')}"
-    return address.lower() if _is_address(address) else None
+    return address.lower() if read_address(address) else None
 
 
 def _are_stores(values: Sequence[str]) -> bool:

@@ -235,6 +235,7 @@ class Copies:
         What waits to be healed is left: the next read sees the difference again.
         """
         self.healing.stop()
+        await self.finish()
         await self._holders.close()
         await self._owed.close()
 

@@ -353,7 +353,7 @@ class Healing:
                 payers.create_task(self._keep_paying(address, leader))
 
     async def _keep_paying(self, address: str, leader: Callable[[], bool]) -> None:
-        wait = _Wait()
+        wait, is_behind = _Wait(), False
         while True:
             await asyncio.sleep(self._settings.pay_every_s)
             has_failed = self._holders.has_failed(address)
@@ -362,6 +362,7 @@ class Healing:
             paid = Paid(left=1)
             try:
                 paid = await self._pay_if_due(address, leader)
+                is_behind = await self._is_behind(address, is_behind or paid.left > 0)
             except SfssError as error:
                 _log.error("store %s cannot be paid: %s", address, error)
             except Exception:
@@ -373,6 +374,18 @@ class Healing:
         if not (self._holders.is_live(address) and leader() and await self._owed.count()):
             return Paid()
         return await self.pay(address)
+
+    async def _is_behind(self, address: str, was_behind: bool) -> bool:
+        """Tell whether a store that ``was_behind`` still lacks something; log that it does not.
+
+        One that is brought at once what it has missed is not behind.
+        """
+        if not was_behind:
+            return False
+        if await self._owed.of(address, limit=1) or await self._owed.everything(address):
+            return True
+        _log.warning("store %s has got all that it had missed", address)
+        return False
 
 
 class _Wait(NamedTuple):

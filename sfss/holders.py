@@ -13,12 +13,10 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from sfss.agreement import Answer, Written, rank
+from sfss.complaints import Complaints
 from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.record import Head, Record
 from sfss.stores.base import BrowsableStore, Child, Guard, NewestStore, ViewableStore
-
-COMPLAINT_EVERY_S: Final = 10.0
-"""Seconds between two lines of the log that say of one store that it fails."""
 
 _TASK_BYTES: Final = 16 * 1024
 """What a task that nobody waits for counts besides its body."""
@@ -123,8 +121,7 @@ class Holders:
         self._stores, self._cooling_s = stores, cooling_s
         self._turns = Turns()
         self._rests_until: dict[str, float] = {}
-        self._complained_at: dict[str, float] = {}
-        self._said_to_fail: set[str] = set()
+        self._complaints = Complaints()
 
     @property
     def addresses(self) -> list[str]:
@@ -271,8 +268,7 @@ class Holders:
             return {"error": str(error)}
 
     async def close(self) -> None:
-        """Wait for what goes on in the background, and close all stores."""
-        await self.background.finish()
+        """Close all stores."""
         for store in self._stores.values():
             await store.close()
 
@@ -292,26 +288,17 @@ class Holders:
         if isinstance(error, Unreachable):
             self._rests_until[address] = _now() + self._cooling_s
         else:
-            self._answered(address)
+            self._rests_until.pop(address, None)
         if isinstance(error, Corrupt):
             self.counts["damaged"] += 1
         if isinstance(error, StoreError):
-            self._complain(address, error)
+            self._complaints.failed(address, error)
         return error
 
-    def _complain(self, address: str, error: StoreError) -> None:
-        """Log that a store fails, once in a while: a crowd of requests fails alike."""
-        if _now() - self._complained_at.get(address, -inf) >= COMPLAINT_EVERY_S:
-            self._complained_at[address] = _now()
-            self._said_to_fail.add(address)
-            _log.warning("%s", error)
-
     def _answered(self, address: str) -> None:
-        if not self._rests_until or self._rests_until.pop(address, None) is None:
-            return
-        if address in self._said_to_fail:
-            self._said_to_fail.discard(address)
-            _log.warning("store %s answers again", address)
+        if self._rests_until:
+            self._rests_until.pop(address, None)
+        self._complaints.answered(address)
 
 
 def _always(address: str) -> bool:

@@ -7,7 +7,6 @@ is closed last.
 import asyncio
 import logging
 import logging.config
-import re
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Final
 
 import uvloop
 
-from sfss import __version__
+from sfss import __version__, checks
 from sfss.errors import SettingError
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
@@ -27,8 +26,6 @@ BACKLOG: Final = 1024
 
 DRAIN_S: Final = 30.0
 """Seconds that a stopping node waits for its clients at most."""
-
-_ADDRESS: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
 
 _log = logging.getLogger(__name__)
 
@@ -46,10 +43,10 @@ class Address:
 
 def read_address(text: str) -> Address:
     """Return the address in ``text``, "host:port" or "[IPv6]:port"; raises ``SettingError``."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None or not 0 < int(match[3]) < 65_536:
+    found = checks.read_address(text)
+    if found is None:
         raise SettingError("command line", "--listen", f"is {text!r}", '"host:port" is expected')
-    return Address(match[1] or match[2], int(match[3]))
+    return Address(*found)
 
 
 def run(address: Address, folder: Path, settings: NodeSettings) -> None:

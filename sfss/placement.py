@@ -1,13 +1,13 @@
 """Which stores should hold a key: pure, and the same in every process and every release.
 
-Every placement gives two lists of names: ``primaries``, which should hold the key, best first, and
-``handoffs``, which stand in for them, in order. ``tests/golden/placement-*.json`` pin the answers;
-changing one would lose sight of files.
+Every placement gives the ``primaries``, which should hold the key, best first: nobody stands in for
+them, what they miss is owed. ``tests/golden/placement-*.json`` pin the answers; changing one would
+lose sight of files.
 
 =========  =========================================================================================
 placement  primaries
 =========  =========================================================================================
-ketama     the first ``copies`` different stores round the ring; the others are handoffs
+ketama     the first ``copies`` different stores round the ring
 jump       the stores of one shard, chosen by jump consistent hash
 chash      the stores of one shard, chosen on a ring of 160 points a shard
 mirror     every store
@@ -41,9 +41,6 @@ class Placement(Protocol):
 
     def primaries(self, key: bytes) -> Sequence[str]:
         """Return the names of the stores that should hold ``key``: one or more, best first."""
-
-    def handoffs(self, key: bytes) -> Sequence[str]:
-        """Return the names of those that stand in for them, best first; there may be none."""
 
 
 def _nowhere(key: bytes) -> Sequence[str]:
@@ -97,10 +94,6 @@ class KetamaRing:
         """Return the nearest ``copies`` addresses."""
         return self.order(key)[: self._copies]
 
-    def handoffs(self, key: bytes) -> Sequence[str]:
-        """Return the addresses behind the primaries."""
-        return self.order(key)[self._copies :]
-
     def _position(self, key: bytes) -> int:
         digest = md5(key).digest()
         return bisect_right(self._points, _FIRST_WORD.unpack_from(digest)[0])
@@ -130,7 +123,7 @@ class Shard:
 
 
 class _Shards:
-    """Each key belongs to all stores of one shard, and nobody stands in for them."""
+    """Each key belongs to all stores of one shard."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         # A shard of weight w stands in the list w times.
@@ -145,10 +138,6 @@ class _Shards:
     def primaries(self, key: bytes) -> Sequence[str]:
         """Return the stores of the shard, in the order in which they were given."""
         return self.shard(key).stores
-
-    def handoffs(self, key: bytes) -> Sequence[str]:
-        """Return nothing."""
-        return ()
 
 
 class JumpShards(_Shards):
@@ -201,10 +190,6 @@ class Mirror:
     def primaries(self, key: bytes) -> Sequence[str]:
         """Return every store."""
         return self._stores
-
-    def handoffs(self, key: bytes) -> Sequence[str]:
-        """Return nothing."""
-        return ()
 
 
 def jump(key_hash: int, buckets: int) -> int:

@@ -6,18 +6,16 @@ every store that could hold the key failed, ``NoStoreReachable`` is raised.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from math import inf
 from typing import Protocol, TypeVar
 
 from sfss.agreement import Debt, Kept, Owing
+from sfss.complaints import Complaints
 from sfss.errors import (
     CannotList,
     NoStoreReachable,
     SfssError,
-    StoreError,
     StoreFull,
     Unreachable,
 )
@@ -33,14 +31,6 @@ from sfss.stores.base import (
 )
 
 Answer = TypeVar("Answer")
-
-COMPLAINT_EVERY_S = 10.0
-"""Seconds between two lines of the log that say of one store that it fails."""
-
-RECOVERED_AFTER_S = 2.0
-"""Seconds without a failure after which a store that answers is said to be well."""
-
-_log = logging.getLogger(__name__)
 
 
 class Route(Protocol):
@@ -117,8 +107,7 @@ class Routed:
 
     def __init__(self, stores: Sequence[Store], route: Route) -> None:
         self._stores, self._route = stores, route
-        # Of stores that fail: when that was logged last, and when they failed last.
-        self._complaints: dict[str, tuple[float, float]] = {}
+        self._complaints = Complaints()
         self._viewable = {
             store.address: store for store in stores if isinstance(store, ViewableStore)
         }
@@ -176,37 +165,20 @@ class Routed:
                 answer = await ask(store, indeterminate)
             except Unreachable as error:
                 self._route.failed(store)
-                self._complain(store, error)
+                self._complaints.failed(store.address, error)
                 failures[error.store] = error.reason
                 indeterminate |= error.applied is None
             except SfssError as error:
                 if isinstance(error, StoreFull):
-                    self._complain(store, error)
+                    self._complaints.failed(store.address, error)
                 if not indeterminate:
                     raise
                 # A refusal says that nothing was changed, and an earlier try may have changed it.
                 raise NoStoreReachable({**failures, store.address: str(error)}, True) from error
             else:
-                if self._complaints:
-                    self._answered(store)
+                self._complaints.answered(store.address)
                 return answer
         raise NoStoreReachable(failures, indeterminate)
-
-    def _complain(self, store: Store, error: StoreError) -> None:
-        """Log that ``store`` fails, once in a while: a crowd of requests fails alike."""
-        now = time.monotonic()
-        said_s, _ = self._complaints.get(store.address, (-inf, now))
-        if now - said_s >= COMPLAINT_EVERY_S:
-            _log.warning("%s", error)
-            said_s = now
-        self._complaints[store.address] = said_s, now
-
-    def _answered(self, store: Store) -> None:
-        # A store may answer reads and fail every write: only a while without failures is the end.
-        _, failed_s = self._complaints.get(store.address, (0.0, inf))
-        if time.monotonic() - failed_s >= RECOVERED_AFTER_S:
-            del self._complaints[store.address]
-            _log.warning("store %s answers again", store.address)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return what the one store lists; raises ``CannotList`` where there are several."""

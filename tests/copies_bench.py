@@ -1,7 +1,9 @@
 """Stores that can fail, one list of debts, and gateways over them."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import logging
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -151,6 +153,19 @@ async def cancel_after(steps: int, work: Coroutine[Any, Any, Any]) -> bool:
 def others_than_this() -> set[asyncio.Task[Any]]:
     """Return the tasks that run besides the one that asks."""
     return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+
+@contextmanager
+def lines_of(name: str) -> Iterator[list[str]]:
+    """Return the list of what the logger ``name`` says within the block."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda entry: lines.append(entry.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger(name).removeHandler(handler)
 
 
 NOTHING_PAID: Final = Paid()

@@ -1,7 +1,6 @@
 """Copies: what a write leaves behind when stores fail, and what a read believes."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -22,7 +21,15 @@ from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import Head, Kind, encode, new_record, raw_record
 from sfss.stores.base import Use
-from tests.copies_bench import KEY, Bench, TestClock, body_of, cancel_after, others_than_this
+from tests.copies_bench import (
+    KEY,
+    Bench,
+    TestClock,
+    body_of,
+    cancel_after,
+    lines_of,
+    others_than_this,
+)
 from tests.stores.dict_store import DictStore
 from tests.stores.faulty_store import Fault, always, at, healthy
 from tests.virtual_time import in_virtual_time
@@ -290,11 +297,8 @@ async def test_where_too_few_are_well_those_that_rest_are_asked() -> None:
 
 @in_virtual_time
 async def test_a_failing_store_is_logged_once_and_when_it_answers_again() -> None:
-    bench, lines = Bench(), []
-    handler = logging.Handler()
-    handler.emit = lambda entry: lines.append(entry.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("sfss.holders").addHandler(handler)
-    try:
+    bench = Bench()
+    with lines_of("sfss.complaints") as lines:
         bench.down("c")
         for _ in range(5):
             await bench.put(b"body")
@@ -302,8 +306,6 @@ async def test_a_failing_store_is_logged_once_and_when_it_answers_again() -> Non
         await bench.up("c")
         await bench.put(b"body")
         await bench.put(b"body")
-    finally:
-        logging.getLogger("sfss.holders").removeHandler(handler)
     assert lines == ["store c cannot be reached: refused", "store c answers again"]
 
 

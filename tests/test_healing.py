@@ -19,7 +19,7 @@ from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import RECORD_FLAGS, encode, new_record
 from sfss.stores.memcached import MemcachedStore
-from tests.copies_bench import DAY, KEY, Bench, others_than_this
+from tests.copies_bench import DAY, KEY, Bench, lines_of, others_than_this
 from tests.servers import Server, memcached, node, node_folder, running
 from tests.stores.dict_store import DictStore
 from tests.stores.faulty_store import Fault, FaultyStore, always, at
@@ -581,6 +581,25 @@ async def test_debts_are_paid_as_soon_as_the_store_is_back() -> None:
         await asyncio.sleep(62)
         assert bench.has() == bench.same(b"body")
         assert await bench.owed.count() == 0
+
+
+@in_virtual_time
+async def test_a_store_that_has_got_all_that_it_had_missed_is_said_to() -> None:
+    bench = Bench()
+    with lines_of("sfss.healing") as lines:
+        async with paying(bench):
+            head = await bench.put(b"body")
+            await bench.owed.add([Debt("b", KEY, head.version, head.version)])
+            await asyncio.sleep(3 * bench.settings.pay_every_s)
+            assert await bench.owed.count() == 0
+            bench.down("c")
+            for key in (b"k", b"l"):
+                await bench.gateway.put(key, bench.record(b"body"))
+            await asyncio.sleep(100)
+            assert lines == []
+            await bench.up("c")
+            await asyncio.sleep(200)
+    assert lines == ["store c has got all that it had missed"]
 
 
 @in_virtual_time

@@ -137,14 +137,10 @@ def test_a_key_on_a_point_belongs_to_the_next(monkeypatch: pytest.MonkeyPatch, b
 
 @pytest.mark.parametrize("copies", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("addresses", RINGS.values())
-def test_primaries_are_the_first_of_the_order_and_handoffs_the_rest(
-    addresses: list[str], copies: int
-) -> None:
+def test_primaries_are_the_first_of_the_order(addresses: list[str], copies: int) -> None:
     ring = KetamaRing(addresses, copies)
     for key in KEYS:
-        primaries, handoffs = ring.primaries(key), ring.handoffs(key)
-        assert [*primaries, *handoffs] == list(ring.order(key))
-        assert len(primaries) == min(copies, len(addresses))
+        assert list(ring.primaries(key)) == list(ring.order(key))[:copies]
 
 
 def test_a_removed_store_costs_each_key_at_most_one_copy() -> None:
@@ -251,11 +247,6 @@ def test_shards_without_weight_are_refused(name: str) -> None:
     for shards in ([], [Shard("one", ("a",), 0)]):
         with pytest.raises(ValueError, match="weight"):
             CHOOSERS[name](shards)
-
-
-def test_nobody_stands_in_for_shards_and_mirrors() -> None:
-    for placement in (JumpShards(SHARDS), ChashShards(SHARDS), Mirror(["a", "b"])):
-        assert placement.handoffs(b"k") == ()
 
 
 def test_a_mirror_holds_everything_everywhere() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from sfss.cluster import Clock, Cluster
+from sfss.complaints import COMPLAINT_EVERY_S, RECOVERED_AFTER_S
 from sfss.errors import BadPath, CannotList, NoStoreReachable, PreconditionFailed, Unreachable
 from sfss.keys import KeyScheme
 from sfss.record import Head, Kind, Record, encode, new_record
-from sfss.routed import COMPLAINT_EVERY_S, RECOVERED_AFTER_S, Owner, Proxies, Routed
+from sfss.routed import Owner, Proxies, Routed
 from sfss.stores.base import Guard
 from tests.stores.dict_store import DictStore
 

@@ -114,11 +114,6 @@ class _Connection(asyncio.Protocol):
         self._heard_at_s = 0.0
         self.ended = False
 
-    @property
-    def under_way(self) -> int:
-        """How many requests wait for their answer."""
-        return len(self._waiting)
-
     def ask(self, exchange: Exchange) -> "asyncio.Future[Answer]":
         """Put a request into the next write; return its answer to come."""
         answer: asyncio.Future[Answer] = self._loop.create_future()

@@ -176,7 +176,9 @@ async def test_a_node_that_dies_and_comes_back(node: Server) -> None:
             asyncio.ensure_future(store.set_newest(b"k%d" % number, version(number)))
             for number in range(50)
         ]
-        await until(lambda: store._writers._small._connection.under_way == 50, "all are sent")  # type: ignore[union-attr]
+        connection = store._writers._small._connection
+        assert connection is not None
+        await until(lambda: len(connection._waiting) == 50, "all are sent")
         node.kill()
         for outcome in await asyncio.gather(*writes, return_exceptions=True):
             assert isinstance(outcome, Unreachable)
