@@ -62,6 +62,7 @@ from sfss.browsing import Browsing
 from sfss.errors import Corrupt, StoreError, Unreachable
 from sfss.healing import Healing
 from sfss.holders import Holders
+from sfss.metrics import Counts
 from sfss.owed import Owed, place
 from sfss.placement import Places
 from sfss.reading import Ask, Known, Reading
@@ -107,8 +108,15 @@ class Copies:
         self._ask = self._holders.look if self._holders.heads_are_cheap else self._holders.read
         self._browsing = Browsing(self._holders, owed, settings)
         self._turn = 0
-        self.counts = self._holders.counts
-        """How often things have happened, by name."""
+
+    @property
+    def counts(self) -> Counts:
+        """How often things have happened: the events of ``metrics``."""
+        return self._holders.counts
+
+    def count_in(self, counts: Counts) -> None:
+        """Count in ``counts`` from now on."""
+        self._holders.counts = counts
 
     def first(self, key: bytes) -> str | None:
         """Return the store that ``get`` would ask first, if an answer of it alone is the answer:
@@ -220,10 +228,10 @@ class Copies:
         return [(place(debt), debt) for debt in await self._owed.all(after, limit)]
 
     def debug(self) -> Mapping[str, object]:
-        """Return counters under Photosrv's names, and the shards of which all stores rest."""
+        """Return the shards of which all stores rest, under Photosrv's name."""
         rests = self._holders.rests
         dead = [name for name, stores in self._shards.items() if all(map(rests, stores))]
-        return {"MultiHeadTimeout": self.counts["head_timeouts"], "DeadShards": dead}
+        return {"DeadShards": dead}
 
     async def finish(self) -> None:
         """Wait for everything that goes on in the background."""

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from sfss.agreement import Answer, Written, rank
 from sfss.complaints import Complaints
 from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
+from sfss.metrics import Counts
 from sfss.record import Head, Record
 from sfss.stores.base import BrowsableStore, Child, Guard, NewestStore, ViewableStore
 
@@ -97,7 +98,7 @@ class Holders:
 
     A store that did not answer rests for ``cooling_s``: it is not written to, and read last. Then
     one request tries it again. One of which ``is_live`` says no is not asked at all. ``counts`` are
-    events by name, for metrics.
+    the events of ``metrics``.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Holders:
         is_live: Callable[[str], bool] | None = None,
     ) -> None:
         self.background = Background(limit_bytes)
-        self.counts: Counter[str] = Counter()
+        self.counts: Counts = Counter()
         self.is_live = is_live or _always
         """Tells whether the store at an address is in the roster."""
         self.viewable: Mapping[str, ViewableStore] = {

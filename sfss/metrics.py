@@ -6,7 +6,7 @@ takes over the row of a dead one goes on counting from there: totals never fall.
 """
 
 import mmap
-from typing import Final
+from typing import Final, Protocol
 
 ROWS: Final = 512
 """Workers that can be counted apart; a reload runs twice the configured number for a while."""
@@ -14,9 +14,46 @@ ROWS: Final = 512
 _GAUGES: Final = ("pid", "connections")
 _TOTALS: Final = ("received_bytes", "sent_bytes")
 _STATUSES: Final = range(100, 600)
+EVENTS: Final = (
+    "owed",
+    "paid",
+    "mended",
+    "damaged",
+    "reaped",
+    "moved",
+    "heals_dropped",
+    "head_timeouts",
+)
+"""What happens to copies: writes noted as owed, and paid; copies healed, and found damaged; old
+tombstones forgotten, misplaced copies moved; heals given up because too many were waiting; races
+for the fastest store that none has won in time.
+"""
+
 _STATUS_COLUMN: Final = len(_GAUGES) + len(_TOTALS)
-_COLUMNS: Final = _STATUS_COLUMN + len(_STATUSES)
+_EVENT_COLUMN: Final = _STATUS_COLUMN + len(_STATUSES)
+_COLUMNS: Final = _EVENT_COLUMN + len(EVENTS)
 _CELL: Final = 8
+
+
+class Counts(Protocol):
+    """Numbers by name, 0 at first; a ``Counter`` is one."""
+
+    def __getitem__(self, name: str, /) -> int: ...
+
+    def __setitem__(self, name: str, value: int, /) -> None: ...
+
+
+class Events:
+    """How often each of ``EVENTS`` has happened, in the cells of one worker."""
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells
+
+    def __getitem__(self, name: str) -> int:
+        return int(self._cells[EVENTS.index(name)])
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self._cells[EVENTS.index(name)] = value
 
 
 class Counters:
@@ -24,6 +61,7 @@ class Counters:
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
+        self.events = Events(cells[_EVENT_COLUMN:])
 
     def start(self, pid: int) -> None:
         """Take the row over for the process ``pid``."""
@@ -74,6 +112,15 @@ class Board:
         used = self._used()
         names = (*_GAUGES, *_TOTALS)
         return {name: sum(row[names.index(name)] for row in used) for name in names[1:]}
+
+    def events(self) -> dict[str, int]:
+        """Return how often each of ``EVENTS`` has happened that ever has."""
+        used = self._used()
+        counts = {
+            name: sum(row[_EVENT_COLUMN + offset] for row in used)
+            for offset, name in enumerate(EVENTS)
+        }
+        return {name: count for name, count in counts.items() if count}
 
     def statuses(self) -> dict[str, int]:
         """Return how many requests were answered with each HTTP status that was ever given."""

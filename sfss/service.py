@@ -52,7 +52,7 @@ def read_settings(
     return load_checked(text, file or "settings", os.environ, options, cluster)
 
 
-def _embedded(settings: Settings, board: Board) -> Cluster:
+def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:
     options = settings.embedded
     store = _open_folder(Path(options.folder), options.timeout_s, board)
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
@@ -68,13 +68,14 @@ def _open_folder(folder: Path, timeout_s: float, board: Board) -> EmbeddedStore:
     return store
 
 
-def _replicated(settings: Settings, board: Board) -> Cluster:
+def _replicated(settings: Settings, board: Board, counters: Counters) -> Cluster:
     folder = Path(settings.replicated.owed_folder)
     timeout_s = settings.embedded.timeout_s
     owed, marks = _open_folder(folder, timeout_s, board), None
     if has_plain_files(settings):
         marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
     replicas = make_replicas(settings, owed, marks)
+    replicas.copies.count_in(counters.events)
     cluster = Cluster(
         replicas.copies,
         make_scheme(settings),
@@ -86,11 +87,11 @@ def _replicated(settings: Settings, board: Board) -> Cluster:
     return cluster
 
 
-def _nodes(settings: Settings, _: Board) -> Cluster:
+def _nodes(settings: Settings, _: Board, __: Counters) -> Cluster:
     return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
 
 
-def _proxies(settings: Settings, _: Board) -> Cluster:
+def _proxies(settings: Settings, _: Board, __: Counters) -> Cluster:
     tries, retry_after_s = settings.memcached.tries, settings.memcached.retry_after_s
     return _over_memcached(
         settings, lambda stores, ring: Proxies(stores, ring.order, tries, retry_after_s)
@@ -124,12 +125,13 @@ _KINDS: Final = {
 }
 
 
-def make_cluster(settings: Settings, board: Board) -> Cluster:
+def make_cluster(settings: Settings, board: Board, counters: Counters) -> Cluster:
     """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``.
 
-    The workers of a gateway tell each other through ``board`` which folder they have opened.
+    The workers of a gateway tell each other through ``board`` which folder they have opened; this
+    one counts in ``counters``.
     """
-    return _KINDS[settings.cluster.kind](settings, board)
+    return _KINDS[settings.cluster.kind](settings, board, counters)
 
 
 def stores_of(settings: Settings) -> str:
@@ -156,7 +158,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
 
     The cluster is closed with the runner.
     """
-    cluster = make_cluster(settings, board)
+    cluster = make_cluster(settings, board, counters)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
     site = Site(

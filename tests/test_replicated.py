@@ -153,6 +153,7 @@ def test_a_store_that_has_missed_too_much_is_named(tmp_path: Path) -> None:
             assert gateway.put(path, path.encode()).status == 200
         full = gateway.request("GET", "/status?detail=full").json()["webserver"]
         assert full["needs_repair"] == [nodes[2].address]
+        assert full["events"] == {"owed": len(PATHS)}
         nodes[2].start()
         for path in PATHS:
             assert gateway.get(path).body == path.encode()

@@ -15,7 +15,7 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     ours = {
         "Requests": sum(statuses.values()),
         "Errors": sum(count for status, count in statuses.items() if status >= "500"),
-        "MultiHeadTimeout": 0,
+        "MultiHeadTimeout": site.board.events().get("head_timeouts", 0),
         "BuildVersion": __version__,
         "MigrationState": _migration_state(site),
         "DeadShards": [],

@@ -47,6 +47,7 @@ def webserver(board: Board) -> dict[str, object]:
         "workers": len(memory),
         "requests": board.statuses(),
         **board.totals(),
+        "events": board.events(),
         "memory_bytes": sum(memory),
     }
 
