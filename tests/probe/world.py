@@ -99,8 +99,8 @@ class World:
         store.start()
         self.say(f"{store.address} has lost its disk")
 
-    def flip(self, store: Server, path: str, bit: int) -> bool:
-        """Flip a bit of a file behind the back of a store; return False if it has not got it."""
+    def flip(self, store: Server, path: str, bit: int) -> None:
+        """Flip a bit of a file behind the back of a store, if it has got it."""
         key = KeyScheme("percent").key(path)
         folder = str(node_folder(store))
         with (
@@ -113,7 +113,6 @@ class World:
                 value[bit // 8] ^= 1 << bit % 8
                 transaction.put(key, bytes(value))
                 self.say(f"bit {bit} of {len(value)} bytes: {store.address} {path}")
-        return bool(value)
 
     def owing(self) -> dict[str, Any]:
         """Return what the gateway says that stores are owed."""
