@@ -107,9 +107,9 @@ def _add_node(kinds: Any) -> None:
     parser.add_argument(
         "--child-timeout",
         type=int,
-        default=2,
+        default=5,
         metavar="SECONDS",
-        help="how long to wait for a connection to a child (default: 2)",
+        help="how long a child may be silent until it counts as down (default: 5)",
     )
     parser.add_argument(
         "--allow",

@@ -58,7 +58,7 @@ class Node:
     What it lacks is asked of ``children`` (http:// URLs), one after the other. Networks in
     ``writers`` may write, and only this machine if there is none. ``delete_depth``: names that a
     path below the prefix needs to be deleted; ``propfind``: the dav-ext module to load, "" for
-    none; ``child_timeout_s``: seconds until a child that cannot be connected to counts as down.
+    none; ``child_timeout_s``: seconds that a child may be silent until it counts as down.
     """
 
     process: Process
@@ -68,7 +68,7 @@ class Node:
     writers: Sequence[str] = ()
     delete_depth: int = 1
     propfind: str = ""
-    child_timeout_s: int = 2
+    child_timeout_s: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +176,7 @@ def _file(
         *load,
         *user,
         f"worker_processes {process.workers or 'auto'};",
+        "worker_rlimit_nofile 16384;",
         f"pid {_literal('--work', f'{work}/nginx.pid')};",
         f"error_log {_literal('--work', f'{work}/error.log')} warn;",
         *_block("events", ["worker_connections 4096;"]),
@@ -268,8 +269,8 @@ def _children_rules(timeout_s: int) -> list[str]:
     return [
         "proxy_http_version 1.1;",
         f"proxy_connect_timeout {timeout_s}s;",
-        "proxy_send_timeout 30s;",
-        "proxy_read_timeout 30s;",
+        f"proxy_send_timeout {timeout_s}s;",
+        f"proxy_read_timeout {timeout_s}s;",
         "proxy_max_temp_file_size 0;",
         "proxy_intercept_errors on;",
         "recursive_error_pages on;",

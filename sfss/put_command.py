@@ -201,10 +201,11 @@ class Report:
         try:
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            # Nobody reads it: all the rest goes on. Python would complain at its end, too.
+        except OSError as error:
+            # The rest goes on. At its end Python would try to write once more.
             self._is_heard = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._say(f"cannot write to standard output: {error.strerror}")
 
     def draw(self) -> None:
         """Say how far it is."""

@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from sfss import __version__
-from sfss.errors import BadBody, SfssError
+from sfss.errors import BadArgument, BadBody, SfssError
 from sfss.upload_plan import (
     Outcome,
     Reply,
@@ -111,7 +111,7 @@ class Uploader:
         """Return the answer to the last of the tries."""
         tries = 0
         while True:
-            reply = await self._once(method, URL(address, encoded=True), body)
+            reply = await self._once(method, address, body)
             tries += 1
             if reply.status is not None:
                 self._is_down = False
@@ -122,8 +122,9 @@ class Uploader:
                 return reply
             await asyncio.sleep(wait_s(tries, random()))
 
-    async def _once(self, method: str, url: URL, body: Body | None) -> Reply:
+    async def _once(self, method: str, address: str, body: Body | None) -> Reply:
         async def exchange(silence: "_Silence") -> Reply:
+            url = URL(address, encoded=True)
             fields = {"Content-Length": str(body.size)} if body and body.file else None
             async with self._session.request(
                 method,
@@ -145,11 +146,13 @@ class Uploader:
             async with asyncio.timeout(self._order.silence_s) as timeout:
                 return await exchange(_Silence(timeout, self._order.silence_s))
         except aiohttp.InvalidURL:
-            raise BadBody("it is no URL") from None
+            raise _unusable() from None
         except TimeoutError:
             return Reply(None, f"no progress for {self._order.silence_s:g} s")
         except (aiohttp.ClientError, OSError) as error:
             return Reply(None, _why(error))
+        except ValueError:  # of a port, and of IDNA; after OSError: wrong certificates are both
+            raise _unusable() from None
 
     async def _fetched(self, name: str) -> Body:
         """Return what is at the URL ``name``; raises ``BadBody``."""
@@ -224,6 +227,10 @@ async def _reply(response: aiohttp.ClientResponse) -> Reply:
 def _length(headers: Mapping[str, str]) -> int | None:
     text = headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _unusable() -> BadArgument:
+    return BadArgument("URL", "of no use", "http://HOST:PORT/PATH is expected")
 
 
 def _why(error: Exception) -> str:

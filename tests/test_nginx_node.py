@@ -262,6 +262,16 @@ def test_a_child_that_is_down_makes_504_of_what_nobody_else_has(
     assert request(parent, "GET", "/s").status == 504
 
 
+def test_a_child_that_is_silent_counts_as_down(start: ExitStack, tmp_path: Path) -> None:
+    silent, other = (start.enter_context(running(nginx_node(tmp_path))) for _ in range(2))
+    children = ("--child", url(silent), "--child", url(other), "--child-timeout", "1")
+    parent = start.enter_context(running(nginx_node(tmp_path, *children)))
+    (nginx_root(other) / "a").write_text("body")
+    silent.pause()
+    assert request(parent, "GET", "/a").body == b"body"
+    assert request(parent, "GET", "/none").status == 504
+
+
 def test_changes_stay_at_the_node(start: ExitStack, tmp_path: Path) -> None:
     child = start.enter_context(running(nginx_node(tmp_path)))
     parent = start.enter_context(running(nginx_node(tmp_path, "--child", url(child))))
