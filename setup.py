@@ -29,6 +29,7 @@ setup(
         "uhashring>=2.5",
         "uvloop>=0.23",
         "xxhash>=4",
+        "yarl>=1.20",
     ],
     extras_require={
         "bench": ["matplotlib>=3.9"],  # for bench/run --chart

@@ -96,6 +96,11 @@ def _add_node(kinds: Any) -> None:
         metavar="/NAME",
         help="what the addresses of all files begin with (default: /)",
     )
+    _add_children(parser)
+    _add_rules(parser)
+
+
+def _add_children(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--child",
         action="append",
@@ -111,6 +116,9 @@ def _add_node(kinds: Any) -> None:
         metavar="SECONDS",
         help="how long a child may be silent until it counts as down (default: 5)",
     )
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow",
         action="append",
