@@ -88,8 +88,9 @@ class _StillBody(FileBody):
 class FolderStore:
     """Files below ``folder``, which is made if missing and ``make``; ``marks`` are its own.
 
-    A change that is not done within ``timeout_s`` is given up, or goes on unheard. Raises
-    ``SettingError`` when the folder cannot be opened.
+    A change that is not done within ``timeout_s`` is given up, or goes on unheard. A store belongs
+    to the process that opened it and to one event loop. Raises ``SettingError`` when the folder
+    cannot be opened.
     """
 
     head_is_cheap = True
@@ -223,18 +224,19 @@ class FolderStore:
         head = await self._head_of(key, seen)
         assert head is not None
         try:
-            if seen.stamp.size <= SMALL_SIZE:
-                whole = body.read(0, seen.stamp.size)
-                return self._checked(key, head, whole, digest_of(whole))
-            digest = await self._run(digest_of_any, body) if not is_raw(head) else b""
-            return self._checked(key, head, body, digest)
+            small = body.read(0, len(body)) if len(body) <= SMALL_SIZE else None
+            if is_raw(head):
+                return Record(head, body if small is None else small)
+            if small is not None:
+                return self._checked(key, head, small, digest_of(small))
+            return self._checked(key, head, body, await self._run(digest_of_any, body))
         except _Changing:
             raise
         except OSError as error:
             raise Unreachable(self.address, str(error), applied=False) from error
 
     def _checked(self, key: bytes, head: Head, body: Body, digest: bytes) -> Record:
-        if digest != head.digest and not is_raw(head):
+        if digest != head.digest:
             raise Corrupt(self.address, key, f"digest {head.digest.hex()}", digest.hex())
         return Record(head, body)
 

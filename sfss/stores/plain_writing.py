@@ -214,7 +214,7 @@ class PlainWriting:
     def _sync(self, path: list[int]) -> None:
         """Bring to the disk that the last of ``path`` has changed, and that it is there."""
         with self._folder.border(applied=None):
-            os.fsync(path[-1])
+            _sync_folder(path[-1])
             for folder in path[:-1]:
                 self._settle(folder)
 
@@ -226,7 +226,7 @@ class PlainWriting:
         place = status.st_dev, status.st_ino
         if self._settled.get(place) == status.st_mtime_ns:
             return
-        os.fsync(folder)
+        _sync_folder(folder)
         if now_ns - status.st_mtime_ns > SETTLED_NS:
             if len(self._settled) >= _SETTLED_LIMIT:
                 self._settled.clear()
@@ -257,6 +257,14 @@ def _unlink(folder: int, name: bytes, expected: Stamp | None) -> bool:
     except (_NoFile, FileNotFoundError, IsADirectoryError):
         pass
     return False
+
+
+def _sync_folder(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file system has no such thing for folders
+            raise
 
 
 def _prune(path: Sequence[int], names: Names) -> None:

@@ -822,10 +822,37 @@ async def test_a_change_given_up_never_comes_after_a_newer_one(
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(first, waiting, return_exceptions=True)
+    for number in range(5):
+        await store.set(b"other-%d" % number, new_record(b"x", VERSION))
+    assert not second.done()
     may_go_on.set()
     await second
     assert await body_at(store, b"file") == b"second"
-    assert calls.done.count("rename") == 2
+    assert calls.done.count("rename") == 7
+
+
+async def test_two_gateways_do_not_come_between(
+    store: FolderStore, root: Path, marks: DictStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = opened(root, marks, make=False)
+    calls, may_go_on, is_there = Calls(monkeypatch, root), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        calls.before.clear()
+        is_there.set()
+        may_go_on.wait(DEADLINE_S)
+
+    calls.before["rename"] = wait
+    older = asyncio.ensure_future(store.set_newest(b"file", new_record(b"1", VERSION)))
+    await asyncio.to_thread(is_there.wait, DEADLINE_S)
+    newer = asyncio.ensure_future(other.set_newest(b"file", new_record(b"2", VERSION + 1)))
+    for number in range(5):
+        await other.set(b"other-%d" % number, new_record(b"x", VERSION))
+    assert not newer.done()
+    may_go_on.set()
+    assert await asyncio.gather(older, newer) == [None, None]
+    assert await body_at(store, b"file") == b"2"
+    await other.close()
 
 
 async def test_a_disk_that_does_not_answer(
