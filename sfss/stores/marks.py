@@ -35,6 +35,7 @@ class Marks:
 
     def __init__(self, store: Store, address: str) -> None:
         self._store = store
+        self._viewable = store if isinstance(store, ViewableStore) else None
         self._prefix = xxh3_64_hexdigest(address.encode()).encode() + b" "
 
     async def get(self, key: bytes) -> Head | None:
@@ -57,9 +58,9 @@ class Marks:
             if item is not None:
                 found.append(bytes(item))
 
-        store = self._store
-        seen = isinstance(store, ViewableStore) and store.view(self._place(key), use)
-        return found[0] if seen and found else None
+        if self._viewable is not None:
+            self._viewable.view(self._place(key), use)
+        return found[0] if found else None
 
     async def set(self, key: bytes, head: Head) -> None:
         """Mark ``head`` under ``key``; when this returns, the mark is durable."""

@@ -9,16 +9,17 @@ the ``Date`` from which nginx's PUT takes the time, and each call costs a hop to
 
 nginx renames an upload into its place when it is whole, and does not sync it to the disk first.
 Nobody can compare and write in one step: writes of one key take turns in this process, and another
-may come in between.
+may come in between. What a node was sent before it stopped answering it may still do when it goes
+on; what it then has is seen to be old by its time.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from sfss.agreement import rank
@@ -31,9 +32,9 @@ from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
 from sfss.stores.marks import Marks, marked
 from sfss.stores.plain_heads import is_raw, raw_file_head
+from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
 from sfss.stores.webdav_node import Answer, File, Node
-from sfss.stores.webdav_pool import HELD_LIMIT, Exchange, NoAnswer, Stream
 from sfss.stores.webdav_writer import Writer, bare, forbidden, head_in
 
 _VIEW_PATIENCE: Final = 0.25
@@ -44,6 +45,7 @@ _TOMBSTONES_AT_ONCE: Final = 16
 _log = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
+_Outcome = TypeVar("_Outcome")
 
 
 class _Seen(NamedTuple):
@@ -103,6 +105,7 @@ class WebdavStore:
         self._writer = Writer(self._node, marks)
         self._listings = Listings(self._node)
         self._spool_folder = spool_folder or Path(gettempdir())
+        self._changes: set[asyncio.Task[Any]] = set()
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, key: bytes) -> Record | None:
@@ -137,37 +140,19 @@ class WebdavStore:
         """Keep ``record`` under ``key``; see ``Store.set``. Raises ``PathTaken`` for a name that no
         file can have.
         """
-        async with self._turn(key):
-            if guard is not None:
-                guard((await self._see(key, "HEAD")).head)
-            await self._keep(key, record)
+        await self._to_the_end(self._set(key, record, guard))
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is a newer one; see ``NewestStore``, and ``set``. Bodies are
         not looked at: what is newer and damaged is returned.
         """
-        async with self._turn(key):
-            found = (await self._see(key, "HEAD")).head
-            if found is not None and rank(found) > rank(record.head):
-                return found
-            await self._keep(key, record)
-        return None
+        return await self._to_the_end(self._set_newest(key, record))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``, file and mark; return whether it was there; see ``Store.delete``. Folders
         stay, even without anything in them.
         """
-        async with self._turn(key):
-            if guard is not None:
-                guard((await self._see(key, "HEAD")).head)
-            try:
-                was_there = await self._writer.remove(key)
-            finally:
-                self._listings.forget()
-            mark = await self._marks.get(key)
-            if mark is None or not await self._marks.delete(key, mark):
-                return was_there
-            return was_there or mark.kind is Kind.TOMBSTONE
+        return await self._to_the_end(self._delete(key, guard))
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries in byte order, tombstones left out; see ``Store.scan``."""
@@ -211,6 +196,8 @@ class WebdavStore:
 
     async def close(self) -> None:
         """Wait for what is being asked, and close every connection."""
+        if self._changes:
+            await asyncio.wait(self._changes)
         await self._node.pool.close()
 
     async def _settled(self, key: bytes, method: str) -> _Seen:
@@ -256,6 +243,43 @@ class WebdavStore:
             raise Unreachable(self.address, str(error), False) from error
         finally:
             answer.close()
+
+    async def _to_the_end(self, change: Coroutine[None, None, _Outcome]) -> _Outcome:
+        """Return what ``change`` returns; it goes on when whoever waits is cancelled. A node may do
+        what it has been sent even if nobody waits any more: the next writer of the key is not to
+        come before that.
+        """
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    async def _set(self, key: bytes, record: Record, guard: Guard | None) -> None:
+        async with self._turn(key):
+            if guard is not None:
+                guard((await self._see(key, "HEAD")).head)
+            await self._keep(key, record)
+
+    async def _set_newest(self, key: bytes, record: Record) -> Head | None:
+        async with self._turn(key):
+            found = (await self._see(key, "HEAD")).head
+            if found is not None and rank(found) > rank(record.head):
+                return found
+            await self._keep(key, record)
+            return None
+
+    async def _delete(self, key: bytes, guard: Guard | None) -> bool:
+        async with self._turn(key):
+            if guard is not None:
+                guard((await self._see(key, "HEAD")).head)
+            try:
+                was_there = await self._writer.remove(key)
+            finally:
+                self._listings.forget()
+            mark = await self._marks.get(key)
+            if mark is None or not await self._marks.delete(key, mark):
+                return was_there
+            return was_there or mark.kind is Kind.TOMBSTONE
 
     async def _keep(self, key: bytes, record: Record) -> None:
         try:

@@ -19,8 +19,8 @@ from sfss.config import MIB
 from sfss.errors import BadPath, CannotList, Unreachable
 from sfss.http_text import LENGTH_LIMIT, BadResponse, second_of
 from sfss.keys import KEY_LIMIT, check_path
+from sfss.stores.webdav_connection import NoAnswer
 from sfss.stores.webdav_node import SLASH, Answer, File, Node
-from sfss.stores.webdav_pool import NoAnswer
 
 LISTING_LIMIT: Final = 64 * MIB
 """Bytes that the listing of one folder may have."""

@@ -8,7 +8,8 @@ from sfss.config import WebdavSettings
 from sfss.errors import SettingError, Unreachable
 from sfss.http_text import BadResponse, Head, second_of
 from sfss.record import Body
-from sfss.stores.webdav_pool import Exchange, NoAnswer, Pool, Request, Stream, ask
+from sfss.stores.webdav_connection import Exchange, NoAnswer, Request, Stream
+from sfss.stores.webdav_pool import Pool, ask
 
 _ADDRESS: Final = re.compile(
     r"http://[A-Za-z0-9.:\[\]_-]+(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*"

@@ -1,6 +1,7 @@
 """Faults on cue: a server that answers what a test tells it to; a real one that stands still."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -72,6 +73,27 @@ class ScriptedServer:
         self.requests.append(line.rstrip())
         if line.startswith(b"set "):
             await reader.readexactly(int(line.split()[4]) + 2)
+
+
+class ScriptedHttpServer(ScriptedServer):
+    """The same for HTTP. ``requests`` are request lines, ``heads`` and ``bodies`` the rest."""
+
+    def __init__(self, *scripts: Script) -> None:
+        super().__init__(*scripts)
+        self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
+
+    @property
+    def url(self) -> str:
+        """The address of a store on this server."""
+        return f"http://{self.address}/files/"
+
+    async def _read_request(self, reader: asyncio.StreamReader) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.requests.append(head.partition(b"\r\n")[0])
+        self.heads.append(head)
+        found = re.search(rb"\r\nContent-Length: ([0-9]+)\r\n", head)
+        self.bodies.append(await reader.readexactly(int(found[1])) if found else b"")
 
 
 async def until(holds: Callable[[], object], what: str, deadline_s: float = 30.0) -> None:
