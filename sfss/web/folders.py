@@ -29,6 +29,10 @@ _JSON_FIELDS: Final = {
 }
 
 
+_REMEMBERED_LIMIT: Final = 1000
+"""Folders without files that a worker remembers."""
+
+
 async def show(site: http.Site, request: web.BaseRequest, location: Location) -> http.Answer:
     """Answer GET with what is in a folder: a page, or JSON where ``Accept`` names that.
 
@@ -42,8 +46,8 @@ async def show(site: http.Site, request: web.BaseRequest, location: Location) ->
     most = http.page_limit(limit)
     # One more than shown tells whether there is a next page.
     found = await site.cluster.folder(location.path, after or "", most + 1)
-    if not found and not after:
-        _must_be_topmost(location)
+    if not found and not after and not await is_there(site, location):
+        raise NotFound(location.asked)
     following = None
     if len(found) > most:
         found = found[:most]
@@ -62,9 +66,30 @@ async def show(site: http.Site, request: web.BaseRequest, location: Location) ->
 
 async def is_there(site: http.Site, location: Location) -> bool:
     """Tell whether there is a folder at ``location``: the topmost is, any other with files below
-    it. Raises ``CannotList``, ``NoStoreReachable``.
+    it, and those that are remembered. Raises ``CannotList``, ``NoStoreReachable``.
     """
-    return not location.path or bool(await site.cluster.folder(location.path, "", 1))
+    known = not location.path or location.path in site.made_folders
+    return known or await has_files(site, location)
+
+
+async def has_files(site: http.Site, location: Location) -> bool:
+    """Tell whether there are files below ``location``; raises as ``is_there``."""
+    return bool(await site.cluster.folder(location.path, "", 1))
+
+
+def remember(site: http.Site, location: Location) -> None:
+    """Remember a folder without files: in this worker, so for the same connection, and not for
+    ever. A client that has made a folder looks into it before it puts a file there.
+    """
+    forget(site, location)
+    site.made_folders[location.path] = None
+    if len(site.made_folders) > _REMEMBERED_LIMIT:
+        del site.made_folders[next(iter(site.made_folders))]
+
+
+def forget(site: http.Site, location: Location) -> None:
+    """Remember the folder no more."""
+    site.made_folders.pop(location.path, None)
 
 
 async def moved(site: http.Site, location: Location) -> http.Answer | None:
@@ -79,19 +104,12 @@ async def moved(site: http.Site, location: Location) -> http.Answer | None:
     return http.Answer(301, {"Location": reference(f"/{location.asked}/")})
 
 
-def _must_be_topmost(location: Location) -> None:
-    if location.path:
-        raise NotFound(location.asked)
-
-
 async def _pages(site: http.Site, location: Location) -> AsyncIterator[list[Thing]]:
-    """Yield all that is in a folder. Raises ``NotFound`` as ``show``."""
+    """Yield all that is in a folder."""
     after = ""
     while found := await site.cluster.folder(location.path, after, http.PAGE_LIMIT):
         yield _addressable(found)
         after = found[-1].name
-    if not after:
-        _must_be_topmost(location)
 
 
 def _addressable(things: Sequence[Thing]) -> list[Thing]:
@@ -110,6 +128,9 @@ async def _spooled(site: http.Site, pieces: AsyncIterator[str]) -> Body:
 
 
 async def _all_as_json(site: http.Site, location: Location) -> http.Answer:
+    if not await is_there(site, location):
+        raise NotFound(location.asked)
+
     async def pieces() -> AsyncIterator[str]:
         separator = "[\n"
         async for things in _pages(site, location):
@@ -147,9 +168,14 @@ async def properties(site: http.Site, location: Location, deep: bool) -> Body:
     """Return a multistatus (RFC 4918, 13): the properties of the file or folder at ``location``,
     ``deep``: and those of what is in the folder. Raises ``NotFound``.
 
-    Which properties were asked for makes no difference: all that are known are told.
+    Asked ``deep``, a URL that ends with ``/`` is that of a folder, which may be empty: clients look
+    into one from which they have just removed the last file. Which properties were asked for makes
+    no difference: all that are known are told.
     """
     head = None if location.is_folder else await site.cluster.head(location.path)
+    may_be_empty = deep and location.is_folder
+    if head is None and not may_be_empty and not await _is_known(site, location.as_folder):
+        raise NotFound(location.asked)
 
     async def pieces() -> AsyncIterator[str]:
         yield '<?xml version="1.0" encoding="utf-8"?>\n<D:multistatus xmlns:D="DAV:">\n'
@@ -168,8 +194,6 @@ async def _responses(site: http.Site, folder: Location, deep: bool) -> AsyncIter
     if deep:
         async for things in _pages(site, folder):
             yield "".join(_response(folder.asked + thing.name, thing.head) for thing in things)
-    elif not await _is_known(site, folder):
-        raise NotFound(folder.asked)
 
 
 async def _is_known(site: http.Site, folder: Location) -> bool:

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -64,6 +64,8 @@ class Site:
     spool_folder: Path
     rewrites: Sequence[tuple[str, str]] = ()
     admin_token: str = ""
+    made_folders: dict[str, None] = field(default_factory=dict)
+    """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
 
 class Answer(web.StreamResponse):

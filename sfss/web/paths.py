@@ -71,6 +71,7 @@ async def remove(site: http.Site, request: web.BaseRequest) -> http.Answer:
     location = location_of(site, request)
     if not location.is_folder:
         return await files.remove(site, request, location.path)
-    if await folders.is_there(site, location):
+    folders.forget(site, location)
+    if await folders.has_files(site, location):
         return http.refuse(request, 403, "the folder is not empty: remove the files in it first")
     return http.Answer(204, {})

@@ -43,8 +43,8 @@ async def find_properties(site: http.Site, request: web.BaseRequest) -> http.Ans
 
 
 async def make_folder(site: http.Site, request: web.BaseRequest) -> http.Answer:
-    """Answer MKCOL: 201 where nothing is in the way. Nothing is kept of it: the folder is there as
-    soon as a file is.
+    """Answer MKCOL: 201 where nothing is in the way. No store keeps it: the folder is there as soon
+    as a file is; until then see ``folders.remember``.
     """
     location = location_of(site, request).as_folder
     if request.body_exists:
@@ -53,6 +53,7 @@ async def make_folder(site: http.Site, request: web.BaseRequest) -> http.Answer:
     if not name or await site.cluster.head(name) is not None or await _is_there(site, location):
         sentence = "there is something of this name already"
         return http.refuse(request, 405, sentence, {"Allow": METHODS})
+    folders.remember(site, location)
     return http.Answer(201, {})
 
 
