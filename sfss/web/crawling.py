@@ -18,6 +18,11 @@ from sfss.web.locations import is_addressable, reference
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
+_WGET: Final = "-nH -nv -e robots=off --no-iri --restrict-file-names=nocontrol"
+"""Without the last two, wget asks for another file where a name has a ``%``, and calls others than
+ASCII otherwise.
+"""
+
 
 async def index(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /__index__/``: links to all files, in pages; JSON where ``Accept`` names that.
@@ -78,7 +83,7 @@ def _by_store_and_day(owed: Sequence[Missing]) -> list[html.Section]:
         return f"{each.address}, {_day(each) or 'at any time'}"
 
     groups = groupby(sorted(owed, key=heading), key=heading)
-    return [html.Section(title, map(_missing_row, each)) for title, each in groups]
+    return [html.Section(title, list(map(_missing_row, each))) for title, each in groups]
 
 
 def _missing_row(missing: Missing) -> html.Row:
@@ -110,7 +115,7 @@ async def readme(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /__readme.txt``: commands for this very installation."""
     host = request.headers.get("Host", "")
     url = f"http://{host if _HOST.fullmatch(host) else 'HOST:PORT'}"
-    text = _README.format(url=url, size=site.cluster.max_file_size)
+    text = _README.format(url=url, wget=_WGET, size=site.cluster.max_file_size)
     fields = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     return http.Answer(200, fields, text.encode("ascii"))
 
@@ -137,11 +142,11 @@ Look into a folder; as JSON:
 
 Copy everything into the folder that you are in:
 
-    wget -r -l inf -N -nH -nv -e robots=off {url}/__index__/; rm -r __index__
+    wget -r -l inf -N {wget} {url}/__index__/; rm -r __index__
 
 Copy what stores have missed; they also get it by themselves:
 
-    wget -r -l inf -nH -nv -e robots=off {url}/__missing__/; rm -r __missing__
+    wget -r -l inf {wget} {url}/__missing__/; rm -r __missing__
 
 With a WebDAV client:
 

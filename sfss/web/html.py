@@ -34,7 +34,7 @@ class Section(NamedTuple):
     """Lines under a ``title``; "" for none."""
 
     title: str
-    rows: Iterable[Row]
+    rows: Sequence[Row]
 
 
 def page(title: str, sections: Iterable[Section], following: str | None = None) -> bytes:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 from sfss.errors import BadPath, NotFound
 from sfss.keys import check_path
 
-_ORIGIN: Final = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_ORIGIN: Final = re.compile(rb"\Ahttps?://[^/?#]*", re.IGNORECASE)
 _BEHIND_PATH: Final = re.compile(rb"[?#].*", re.DOTALL)
 _SLASHES: Final = re.compile("//+")
 
@@ -43,7 +43,7 @@ def locate(target: str, rewrites: Sequence[tuple[str, str]] = ()) -> Location:
     with TO. Raises ``BadPath``, and ``NotFound`` for a path with a part that begins with ``.``.
     """
     raw = target.encode("utf-8", "surrogateescape")
-    raw = _BEHIND_PATH.sub(b"", _ORIGIN.sub(b"", raw, count=1)) or b"/"
+    raw = _BEHIND_PATH.sub(b"", _ORIGIN.sub(b"", raw)) or b"/"
     if not raw.startswith(b"/"):
         raise BadPath("it does not start with '/'")
     try:
