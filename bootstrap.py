@@ -44,6 +44,7 @@ PARTS_OF_COMMAND = {None: ("service", "test"), "serve": ("service",), "test": ("
 
 # Programs (and a module of one) that the tests use, and their Debian packages.
 PROGRAMS = {
+    "cadaver": "cadaver",
     "curl": "curl",
     "memcached": "memcached",
     "memccapable": "libmemcached-tools",
@@ -51,6 +52,8 @@ PROGRAMS = {
     "nginx": "nginx-light",
     "openssl": "openssl",
     "ngx_http_dav_ext_module.so": "libnginx-mod-http-dav-ext",
+    "rclone": "rclone",
+    "wget": "wget",
 }
 PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin", "/usr/lib/nginx/modules")
 GOBEANSDB = "github.com/douban/gobeansdb@latest"
