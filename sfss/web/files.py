@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -42,8 +42,14 @@ async def remove(site: http.Site, request: web.BaseRequest, path: str) -> http.A
     return http.Answer(204, {})
 
 
-async def show(site: http.Site, request: web.BaseRequest, path: str) -> http.Answer:
-    """Answer GET and HEAD with the file at ``path``, or with what conditions and ranges make of it.
+async def show(
+    site: http.Site,
+    request: web.BaseRequest,
+    path: str,
+    more: Callable[[Head], Mapping[str, str]] = lambda _: {},
+) -> http.Answer:
+    """Answer GET and HEAD with the file at ``path``, or with what conditions and ranges make of it;
+    ``more`` gives further header fields of a file.
 
     Raises ``NotFound``, ``PreconditionFailed``.
     """
@@ -51,7 +57,7 @@ async def show(site: http.Site, request: web.BaseRequest, path: str) -> http.Ans
     validators = validators_of(record.head)
     unmet = conditional.unmet(_precondition_fields(request), validators, reading=True)
     if unmet in conditional.NOT_MODIFIED:
-        return http.Answer(304, validators.fields())
+        return http.Answer(304, {**validators.fields(), **more(record.head)})
     if unmet:
         raise PreconditionFailed(unmet)
     fields = {
@@ -59,6 +65,7 @@ async def show(site: http.Site, request: web.BaseRequest, path: str) -> http.Ans
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
         **validators.fields(),
+        **more(record.head),
     }
     whole = (0, record.head.size)
     return _part(request, record, fields) or http.Answer(200, fields, record.body, whole)

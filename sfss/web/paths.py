@@ -3,12 +3,14 @@
 Folders are there as long as a file is below them. None is made or removed by itself.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
 
 from sfss.agreement import Kept, Written
 from sfss.errors import NotFound
+from sfss.record import Head
 from sfss.web import files, folders, http
 from sfss.web.locations import Location, locate, reference
 
@@ -20,13 +22,20 @@ def location_of(site: http.Site, request: web.BaseRequest) -> Location:
     return locate(request.raw_path, site.rewrites)
 
 
+def version_field(head: Head) -> Mapping[str, str]:
+    """Return the header field with the version of a file to the microsecond, which Last-Modified
+    cannot tell: another sfss that has this one as a store goes by it.
+    """
+    return {"X-Sfss-Version": str(head.version)} if head.version else {}
+
+
 async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """Answer GET and HEAD: with the file as ``files.show``, or with what is in the folder."""
     location = location_of(site, request)
     if location.is_folder:
         return await folders.show(site, request, location)
     try:
-        return await files.show(site, request, location.path)
+        return await files.show(site, request, location.path, version_field)
     except NotFound:
         moved = await folders.moved(site, location)
         if moved is None:
@@ -44,6 +53,7 @@ async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
     fields = {
         "Location": reference(f"/{location.asked}"),
         **files.validators_of(kept.head).fields(),
+        **version_field(kept.head),
     }
     return _report(request, kept, fields)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from email.utils import parsedate_to_datetime
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote, urljoin
@@ -79,6 +80,19 @@ class TestFiles:
         assert (looked.status, looked.headers["content-length"]) == (200, "4")
         assert site.request("DELETE", url).status == 204
         assert [site.request(each, url).status for each in ("GET", "DELETE")] == [404, 404]
+
+    def test_the_version_is_told_to_the_microsecond(self, site: Gateway, folder: str) -> None:
+        told = site.request("PUT", f"{folder}a", b"x").headers
+        asked = [
+            site.request("GET", f"{folder}a"),
+            site.request("HEAD", f"{folder}a"),
+            site.request("GET", f"{folder}a", None, {"If-None-Match": told["etag"]}),
+            site.request("GET", f"{folder}a", None, {"Range": "bytes=0-0"}),
+        ]
+        assert [each.status for each in asked] == [200, 200, 304, 206]
+        assert {each.headers["x-sfss-version"] for each in asked} == {told["x-sfss-version"]}
+        modified_s = parsedate_to_datetime(told["last-modified"]).timestamp()
+        assert int(told["x-sfss-version"]) // 1_000_000 == modified_s
 
     def test_both_faces_show_the_same_files(self, site: Gateway, folder: str) -> None:
         put(site, f"{folder}a", b"by path")
