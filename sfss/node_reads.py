@@ -5,7 +5,7 @@ from typing import Final, NamedTuple, Protocol
 
 from sfss.errors import Corrupt
 from sfss.items import is_alive, is_own, item_of, unique_of
-from sfss.record import Buffer, Head, Record, decode, digest_of
+from sfss.record import Buffer, Form, Head, Record, decode, digest_of
 from sfss.stores.base import Store, ViewableStore
 
 _REMEMBERED: Final = 8192
@@ -86,8 +86,8 @@ class Reads:
         self._store.view(key, self._use)
         return self._block
 
-    def _use(self, stored: Buffer | None, is_record: bool) -> None:
-        if stored is None or not is_record:
+    def _use(self, stored: Buffer | None, form: Form) -> None:
+        if stored is None or form is not Form.RECORD:
             return
         known = self._known.get(self._asked)
         if known is not None and not self._unique:

@@ -122,6 +122,19 @@ _KINDS: Final = {int(kind): kind for kind in Kind}
 _NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
 
 
+class Form(IntEnum):
+    """What an item is that a store shows."""
+
+    RAW = 0
+    """A body that some other client has stored; or no item."""
+    RECORD = 1
+    """A record."""
+    UNPROVEN = 2
+    """A record of which the digest is not its body's, but the mark of a file that some other
+    program has written: its body is served as it is.
+    """
+
+
 class Head(NamedTuple):
     """All of a record but its body. ``version`` 0 means unknown: the body was written raw, by
     another client.

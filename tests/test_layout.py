@@ -192,6 +192,7 @@ SIBLINGS = {
     ("web.files", "web.body"): "a file is read from the body",
     ("web.files", "web.conditional"): "conditions and ranges are honoured",
     ("web.files", "web.mediatypes"): "the type of a file is guessed",
+    ("web.fast", "web.locations"): "a URL names the same file on both ways",
     ("web.fast", "web.conditional"): "dates are written alike",
     ("web.fast", "web.mediatypes"): "the type of a file is guessed",
     ("web.fast_connection", "web.access"): "what goes the short way is logged as well",

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from sfss.record import Buffer, Head, Kind, Record
+from sfss.record import Buffer, Form, Head, Kind, Record
 
 Guard: TypeAlias = Callable[[Head | None], None]
 """Called with the head of what a key holds (None: nothing) just before it is changed; raises to
@@ -88,10 +88,10 @@ class NewestStore(Store, Protocol):
 
 _CHILDREN_AT_ONCE: Final = 64
 
-Use: TypeAlias = Callable[[Buffer | None, bool], None]
-"""Called with an item as it lies in the store, and whether that is a record (else a raw body). The
-bytes may be used only during the call. None: the store has nothing, or could not tell. It must not
-raise.
+
+Use: TypeAlias = Callable[[Buffer | None, Form], None]
+"""Called with an item as it lies in the store, and what it is. The bytes may be used only during
+the call. None: the store has nothing, or could not tell. It must not raise.
 """
 
 

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 import lmdb
 
 from sfss.errors import Corrupt, Unreachable
-from sfss.record import Buffer, Head, decode, decode_head
+from sfss.record import Buffer, Form, Head, decode, decode_head
 from sfss.stores.base import Entry, Guard, Use
 from sfss.stores.lmdb_opening import (
     FORMAT_KEY,
@@ -151,12 +151,10 @@ class LmdbFolder:
             return None if value is None else decode_head(value, self._address, key)
 
     def view(self, key: bytes, use: Use) -> bool:
-        """Call ``use`` with the value under ``key`` where it lies, unless there is none."""
+        """Call ``use`` with the value under ``key`` where it lies, None where there is none."""
         with self._lock, self._usable().begin(buffers=True) as transaction:
             value = transaction.get(key)
-            if value is None:
-                return False
-            use(value, True)
+            use(value, Form.RAW if value is None else Form.RECORD)
             return True
 
     def scan(self, prefix: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:

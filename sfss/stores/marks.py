@@ -17,7 +17,7 @@ from typing import Final
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
 
 from sfss.errors import Corrupt
-from sfss.record import Buffer, Head, Kind, Record, decode_head, digest_of
+from sfss.record import Buffer, Form, Head, Kind, Record, decode_head, digest_of
 from sfss.stores.base import KEYS_LIMIT, Guard, Store, ViewableStore
 
 _KEY, _KIND, _SIZE, _DIGEST = " key", " kind", " size", " digest"
@@ -49,14 +49,13 @@ class Marks:
         return found[1] if found is not None and found[0] == key else None
 
     def item(self, key: bytes) -> bytes | None:
-        """Return the item under ``key``, for ``marked``, without waiting: for the hot path. None
-        where there is none, or none that can be had at once.
+        """Return the item under ``key``, for ``marked``, without waiting: for the hot path. Empty
+        where there is none; None where that cannot be told at once.
         """
         found: list[bytes] = []
 
-        def use(item: Buffer | None, _: bool) -> None:
-            if item is not None:
-                found.append(bytes(item))
+        def use(item: Buffer | None, _: Form) -> None:
+            found.append(b"" if item is None else bytes(item))
 
         if self._viewable is not None:
             self._viewable.view(self._place(key), use)

@@ -48,7 +48,7 @@ from sfss.memtext import (
     stats_command,
 )
 from sfss.memtext_commands import DAMAGED, DISK_FULL
-from sfss.record import RECORD_FLAGS, Buffer, Head, Record
+from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Record
 from sfss.stores.base import Entry, Guard, Stamped, Use
 from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
@@ -146,9 +146,9 @@ class MemcachedStore:
         """Return the value under ``key`` by the hot path; None tells nothing."""
         found: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
 
-        def use(item: Buffer | None, is_record: bool) -> None:
+        def use(item: Buffer | None, form: Form) -> None:
             if not found.done():
-                flags = RECORD_FLAGS if is_record else 0
+                flags = RECORD_FLAGS if form is Form.RECORD else 0
                 found.set_result(None if item is None else Value(key, flags, bytes(item)))
 
         return await found if self._pipeline.view(key, use) else None

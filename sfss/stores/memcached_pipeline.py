@@ -17,7 +17,7 @@ from math import ceil, inf
 from typing import Final, cast
 
 from sfss.memtext import AnswerParser, BadReply, get_commands, is_safe_key
-from sfss.record import RECORD_FLAGS, Buffer
+from sfss.record import RECORD_FLAGS, Buffer, Form
 from sfss.stores.base import Use
 
 UNDER_WAY_LIMIT: Final = 256
@@ -147,7 +147,8 @@ class _Connection(asyncio.BufferedProtocol):
             # Whoever is given an item may ask for more, or end this connection.
             while sent and (item := parser.next_item(sent[0][0])) is not None:
                 _, uses = sent.popleft()
-                _give(uses, item[0], item[1] == RECORD_FLAGS)
+                form = Form.RECORD if item[1] == RECORD_FLAGS else Form.RAW
+                _give(uses, item[0], form)
             if not sent and not parser.empty():
                 raise BadReply("more than was asked for")
         except BadReply:
@@ -190,12 +191,12 @@ class _Connection(asyncio.BufferedProtocol):
         self._sent.clear()
         self._unsent.clear()
         for _, uses in waiting:
-            _give(uses, None, False)
+            _give(uses, None, Form.RAW)
 
 
-def _give(uses: list[Use], item: Buffer | None, is_record: bool) -> None:
+def _give(uses: list[Use], item: Buffer | None, form: Form) -> None:
     for use in uses:
         try:
-            use(item, is_record)
+            use(item, form)
         except Exception:
             _log.exception("whoever asked for an item could not use it")

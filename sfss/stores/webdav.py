@@ -27,7 +27,7 @@ from sfss.config import WebdavSettings
 from sfss.errors import Corrupt, Unreachable
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
-from sfss.record import Body, Head, Kind, Record, digest_of, encode_head
+from sfss.record import Body, Form, Head, Kind, Record, digest_of, encode_head
 from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
 from sfss.stores.marks import Marks, marked
@@ -125,10 +125,13 @@ class WebdavStore:
     def view(self, key: bytes, use: Use) -> bool:
         """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
 
-        Only a file whose mark is about it is shown: of any other the item could not carry the head.
+        A file whose mark is about another is not shown: the long way waits for what is right.
         """
         if forbidden(key) is not None:
             return False
+        turn = self._turns.get(key)
+        if turn is not None and turn.locked():
+            return False  # file and mark are being written
         self._node.start(_View(self._node, self._marks, key, use))
         return True
 
@@ -306,32 +309,35 @@ class _View(Exchange):
         self._node, self._marks, self._key, self._use = node, marks, key, use
 
     def answered(self, head: ResponseHead, body: bytes) -> None:
-        item = self._item(head, body)
-        self._give(item)
+        self._give(*self._item(head, body))
 
     def begun(self, head: ResponseHead, stream: Stream) -> None:
         stream.close()
-        self._give(None)
+        self._give(None, Form.RAW)
 
     def failed(self, failure: NoAnswer) -> None:
-        self._give(None)
+        self._give(None, Form.RAW)
 
-    def _item(self, head: ResponseHead, body: bytes) -> bytes | None:
+    def _item(self, head: ResponseHead, body: bytes) -> tuple[bytes | None, Form]:
         if head.status != 200:
-            return None
-        mark = self._marks.item(self._key)
-        found = None if mark is None else _encoded(mark)
-        if found is None or found.key != self._key:
-            return None
+            return None, Form.RAW
         try:
             file = File(len(body), self._node.modified_s(head))
         except Unreachable:
-            return None  # the long way finds it again, and says it
-        return found.head + body if head_in(found.mark, file) is not None else None
+            return None, Form.RAW  # the long way finds it again, and says it
+        mark = self._marks.item(self._key)
+        if mark is None:
+            return None, Form.RAW
+        if not mark:
+            return encode_head(raw_file_head(*file)) + body, Form.UNPROVEN
+        found = _encoded(mark)
+        if found is None or found.key != self._key or head_in(found.mark, file) is None:
+            return None, Form.RAW
+        return found.head + body, Form.RECORD
 
-    def _give(self, item: bytes | None) -> None:
+    def _give(self, item: bytes | None, form: Form) -> None:
         try:
-            self._use(item, item is not None)
+            self._use(item, form)
         except Exception:
             _log.exception("whoever asked for a file could not use it")
 

@@ -73,13 +73,18 @@ class App:
     """Answers the requests to one listener, which shows ``faces``."""
 
     def __init__(self, site: http.Site, faces: Iterable[str]) -> None:
-        self._site = site
+        self._site, self.faces = site, frozenset(faces)
         self._handlers: dict[str, dict[str, Handler]] = {}
         for route in (route for face in faces for route in FACES[face]):
             methods = self._handlers.setdefault(route.address, {})
             methods[route.method] = route.handler
             if route.method == "GET":
                 methods["HEAD"] = route.handler
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """The addresses that have a meaning of their own."""
+        return frozenset(self._handlers)
 
     async def answer(self, request: web.BaseRequest) -> http.Answer:
         """Answer any request: by its handler, or with the refusal that an error stands for."""

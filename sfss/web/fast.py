@@ -15,16 +15,18 @@ its digest.
 
 import re
 import time
+from collections.abc import Callable, Container, Sequence
 from functools import lru_cache, partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from sfss import record as records
 from sfss.cluster import Cluster
-from sfss.errors import BadPath, Corrupt
-from sfss.record import Buffer, Head, Kind, digest_of
+from sfss.errors import BadPath, Corrupt, NotFound
+from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes
 from sfss.web.conditional import http_date
+from sfss.web.locations import locate
 
 REQUEST_LIMIT: Final = 4096
 """Bytes of a request that is looked at here; browsers send about 700."""
@@ -46,11 +48,50 @@ costs.
 _BODIES_LIMIT: Final = 16 * 1024 * 1024
 """Bytes of all bodies that are remembered."""
 
+
+class Shape(NamedTuple):
+    """One form of the first line of a request: its first group is what ``path_of`` makes a path of,
+    raising what a face would, or None for what is not for the short way. ``says_version``: the
+    answer has X-Sfss-Version.
+    """
+
+    line: re.Pattern[bytes]
+    path_of: Callable[[bytes], str | None]
+    says_version: bool = False
+
+
+def _decoded(text: bytes) -> str:
+    return (unquote_to_bytes(text) if b"%" in text else text).decode()
+
+
 # Of a query's characters (RFC 3986, 3.4) those with no meaning of their own in a form. Possessive:
 # a long path that ends wrong is looked at once, not over and over.
-_REQUEST_LINE: Final = re.compile(
-    rb"GET /file\?path=((?:[A-Za-z0-9._~!$'()*,:@/-]++|%[0-9A-Fa-f]{2})++) HTTP/1\.1\r\n"
+NATIVE: Final = Shape(
+    re.compile(
+        rb"GET /file\?path=((?:[A-Za-z0-9._~!$'()*,:@/-]++|%[0-9A-Fa-f]{2})++) HTTP/1\.1\r\n"
+    ),
+    _decoded,
 )
+"""``GET /file?path=P``"""
+
+# Of a path's characters (RFC 3986, 3.3) all.
+_PATH_LINE: Final = re.compile(
+    rb"GET (/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]++|%[0-9A-Fa-f]{2})++) HTTP/1\.1\r\n"
+)
+
+
+def paths_shape(rewrites: Sequence[tuple[str, str]], taken: Container[str]) -> Shape:
+    """Return the shape of ``GET /P``; ``taken`` are addresses that name no files."""
+
+    def path_of(target: bytes) -> str | None:
+        if _decoded(target) in taken:
+            return None
+        location = locate(target.decode("ascii"), rewrites)
+        return None if location.is_folder else location.path
+
+    return Shape(_PATH_LINE, path_of, says_version=True)
+
+
 _FIELD: Final = re.compile(
     rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?"
 )
@@ -112,24 +153,25 @@ class _Asked:
     the whole answer, good in the state ``kept_in`` of the store.
     """
 
-    __slots__ = ("digest", "fields", "head", "kept", "kept_in", "key", "stamp")
+    __slots__ = ("digest", "fields", "head", "kept", "kept_in", "key", "says_version", "stamp")
 
-    def __init__(self, key: bytes, fields: str) -> None:
-        self.key, self.fields = key, fields
+    def __init__(self, key: bytes, fields: str, says_version: bool) -> None:
+        self.key, self.fields, self.says_version = key, fields, says_version
         self.stamp = self.digest = self.head = b""
         self.kept, self.kept_in = _NOTHING, -1
 
-    def answer(self, item: Buffer, is_record: bool) -> tuple[bytes, Buffer] | None:
+    def answer(self, item: Buffer, form: Form) -> tuple[bytes, Buffer] | None:
         """Return head and body of the answer; None for what is damaged, or no file, or not for
         ever.
         """
-        if not is_record:
-            return _head(self.fields, records.raw_head(item)), item
+        if form is Form.RAW:
+            return _head(self.fields, records.raw_head(item), False), item
         known = self.stamp
         if (not known or item[: len(known)] != known) and not self._learn(item):
             return None
         body = memoryview(item)[len(self.stamp) :]
-        return (self.head, body) if digest_of(body) == self.digest else None
+        is_sound = form is Form.UNPROVEN or digest_of(body) == self.digest
+        return (self.head, body) if is_sound else None
 
     def _learn(self, item: Buffer) -> bool:
         try:
@@ -139,15 +181,16 @@ class _Asked:
         if head.kind is not Kind.FILE or head.expiry:
             return False
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
-        self.head = _head(self.fields, head)
+        self.head = _head(self.fields, head, self.says_version)
         return True
 
 
 class ShortWay:
-    """Answers what it can from ``cluster``."""
+    """Answers what it can from ``cluster``, of requests that have one of ``shapes``."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, shapes: Sequence[Shape] = (NATIVE,)) -> None:
         self._cluster, self._state = cluster, cluster.state
+        self._shapes = shapes
         self._verdicts: dict[bytes, bool] = {}
         self._asked: dict[bytes, _Asked] = {}
         self._bodies_size = 0
@@ -183,9 +226,10 @@ class ShortWay:
         return self._cluster.view(asked.key, partial(self._finish, asked, state, request, client))
 
     def _understand(self, request: bytes) -> _Asked | None:
-        line = _REQUEST_LINE.match(request)
-        if line is None or len(request) > REQUEST_LIMIT:
+        found = self._shape_of(request)
+        if found is None or len(request) > REQUEST_LIMIT:
             return None
+        shape, line = found
         block = request[line.end() :]
         verdict = self._verdicts.get(block)
         if verdict is None:
@@ -194,19 +238,26 @@ class ShortWay:
                 self._verdicts[block] = verdict
         if not verdict:
             return None
-        target = line[1]
         try:
-            path = (unquote_to_bytes(target) if b"%" in target else target).decode()
-            key = self._cluster.key(path)
-        except (BadPath, UnicodeDecodeError):
+            path = shape.path_of(line[1])
+            key = None if path is None else self._cluster.key(path)
+        except (BadPath, NotFound, UnicodeDecodeError):
             return None  # the long way finds it again, and says it in words
-        asked = _Asked(key, _type_fields(path))
+        if path is None or key is None:
+            return None
+        asked = _Asked(key, _type_fields(path), shape.says_version)
         # What finds no room is not missed: in a flood of requests that come once, to make room for
         # each costs more than it saves. All is forgotten within a second, and what comes often is
         # back.
         if len(self._asked) < _REQUESTS_LIMIT:
             self._asked[request] = asked
         return asked
+
+    def _shape_of(self, request: bytes) -> tuple[Shape, re.Match[bytes]] | None:
+        for shape in self._shapes:
+            if line := shape.line.match(request):
+                return shape, line
+        return None
 
     def _finish(
         self,
@@ -215,12 +266,12 @@ class ShortWay:
         request: bytes,
         client: Client,
         item: Buffer | None,
-        is_record: bool,
+        form: Form,
     ) -> None:
         """Answer with ``item``, see ``Use``; keep the answer for ``state`` of the store unless that
         is 0.
         """
-        answer = None if item is None else asked.answer(item, is_record)
+        answer = None if item is None else asked.answer(item, form)
         if answer is None:
             client.go_long_way(request)
             return
@@ -251,11 +302,13 @@ class ShortWay:
             self._bodies_size = 0
 
 
-def _head(fields: str, head: Head) -> bytes:
-    """Return the head of a 200 up to its date, as ``native.read`` and aiohttp make it."""
+def _head(fields: str, head: Head, says_version: bool) -> bytes:
+    """Return the head of a 200 up to its date, as ``files.show`` and aiohttp make it."""
     modified = ""
     if head.version:
         modified = f"Last-Modified: {http_date(head.version // 1_000_000)}\r\n"
+        if says_version:
+            modified += f"X-Sfss-Version: {head.version}\r\n"
     return (
         f"HTTP/1.1 200 OK\r\n{fields}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'

@@ -16,7 +16,7 @@ from aiohttp import web
 from sfss.config import ServerSettings
 from sfss.errors import SettingError
 from sfss.metrics import Counters
-from sfss.web import http
+from sfss.web import fast, http
 from sfss.web.access import AccessLogger
 from sfss.web.app import App
 from sfss.web.connection import Connection
@@ -118,7 +118,6 @@ class Runner(web.BaseRunner):
         super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
         self._site, self._settings, self._counters = site, settings, counters
         self._shown = shown or [settings.faces]
-        self._short_way = ShortWay(site.cluster)
         self._servers: list[Server] = []
         self._listening: list[asyncio.Server] = []
 
@@ -149,10 +148,11 @@ class Runner(web.BaseRunner):
 
     def _server_of(self, faces: Sequence[str]) -> Server:
         access_log = _access_log if self._settings.access_log else None
+        app = App(self._site, faces)
         return Server(
-            App(self._site, faces).answer,
+            app.answer,
             self._counters,
-            self._short_way if "native" in faces else None,
+            self._short_way(app),
             log_short if access_log else None,
             keepalive_timeout=self._settings.keepalive_timeout_s,
             lingering_time=LINGERING_S,
@@ -161,6 +161,12 @@ class Runner(web.BaseRunner):
             access_log=access_log,
             logger=_log,
         )
+
+    def _short_way(self, app: App) -> ShortWay | None:
+        shapes = [fast.NATIVE] if "native" in app.faces else []
+        if "paths" in app.faces:
+            shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
+        return ShortWay(self._site.cluster, shapes) if shapes else None
 
     async def shutdown(self) -> None:
         """Do nothing: there is nobody to be told."""
