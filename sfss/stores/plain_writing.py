@@ -63,7 +63,8 @@ class _NoFile(Exception):
 
 
 class PlainWriting:
-    """Changes files in ``folder``. One that may not be written is opened all the same.
+    """Changes files in ``folder``. One that cannot be written is opened all the same, and then only
+    read: without its lock file it is not safe to change.
 
     ``lock_file`` is a descriptor for locks between processes; ``precision_us`` how exactly the file
     system keeps the times of files.
@@ -74,6 +75,7 @@ class PlainWriting:
         self._settled: dict[tuple[int, int], int] = {}
         self.lock_file: int | None = None
         self.precision_us = 1
+        self._why_not = "it is closed"
         try:
             with self._own() as own, self._temporaries() as temporaries:
                 self.lock_file = os.open(_LOCK, _LOCK_FILE, 0o666, dir_fd=own)
@@ -81,6 +83,7 @@ class PlainWriting:
                 self.precision_us = _precision(temporaries)
         except OSError as error:
             _log.warning("store %s can only be read: %s", folder.address, error)
+            self._why_not = f"it could not be written when it was opened ({error.strerror})"
 
     def close(self) -> None:
         """Let go of the lock file."""
@@ -95,7 +98,7 @@ class PlainWriting:
         Raises ``Stale`` unless the file there is as ``expected`` (None: there is none);
         ``PathTaken``, ``StoreFull``, ``Unreachable``.
         """
-        self._folder.root()
+        self._check_may_write()
         with self._folder.border(), self._temporaries() as temporaries:
             temporary = token_hex(16).encode()
             try:
@@ -114,6 +117,7 @@ class PlainWriting:
         """Remove a file, and the folders on the way that are empty then; return whether it was
         there. When this returns, its absence lasts. Raises ``Stale``, ``Unreachable``.
         """
+        self._check_may_write()
         with ExitStack() as opened:
             with self._folder.border():
                 path = self._opened(names[:-1], opened)
@@ -125,6 +129,11 @@ class PlainWriting:
                 _prune(path, names)
         self._folder.root(applied=None)
         return is_removed
+
+    def _check_may_write(self) -> None:
+        self._folder.root()
+        if self.lock_file is None:
+            raise Unreachable(self._folder.address, self._why_not, applied=False)
 
     def _fill(self, temporaries: int, temporary: bytes, head: Head, body: Body) -> bool:
         descriptor = os.open(temporary, _NEW, 0o666, dir_fd=temporaries)
