@@ -45,7 +45,15 @@ _PROBE_US: Final = 1_700_000_001_234_567
 _NOT_CARRIED: Final = frozenset(
     {errno.ENOTSUP, errno.EPERM, errno.E2BIG, errno.ENOSPC, errno.EDQUOT, errno.ERANGE}
 )
-_BARRED: Final = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY})
+_NO_FOLDER: Final = "what is no folder has the name of one"
+_IS_FOLDER: Final = "a folder has that name"
+_BARRED: Final = {
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.ELOOP: _NO_FOLDER,
+    errno.EISDIR: _IS_FOLDER,
+    errno.ENOTEMPTY: _IS_FOLDER,
+    errno.EXDEV: "another file system is mounted on the way",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -175,7 +183,7 @@ class PlainWriting:
             except OSError as error:
                 if error.errno not in _BARRED:
                     raise
-                raise self._taken(names, "what is no folder has the name of one") from error
+                raise self._taken(names, _BARRED[error.errno]) from error
             except _NoFile as error:
                 raise self._taken(names, str(error)) from error
         raise Unreachable(self._folder.address, "its folders keep vanishing", applied=False)
@@ -251,7 +259,7 @@ def _check(folder: int, name: bytes, expected: Stamp | None) -> bool:
     else:
         if not stat.S_ISREG(status.st_mode):
             is_folder = stat.S_ISDIR(status.st_mode)
-            raise _NoFile("a folder has that name" if is_folder else "what has it is no file")
+            raise _NoFile(_IS_FOLDER if is_folder else "what has that name is no file")
         found = stamp_of(status)
     if expected is not ANY and found != expected:
         raise Stale

@@ -445,6 +445,20 @@ async def test_a_file_in_the_place_of_a_folder(store: FolderStore) -> None:
     assert await body_at(store, b"file") == b"body"
 
 
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(errno.EXDEV, "another file system is mounted"), (errno.EISDIR, "a folder has that name")],
+)
+async def test_what_comes_into_the_way_at_the_last_moment(
+    store: FolderStore, root: Path, monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    calls = Calls(monkeypatch, root)
+    calls.before["rename"] = failing(number)
+    with pytest.raises(PathTaken, match=why):
+        await store.set(KEY, new_record(b"body", VERSION))
+    assert temporaries(root) == []
+
+
 # Other programs
 
 
