@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -137,6 +138,41 @@ def refusal(folder: Path, text: str, *options: str) -> str:
 @pytest.mark.parametrize("option", ["--host=127.0.0.2", "--port=80"])
 def test_flags_do_not_go_with_listeners(tmp_path: Path, option: str) -> None:
     assert "[[listen]]" in refusal(tmp_path, tables((free_port(), ["native"])), option)
+
+
+def plain_gunicorn(folder: Path, text: str, *ports: int) -> Gateway:
+    """Return a gateway under gunicorn's own command (not started), which listens on ``ports``."""
+    config = folder / "listen.toml"
+    config.write_text(text)
+    bound = [word for port in ports for word in ("-b", f"127.0.0.1:{port}")]
+    command = [sys.executable, "-m", "gunicorn", "-k", "sfss.worker.Worker", *bound]
+    environ = {**PYTHON_ENVIRON, "SFSS_CONFIG": str(config)}
+    command += ["--no-control-socket", "sfss.service:application"]
+    return Gateway(command, ports[0], folder, environ)
+
+
+def test_under_plain_gunicorn_its_addresses_get_the_faces_in_order(tmp_path: Path) -> None:
+    one, two = free_port(), free_port()
+    text = tables((1, ["native"]), (2, ["status"]))
+    with running(plain_gunicorn(tmp_path, text, one, two)):
+        other = at(two, tmp_path)
+        assert [status(at(one, tmp_path), each) for each in ("/files", "/status")] == [200, 404]
+        assert [status(other, each) for each in ("/files", "/status")] == [404, 200]
+
+
+def test_under_plain_gunicorn_every_listener_needs_an_address(tmp_path: Path) -> None:
+    server = plain_gunicorn(tmp_path, tables((1, ["native"]), (2, ["status"])), free_port())
+    ended = subprocess.run(
+        server.command,
+        cwd=tmp_path,
+        env=server.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert "there are 2, and 1 sockets were handed over" in ended.stderr
 
 
 def test_a_taken_address_is_named(tmp_path: Path, gateway: Gateway) -> None:

@@ -37,10 +37,16 @@ async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
     try:
         return await files.show(site, request, location.path, version_field)
     except NotFound:
-        moved = await folders.moved(site, location)
+        moved = await folders.moved(site, location) if _may_be_folder(request, location) else None
         if moved is None:
             raise
         return moved
+
+
+def _may_be_folder(request: web.BaseRequest, location: Location) -> bool:
+    # To look for a folder may take a question to every store: not for each picture that is gone.
+    by_browser = "text/html" in request.headers.get("Accept", "")
+    return by_browser or "." not in location.asked.rpartition("/")[2]
 
 
 async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:

@@ -1,5 +1,6 @@
 """Files and folders by URL path, over a real gateway on an embedded store."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -150,6 +151,20 @@ class TestFiles:
             assert "PROPFIND" in refused.headers["allow"]
 
 
+def test_large_files_stream(tmp_path: Path) -> None:
+    settings = "[server]\nfaces = ['paths']\n[cluster]\nmax_file_size = 16777216\n"
+    body = os.urandom(9_000_000)
+    with running(gateway(tmp_path, "--store", "store", settings=settings)) as site:
+        put(site, "/a/large.bin", body)
+        assert site.request("GET", "/a/large.bin").body == body
+        part = site.request("GET", "/a/large.bin", None, {"Range": "bytes=5000000-8999998"})
+        assert (part.status, part.body) == (206, body[5_000_000:-1])
+        move = {"Destination": "/b.bin"}
+        assert site.request("MOVE", "/a/large.bin", None, move).status == 201
+        assert site.request("GET", "/b.bin").body == body
+        assert site.request("GET", "/a/").status == 404
+
+
 class TestFolders:
     def test_a_page_leads_to_every_file(self, site: Gateway, folder: str) -> None:
         for name in NAMES:
@@ -215,6 +230,11 @@ class TestFolders:
         moved = site.request("GET", f"/{folder.rstrip('/')}/sub")
         assert (moved.status, moved.headers["location"]) == (301, f"{folder}sub/")
         assert site.request("GET", f"{folder}su").status == 404
+        put(site, f"{folder}v1.2/a")
+        browser = {"Accept": "text/html,*/*;q=0.8"}
+        assert site.request("GET", f"{folder}v1.2", None, browser).status == 301
+        # What has the name of a file is not looked for among folders, except for people.
+        assert site.request("GET", f"{folder}v1.2").status == 404
 
     def test_an_empty_folder_is_not_there(self, site: Gateway, folder: str) -> None:
         assert site.request("GET", folder).status == 404
