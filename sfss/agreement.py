@@ -25,7 +25,7 @@ from sfss.errors import (
     TooLarge,
     Unreachable,
 )
-from sfss.record import VERSION_LIMIT, Head, Kind, Record, digest_of
+from sfss.record import VERSION_LIMIT, Head, Kind, Record, described, digest_of
 
 MICROSECONDS_A_DAY: Final = 86_400 * 1_000_000
 
@@ -254,6 +254,8 @@ def unproven(answers: Sequence[Answer], debts: Debts) -> StoreError:
 def _reason(failure: SfssError | None, otherwise: str = "it still lacks a write") -> str:
     if failure is None:
         return otherwise
+    if isinstance(failure, Corrupt):
+        return f"it is damaged: {failure.damage}"
     return failure.reason if isinstance(failure, Unreachable) else str(failure)
 
 
@@ -317,7 +319,8 @@ def why_kept(copy: Answer, primaries: Sequence[Answer]) -> str | None:
     ranks = []
     for answer in primaries:
         if answer.record is None:
-            return f"store {answer.address}: {_reason(answer.failure, 'it has not got the file')}"
+            lacks = _lacks(copy.record.head if copy.record else None)
+            return f"store {answer.address}: {_reason(answer.failure, lacks)}"
         ranks.append(rank(answer.record.head))
         if copy.record is not None and ranks[-1] < rank(copy.record.head):
             return f"store {answer.address}: it has something older"
@@ -425,15 +428,22 @@ def _fault(answer: Answer, head: Head | None) -> Fault | None:
     return Fault.STALE if rank(answer.record.head) < rank(head) else None
 
 
-def _explain_version(answer: Answer, head: Head | None) -> str:
-    version = 0 if answer.record is None else answer.record.head.version
-    return f"version {version} of {head.version if head else version}"
+def _lacks(head: Head | None) -> str:
+    return f"it has not got {'the file' if head is None else described(head)}"
+
+
+def _explain_stale(answer: Answer, head: Head | None) -> str:
+    if answer.record is None or head is None:
+        return _lacks(head)
+    is_same = answer.record.head.version == head.version
+    newer = "another of the same time, which wins" if is_same else described(head)
+    return f"it has {described(answer.record.head)}, and not {newer}"
 
 
 _EXPLAIN: Final[Mapping[Fault, Callable[[Answer, Head | None], str]]] = {
-    Fault.MISSING: lambda answer, head: f"it has not got version {head.version if head else 0}",
-    Fault.STALE: _explain_version,
-    Fault.DAMAGED: lambda answer, _: str(answer.failure),
-    Fault.UNKNOWN: lambda answer, _: str(answer.failure),
+    Fault.MISSING: lambda _, head: _lacks(head),
+    Fault.STALE: _explain_stale,
+    Fault.DAMAGED: lambda answer, _: _reason(answer.failure),
+    Fault.UNKNOWN: lambda answer, _: f"it cannot be asked: {_reason(answer.failure)}",
     Fault.MISPLACED: lambda answer, _: "it does not belong on this store",
 }

@@ -259,10 +259,14 @@ class Corrupt(StoreError):
     expected: str
     found: str
 
+    @property
+    def damage(self) -> str:
+        """What is wrong, without the names of store and key."""
+        return f"expected {self.expected}, found {self.found}"
+
     def __str__(self) -> str:
         key = self.key.decode("utf-8", "backslashreplace")
-        damage = f"expected {self.expected}, found {self.found}"
-        return f"store {self.store} holds a damaged {key}: {damage}"
+        return f"store {self.store} holds a damaged {key}: {self.damage}"
 
 
 @dataclass(eq=False)

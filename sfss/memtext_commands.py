@@ -51,6 +51,13 @@ knows ``delete_damaged``, too.
 _MODES: Final = frozenset({"set", "add", "replace", "append", "prepend", "cas", NEWEST})
 
 
+def read_damage(text: str) -> tuple[str, str]:
+    """Return what was expected and what was found, from a text that begins with ``DAMAGED``."""
+    _, _, damage = text.partition(f"{DAMAGED}: expected ")
+    expected, _, found = damage.partition(", found ")
+    return (expected, found) if found else ("what was stored", text)
+
+
 class BadCommand(Exception):
     """Raised when it cannot be known where the next command begins.
 

@@ -259,7 +259,7 @@ async def _answered(doing: Awaitable[Answer]) -> Answer:
 def _error_line(error: SfssError) -> bytes:
     text = str(error)
     if isinstance(error, Corrupt):
-        text = f"{DAMAGED}: {text}"
+        text = f"{DAMAGED}: {error.damage}"
     elif isinstance(error, StoreFull):
         text = f"{DISK_FULL}: {text}"
     return b"SERVER_ERROR %b\r\n" % _one_line(text)

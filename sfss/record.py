@@ -24,6 +24,7 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
 from struct import Struct
@@ -44,6 +45,7 @@ METADATA_LIMIT: Final = 65_536
 VERSION_LIMIT: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999: no calendar goes on."""
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHORT_METADATA: Final = 256
 _MAGIC: Final = b"SF"
 _FORMAT: Final = 1
@@ -199,6 +201,15 @@ def encode_head(head: Head) -> bytes:
     )
     checksum = _CHECKSUM.pack(xxh3_64_intdigest(fields + metadata))
     return fields + checksum + metadata
+
+
+def described(head: Head) -> str:
+    """Return what ``head`` is of and since when, for a person: "the deletion of 2026-11-20 ..."."""
+    what = "deletion" if head.kind is Kind.TOMBSTONE else "file"
+    if not head.version:
+        return f"a {what} without a version"
+    since = _EPOCH + timedelta(microseconds=head.version)
+    return f"the {what} of {since:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def decode(value: Buffer, store: str, key: bytes) -> Record:

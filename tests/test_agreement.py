@@ -312,6 +312,27 @@ def test_findings() -> None:
     assert findings(KEY, answers(None, None), "ab", now) == []
 
 
+def test_what_is_wrong_is_said_in_sentences_without_the_name_of_the_store() -> None:
+    old, new, gone = file(1), file(2), tombstone(3)
+    since = "1970-01-01 00:00:00.00000"
+    said = [
+        each.reason for each in findings(KEY, answers(old, None, new, DAMAGED, DOWN), "abcde", 0)
+    ]
+    assert said == [
+        f"it has the file of {since}1 UTC, and not the file of {since}2 UTC",
+        f"it has not got the file of {since}2 UTC",
+        "it is damaged: expected a digest, found another",
+        "it cannot be asked: down",
+    ]
+    said = [each.reason for each in findings(KEY, answers(new, None, gone), "abc", 0)]
+    assert said == [
+        f"it has the file of {since}2 UTC, and not the deletion of {since}3 UTC",
+        f"it has not got the deletion of {since}3 UTC",
+    ]
+    (tie,) = findings(KEY, answers(file(2, b"one"), file(2, b"two")), "ab", 0)
+    assert tie.reason.endswith(", and not another of the same time, which wins")
+
+
 def test_of_a_store_that_cannot_be_asked_nobody_knows_whether_it_has_a_misplaced_copy() -> None:
     found = findings(KEY, answers(file(5), DOWN, DAMAGED), "a", 0)
     assert [each.fault for each in found] == [Fault.UNKNOWN, Fault.MISPLACED]

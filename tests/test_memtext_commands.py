@@ -6,12 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sfss.errors import Corrupt
 from sfss.keys import KEY_LIMIT
 from sfss.memtext import check_key, delete_command, get_command, set_command, stats_command
 from sfss.memtext_commands import (
     BAD_CHUNK,
     BAD_DELTA,
     BAD_FORMAT,
+    DAMAGED,
     LINE_LIMIT,
     TOO_LARGE,
     UNKNOWN,
@@ -27,6 +29,7 @@ from sfss.memtext_commands import (
     Stats,
     Touch,
     Word,
+    read_damage,
 )
 
 VALUE_LIMIT = 1000
@@ -313,3 +316,12 @@ def test_next_get_does_not_look_into_values_that_are_passed_over() -> None:
     parser.feed(b"get a\r\nget b\r\n..\r\nget c\r\n")
     assert parser.next_get() is None
     assert parser.next_command() == Get([b"c"])
+
+
+def test_what_a_node_says_of_damage() -> None:
+    said = Corrupt("store", b"k", "digest a", "b, found c").damage
+    assert read_damage(f"{DAMAGED}: {said}") == ("digest a", "b, found c")
+    assert read_damage("damaged record: of a kind") == (
+        "what was stored",
+        "damaged record: of a kind",
+    )

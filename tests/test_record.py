@@ -22,6 +22,7 @@ from sfss.record import (
     decode,
     decode_head,
     decode_lone_head,
+    described,
     encode,
     encode_head,
     new_record,
@@ -125,6 +126,14 @@ def test_golden_records_are_written(name: str) -> None:
 
 def test_metadata_is_kept() -> None:
     assert decode(encode(EXPECTED["metadata"]), "", b"") == EXPECTED["metadata"]
+
+
+def test_a_head_in_words() -> None:
+    head = new_record(b"body", 1_700_000_000_000_001).head
+    assert described(head) == "the file of 2023-11-14 22:13:20.000001 UTC"
+    gone = head._replace(kind=Kind.TOMBSTONE, version=VERSION_LIMIT)
+    assert described(gone) == "the deletion of 9999-12-31 23:59:59.999999 UTC"
+    assert described(raw_record(b"body").head) == "a file without a version"
 
 
 @pytest.mark.parametrize("name", DAMAGED)

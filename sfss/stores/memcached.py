@@ -47,7 +47,7 @@ from sfss.memtext import (
     set_command,
     stats_command,
 )
-from sfss.memtext_commands import DAMAGED, DISK_FULL
+from sfss.memtext_commands import DAMAGED, DISK_FULL, read_damage
 from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Record
 from sfss.stores.base import Entry, Guard, Stamped, Use
 from sfss.stores.memcached_listing import Listings
@@ -345,8 +345,8 @@ class MemcachedStore:
     async def _fetch(self, exchange: Exchange) -> Value | None:
         answer = await self._client.run(exchange)
         if answer.status.word == "SERVER_ERROR" and answer.status.text.startswith(DAMAGED):
-            text = answer.status.text[:200]
-            raise Corrupt(self.address, exchange.keys[0], "what was stored", text)
+            expected, found = read_damage(answer.status.text[:200])
+            raise Corrupt(self.address, exchange.keys[0], expected, found)
         if answer.status.word != "END":
             raise self._refused(answer.status, exchange)
         return answer.values[0] if answer.values else None

@@ -11,7 +11,8 @@ import lmdb
 import pytest
 
 from sfss.config import MemcachedSettings
-from sfss.record import RECORD_FLAGS, Head, Record, encode, new_record
+from sfss.errors import Corrupt
+from sfss.record import RECORD_FLAGS, Head, Record, digest_of, encode, new_record
 from sfss.stores.base import Guard
 from sfss.stores.memcached import MemcachedStore
 from tests.servers import Server, memcached, node, node_folder, running
@@ -119,6 +120,15 @@ async def test_what_is_damaged_is_removed_and_what_is_written_over_it_stays(
     damage(server, OLD)
     assert await remove(server, guard)
     assert await found(server) is None
+
+
+async def test_what_is_damaged_is_told_once_wherever_it_was_found(server: Server) -> None:
+    damage(server, OLD)
+    with pytest.raises(Corrupt) as caught:
+        await found(server)
+    digests = OLD.head.digest.hex(), digest_of(b"ol?").hex()
+    damaged = f"store {server.address} holds a damaged k"
+    assert str(caught.value) == f"{damaged}: expected digest {digests[0]}, found {digests[1]}"
 
 
 async def test_the_same_record_written_soundly_over_a_damaged_one_is_looked_at_again(
