@@ -83,6 +83,21 @@ location /file {
         }"""
 
 
+_NODE_UPSTREAM: Final = """\
+upstream node {{
+        server 127.0.0.1:{port};
+        keepalive 64;
+        keepalive_requests 1000000000;
+    }}"""
+
+_PROXY: Final = """\
+location / {
+            proxy_pass http://node;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }"""
+
+
 def pinned(server: AnyServer) -> AnyServer:
     """Return ``server`` (not started) so that all its processes will run on the servers' core."""
     server.command = ["taskset", "-c", str(SERVER_CORE), *server.command]
@@ -116,6 +131,21 @@ def sfss_copies(folder: Path, nodes: Sequence[Server]) -> Gateway:
     return pinned(gateway(folder, "--workers", "1", settings=settings))
 
 
+def sfss_webdav(folder: Path, nodes: Sequence[Server]) -> Gateway:
+    """Return sfss with its files by URL path, over WebDAV nodes that all hold every file."""
+    addresses = ", ".join(f'"http://{each.address}/"' for each in nodes)
+    settings = f"""
+[server]
+faces = ["paths"]
+[cluster]
+kind = "replicated"
+[replicated]
+placement = "mirror"
+stores = [{addresses}]
+"""
+    return pinned(gateway(folder, "--workers", "1", settings=settings))
+
+
 def sfss_node(folder: Path) -> Server:
     """Return a node over a store of its own."""
     return pinned(node(folder))
@@ -143,6 +173,11 @@ def nginx_dav(folder: Path, root: Path) -> Server:
 def nginx_memcached(folder: Path, memcached_port: int) -> Server:
     """Return an nginx that answers ``/file?path=KEY`` from a memcached, over keepalive."""
     return _nginx(folder, _MEMCACHED, _MEMCACHED_UPSTREAM.format(port=memcached_port))
+
+
+def nginx_proxy(folder: Path, node_port: int) -> Server:
+    """Return an nginx that passes all requests on to a node, over keepalive."""
+    return _nginx(folder, _PROXY, _NODE_UPSTREAM.format(port=node_port))
 
 
 def plain_handler(folder: Path, memcached_port: int) -> Server:

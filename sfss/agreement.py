@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from sfss.errors import (
     Corrupt,
     NoStoreReachable,
+    PathTaken,
     QuorumFailed,
     SfssError,
     StoreError,
@@ -355,10 +356,10 @@ def newest_seen(written: Iterable[Written]) -> Head | None:
 def refusal(written: Sequence[Written], wanted: int) -> SfssError:
     """Return the error for a write that fewer than ``wanted`` stores have kept."""
     failed = [each.failure for each in written if each.failure is not None]
-    for kind in (TooLarge, StoreFull):
+    for kind in (TooLarge, StoreFull, PathTaken):
         alike = [each for each in failed if isinstance(each, kind)]
         if len(alike) == len(written):
-            return max(alike, key=lambda each: each.former_lost)
+            return max(alike, key=lambda each: getattr(each, "former_lost", False))
     reasons = {each.address: _reason(each.failure) for each in written if each.failure is not None}
     got = len(written) - len(failed)
     return QuorumFailed(wanted, got, reasons, any(each.maybe for each in written))

@@ -17,6 +17,7 @@
     │   └── Refused            it cannot be done as things are now
     └── StoreError             a store could not do its part
         ├── Unreachable        one store did not answer, or not in words we can trust
+        ├── Unsettled          one file is changed all the time; the store is well
         ├── NoStoreReachable   none of the stores that could hold the path answered
         ├── QuorumFailed       too few stores have kept a write
         ├── StoreFull          the store has no room
@@ -197,6 +198,20 @@ class Unreachable(StoreError):
 
     def __str__(self) -> str:
         return f"store {self.store} cannot be reached: {self.reason}"
+
+
+@dataclass(eq=False)
+class Unsettled(StoreError):
+    """Raised when another program changes a file all the time, so that it cannot be read, or
+    changed, whole. Nothing was done.
+    """
+
+    store: str
+    key: bytes
+
+    def __str__(self) -> str:
+        key = self.key.decode("utf-8", "backslashreplace")
+        return f"store {self.store}: another program keeps changing {key}"
 
 
 @dataclass(eq=False)

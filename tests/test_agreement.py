@@ -42,6 +42,7 @@ from sfss.agreement import (
 from sfss.errors import (
     Corrupt,
     NoStoreReachable,
+    PathTaken,
     QuorumFailed,
     SfssError,
     StoreFull,
@@ -289,6 +290,8 @@ def test_when_all_stores_say_the_same_so_does_the_refusal() -> None:
     assert refusal([*full, Written("c", failure=lost)], 2) is lost
     large = TooLarge(10, 5, "a")
     assert refusal([Written("a", failure=large)], 1) is large
+    taken = [Written(name, failure=PathTaken(name, "k", "a folder has that name")) for name in "ab"]
+    assert isinstance(refusal(taken, 2), PathTaken)
 
 
 def test_a_write_that_could_not_be_noted() -> None:

@@ -23,7 +23,7 @@ from typing import Final, TypeVar, TypeVarTuple
 
 from sfss import __version__
 from sfss.agreement import rank
-from sfss.errors import BadPath, Corrupt, StoreError, Unreachable
+from sfss.errors import BadPath, Corrupt, StoreError, Unreachable, Unsettled
 from sfss.items import unique_of
 from sfss.record import Body, Head, Kind, Record, decode_lone_head, digest_of, digest_of_any
 from sfss.spool import FileBody
@@ -123,8 +123,7 @@ class FolderStore:
                 return await self._read(key, names)
             except _Changing:
                 await asyncio.sleep(_PAUSE_S)
-        reason = f"another program keeps changing {key.decode()}"
-        raise Unreachable(self.address, reason, applied=False)
+        raise Unsettled(self.address, key)
 
     async def head(self, key: bytes) -> Head | None:
         """Return the head of the record under ``key``; see ``Store.head``."""
@@ -337,8 +336,7 @@ class FolderStore:
                 return await self._run(change, expected)
             except Stale:
                 continue
-        reason = f"another program keeps changing {key.decode()}"
-        raise Unreachable(self.address, reason, applied=False)
+        raise Unsettled(self.address, key)
 
     async def _changed(self, key: bytes, change: Callable[[], Awaitable[Answer]]) -> Answer:
         """Return what ``change`` returns, which is done under the lock of ``key``."""

@@ -36,6 +36,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.Corrupt: 500,
     errors.CannotList: 501,
     errors.Unreachable: 504,
+    errors.Unsettled: 504,
     errors.NoStoreReachable: 504,
     errors.QuorumFailed: 504,
     errors.StoreFull: 507,

@@ -21,6 +21,7 @@ from sfss.errors import (
     SettingError,
     StoreFull,
     Unreachable,
+    Unsettled,
 )
 from sfss.items import unique_of
 from sfss.record import Head, Kind, Record, digest_of, held, new_record
@@ -558,7 +559,7 @@ async def test_a_file_that_keeps_changing(
         return pread(descriptor, count, start)
 
     monkeypatch.setattr(os, "pread", cut)
-    with pytest.raises(Unreachable, match="keeps changing file"):
+    with pytest.raises(Unsettled, match="keeps changing file"):
         await store.get(b"file")
 
 
