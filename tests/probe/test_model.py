@@ -155,6 +155,11 @@ class StoresMachine(RuleBasedStateMachine):
         for path in self.expected:
             self.read(path)
 
+    def read_if(self, reads: bool) -> None:
+        """Read all files, or not: what is read is healed, and cannot go wrong later."""
+        if reads:
+            self.read_all()
+
     def read(self, path: str) -> None:
         """Read a file."""
         with self.world.explaining([path]):
@@ -166,14 +171,16 @@ class StoresMachine(RuleBasedStateMachine):
     # What goes wrong.
 
     @precondition(lambda self: len(self.ill) < 2)
-    @rule(store=store_of)
-    def kill(self, store: int) -> None:
+    @rule(store=store_of, reads=st.booleans())
+    def kill(self, store: int, reads: bool) -> None:
         self.fall_ill(store, Server.kill, Server.start)
+        self.read_if(reads)
 
     @precondition(lambda self: len(self.ill) < 2)
-    @rule(store=store_of)
-    def stop(self, store: int) -> None:
+    @rule(store=store_of, reads=st.booleans())
+    def stop(self, store: int, reads: bool) -> None:
         self.fall_ill(store, Server.pause, Server.resume)
+        self.read_if(reads)
 
     def fall_ill(
         self, store: int, begin: Callable[[Server], object], end: Callable[[Server], object]
@@ -186,27 +193,34 @@ class StoresMachine(RuleBasedStateMachine):
             self.world.say(f"{begin.__name__} {server.address}")
 
     @precondition(lambda self: self.ill)
-    @rule()
-    def recover(self) -> None:
+    @rule(reads=st.booleans())
+    def recover(self, reads: bool) -> None:
+        self.end_illness()
+        self.read_if(reads)
+
+    def end_illness(self) -> None:
+        """Have the store be well that failed last."""
         store, end = self.ill.popitem()
         end(self.world.stores[store])
         self.world.say(f"{end.__name__} {self.world.stores[store].address}")
 
     @precondition(lambda self: self.lost is None and not self.ill)
-    @rule(store=store_of)
-    def lose_the_disk(self, store: int) -> None:
+    @rule(store=store_of, reads=st.booleans())
+    def lose_the_disk(self, store: int, reads: bool) -> None:
         self.let_finish()
         self.world.lose_disk(self.world.stores[store])
         self.lost, self.is_news = store, True
+        self.read_if(reads)
 
     @precondition(lambda self: not self.ill)
-    @rule(store=store_of, number=path_of, bit=st.integers(0, 1 << 20))
-    def damage(self, store: int, number: int, bit: int) -> None:
+    @rule(store=store_of, number=path_of, bit=st.integers(0, 1 << 20), reads=st.booleans())
+    def damage(self, store: int, number: int, bit: int, reads: bool) -> None:
         if self.lost in (None, store):
             self.let_finish()
             self.world.flip(self.world.stores[store], self.path(number), bit)
             # Whether there was anything or not: what may happen next has to be the same each time.
             self.lost, self.is_damaged, self.is_news = store, True, True
+            self.read_if(reads)
 
     def let_finish(self) -> None:
         """Wait for what goes on in the background: to a store that loses the newest while something
@@ -268,7 +282,7 @@ class StoresMachine(RuleBasedStateMachine):
         if self.world.has_failed:
             return
         while self.ill:
-            self.recover()
+            self.end_illness()
         with self.world.explaining(self.expected):
             self.world.wait_until_paid()
         if self.is_damaged:
