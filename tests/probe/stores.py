@@ -37,7 +37,8 @@ def quiet_port() -> int:
     """Return a port that nobody uses, and that no outgoing connection is given."""
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     while True:
-        port = random.randrange(_LOWEST_PORT, min(_HIGHEST_PORT, int(ephemeral[0])))
+        # Hypothesis seeds the other one: two runs would take the same ports.
+        port = random.SystemRandom().randrange(_LOWEST_PORT, min(_HIGHEST_PORT, int(ephemeral[0])))
         with suppress(OSError), socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
             return port
