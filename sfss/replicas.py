@@ -33,6 +33,7 @@ from sfss.placement import (
 from sfss.roster import Roster
 from sfss.stores.base import NewestStore, Store
 from sfss.stores.folder import FolderStore
+from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks
 from sfss.stores.memcached import MemcachedStore
 from sfss.stores.webdav import WebdavStore
@@ -44,6 +45,7 @@ MARKS: Final = "marks"
 """Name of the folder, in that of the debts, for what stores of plain files cannot carry."""
 
 _PAYER: Final = "payer"
+_LOCKS: Final = "locks"
 _STORES: Final = "stores"
 _MIGRATION: Final = "migration"
 
@@ -63,6 +65,7 @@ class Replicas:
     roster: Roster | None = None
     migration: Migration | None = None
     marks: Store | None = None
+    locks: KeyLocks | None = None
 
     def is_live(self, address: str) -> bool:
         """Tell whether the store may be asked, as far as the roster is concerned."""
@@ -73,6 +76,8 @@ class Replicas:
         await self.copies.close()
         if self.marks is not None:
             await self.marks.close()
+        if self.locks is not None:
+            self.locks.close()
         if self.migration is not None:
             self.migration.close()
 
@@ -146,7 +151,8 @@ def make_replicas(
     Raises ``SettingError``.
     """
     options = settings.replicated
-    stores = {address: _open(address, settings, marks) for address in addresses_of(settings)}
+    locks = None if marks is None else _open_locks(options)
+    stores = {address: _open(address, settings, marks, locks) for address in addresses_of(settings)}
     migration = open_migration(settings) if migrates(settings) else None
     places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
@@ -158,10 +164,20 @@ def make_replicas(
         _engine_settings(settings, heals_at_once),
         None if roster is None else partial(is_live, roster),
     )
-    return Replicas(stores, places, owed, copies, roster, migration, marks)
+    return Replicas(stores, places, owed, copies, roster, migration, marks, locks)
 
 
-def _open(address: str, settings: Settings, marks: Store | None) -> NewestStore:
+def _open_locks(options: ReplicatedSettings) -> KeyLocks:
+    file = Path(options.owed_folder) / _LOCKS
+    try:
+        return KeyLocks.on(file)
+    except OSError as error:
+        raise SettingError("settings", "replicated.owed_folder", str(error), "a folder") from error
+
+
+def _open(
+    address: str, settings: Settings, marks: Store | None, locks: KeyLocks | None
+) -> NewestStore:
     if not keeps_files(address):
         patience_s = settings.replicated.head_timeout_ms / 1000
         return MemcachedStore(address, settings.memcached, patience_s)
@@ -169,7 +185,7 @@ def _open(address: str, settings: Settings, marks: Store | None) -> NewestStore:
     own = Marks(marks, address)
     if address.startswith("file:"):
         return FolderStore(address, Path(folder_of(address)), own)
-    return WebdavStore(address, own, settings.webdav)
+    return WebdavStore(address, own, settings.webdav, locks=locks)
 
 
 def is_live(roster: Roster | None, address: str) -> bool:

@@ -150,6 +150,7 @@ SIBLINGS = {
     ("stores.memcached", "stores.memcached_writer"): "changes to a node share a connection",
     ("stores.memcached_writer", "stores.memcached_pool"): "both ask in exchanges",
     ("stores.memcached", "stores.memcached_pipeline"): "the hot path has a connection of its own",
+    ("stores.webdav", "stores.key_locks"): "changes of a key take turns",
     ("stores.webdav", "stores.marks"): "a file's head is marked",
     ("stores.webdav", "stores.plain_heads"): "a file that nobody marked has a head all the same",
     ("stores.webdav", "stores.webdav_listing"): "folders are listed",

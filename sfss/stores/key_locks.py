@@ -12,12 +12,14 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from struct import Struct
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
 _FLOCK: Final = Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
+_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _TAKEN: Final = frozenset({errno.EAGAIN, errno.EACCES})
 _FIRST_PAUSE_S: Final = 0.001
 _LONGEST_PAUSE_S: Final = 0.02
@@ -32,10 +34,27 @@ class KeyLocks:
         self._descriptor = descriptor
         self._turns: dict[int, tuple[asyncio.Lock, int]] = {}
 
+    @classmethod
+    def on(cls, file: Path) -> "KeyLocks":
+        """Return those on ``file``, made if missing, for one process. Raises ``OSError``."""
+        return cls(os.open(file, _FILE, 0o666))
+
+    def close(self) -> None:
+        """Let go of the file, and of all that is locked."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def is_held(self, key: bytes) -> bool:
+        """Tell whether anybody has the lock of ``key`` at this moment, in whatever process."""
+        place = _place(key)
+        turn = self._turns.get(place)
+        return (turn is not None and turn[0].locked()) or self._is_taken(place)
+
     @asynccontextmanager
     async def of(self, key: bytes) -> AsyncIterator[None]:
         """Hold the lock of ``key`` for the block; whoever asks first here gets it first here."""
-        place = xxh3_64_intdigest(key) >> 2  # an offset is positive
+        place = _place(key)
         turn, users = self._turns.get(place) or (asyncio.Lock(), 0)
         self._turns[place] = turn, users + 1
         try:
@@ -56,6 +75,17 @@ class KeyLocks:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
+    def _is_taken(self, place: int) -> bool:
+        """Tell whether another process has the lock."""
+        if self._descriptor is None:
+            return False
+        request = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+        try:
+            found = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, request)
+        except OSError:
+            return False  # whoever takes a lock says it
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
     def _lock(self, kind: int, place: int) -> bool:
         """Return False if another process has the lock."""
         if self._descriptor is None:
@@ -69,3 +99,7 @@ class KeyLocks:
             _log.warning("no locks between processes: %s", error)
             self._descriptor = None
         return True
+
+
+def _place(key: bytes) -> int:
+    return xxh3_64_intdigest(key) >> 2  # an offset is positive

@@ -8,19 +8,20 @@ obstore, which stores in S3 go through, speaks WebDAV as well, and is not used h
 the ``Date`` from which nginx's PUT takes the time, and each call costs a hop to other threads.
 
 nginx renames an upload into its place when it is whole, and does not sync it to the disk first.
-Nobody can compare and write in one step: writes of one key take turns in this process, and another
-may come in between. What a node was sent before it stopped answering it may still do when it goes
+No node can compare and write in one step. So changes of one key take turns (``key_locks``), among
+all processes of this machine that share the folder of the marks; whoever else writes to a node may
+come in between. What a node was sent before it stopped answering it may still do when it goes
 on; what it then has is seen to be old by its time.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
 
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
@@ -30,6 +31,7 @@ from sfss.items import unique_of
 from sfss.record import Body, Form, Head, Kind, Record, digest_of, encode_head
 from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
+from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks, marked
 from sfss.stores.plain_heads import is_raw, raw_file_head
 from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
@@ -39,6 +41,11 @@ from sfss.stores.webdav_writer import Writer, bare, forbidden, head_in
 
 _VIEW_PATIENCE: Final = 0.25
 """Of the time-out. What was given up on the short way has all of it once more on the long way."""
+
+_TURN_PATIENCE_S: Final = 30.0
+"""A process that stands still in the middle of a change holds up others, but not for ever."""
+
+_READ_PATIENCE_S: Final = 2.0
 
 _TOMBSTONES_AT_ONCE: Final = 16
 
@@ -84,10 +91,11 @@ class _Seen(NamedTuple):
 class WebdavStore:
     """Plain files on the node at ``address``, "http://host:port/folder/"; the Store contract.
 
-    ``marks`` are this store's, and stay open when it is closed. Bodies of over 1 MiB are kept in
-    ``spool_folder`` while they are read, by default that of temporary files. A name that begins
-    with a dot, or that a folder has, cannot be set (``PathTaken``), and is never there. Raises
-    ``SettingError`` for an address of another form.
+    ``marks`` are this store's; ``locks`` those of all processes that share the marks, without them
+    this process is taken to be alone. Both stay open when it is closed. Bodies of over 1 MiB are
+    kept in ``spool_folder`` while they are read, by default that of temporary files. A name that
+    begins with a dot, or that a folder has, cannot be set (``PathTaken``), and is never there.
+    Raises ``SettingError`` for an address of another form.
     """
 
     head_is_cheap = True
@@ -98,6 +106,7 @@ class WebdavStore:
         marks: Marks,
         settings: WebdavSettings,
         spool_folder: Path | None = None,
+        locks: KeyLocks | None = None,
     ) -> None:
         self.address = address
         self._marks = marks
@@ -106,7 +115,8 @@ class WebdavStore:
         self._listings = Listings(self._node)
         self._spool_folder = spool_folder or Path(gettempdir())
         self._changes: set[asyncio.Task[Any]] = set()
-        self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._locks = locks or KeyLocks(None)
+        self._lock_prefix = address.encode() + b" "
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None; see ``Store.get``."""
@@ -208,13 +218,15 @@ class WebdavStore:
         is given time to end.
         """
         seen = await self._see(key, method)
-        turn = self._turns.get(key)
-        is_written = turn is not None and turn.locked()
         unmarked = seen.file is not None and head_in(seen.mark, seen.file) is None
-        if seen.may_be_torn or (unmarked and is_written):
-            if turn is not None:
-                async with turn:
+        if not (seen.may_be_torn or unmarked):
+            return seen
+        is_held = self._locks.is_held(self._lock_of(key))
+        if is_held:
+            with suppress(Unreachable):
+                async with self._turn(key, _READ_PATIENCE_S):
                     pass
+        if is_held or seen.may_be_torn or await self._marks.get(key) != seen.mark:
             seen = await self._see(key, method)
         return seen
 
@@ -293,12 +305,22 @@ class WebdavStore:
     async def _head_of(self, key: bytes, file: File) -> Head:
         return head_in(await self._marks.get(key), file) or raw_file_head(*file)
 
-    def _turn(self, key: bytes) -> asyncio.Lock:
-        """Return the lock of ``key``, which is there as long as somebody has it."""
-        turn = self._turns.get(key)
-        if turn is None:
-            turn = self._turns[key] = asyncio.Lock()
-        return turn
+    def _lock_of(self, key: bytes) -> bytes:
+        return self._lock_prefix + key
+
+    @asynccontextmanager
+    async def _turn(self, key: bytes, patience_s: float | None = None) -> AsyncIterator[None]:
+        """Hold the lock of ``key`` for the block. Raises ``Unreachable``."""
+        waiting = asyncio.timeout(patience_s or _TURN_PATIENCE_S)
+        try:
+            async with waiting, self._locks.of(self._lock_of(key)):
+                waiting.reschedule(None)
+                yield
+        except TimeoutError as error:
+            if not waiting.expired():
+                raise
+            reason = "another process has been changing the file for a long time"
+            raise Unreachable(self.address, reason, applied=False) from error
 
 
 class _View(Exchange):

@@ -102,3 +102,14 @@ async def test_a_file_system_without_locks(
         async with locks.of(b"key"):
             pass
     assert caplog.text.count("no locks between processes") == 1
+
+
+async def test_whether_a_lock_is_held_is_seen_without_taking_it(tmp_path: Path) -> None:
+    here, there = KeyLocks.on(tmp_path / "lock"), KeyLocks.on(tmp_path / "lock")
+    async with here.of(b"key"):
+        assert (here.is_held(b"key"), there.is_held(b"key")) == (True, True)
+        assert not there.is_held(b"another key")
+    assert (here.is_held(b"key"), there.is_held(b"key")) == (False, False)
+    here.close()
+    there.close()
+    assert not here.is_held(b"key")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -19,6 +20,7 @@ from sfss.errors import (
     Unreachable,
 )
 from sfss.record import Buffer, Head, Kind, Record, digest_of, held, new_record
+from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks
 from sfss.stores.webdav import WebdavStore
 from tests.servers import Server, free_port, nginx_node, nginx_root, running
@@ -572,3 +574,57 @@ async def test_a_tombstone_is_no_file_and_a_mark() -> None:
         read = await store.get(b"key")
         assert read is not None
         assert held(read.body) == b"back"
+
+
+@asynccontextmanager
+async def processes(node: Server, folder: Path) -> AsyncIterator[list[WebdavStore]]:
+    """Run the stores of two processes that share marks, as the workers of a gateway do."""
+    address, shared = f"http://{node.address}/{uuid4().hex}/", DictStore()
+    locks = [KeyLocks.on(folder / "locks") for _ in range(2)]
+    stores = [
+        WebdavStore(address, Marks(shared, address), WebdavSettings(), locks=each) for each in locks
+    ]
+    try:
+        yield stores
+    finally:
+        for store, own in zip(stores, locks, strict=True):
+            await store.close()
+            own.close()
+
+
+async def test_an_older_write_of_another_process_does_not_come_between(
+    node: Server, tmp_path: Path
+) -> None:
+    async with processes(node, tmp_path) as (here, there):
+        for number in range(30):
+            key = b"%d" % number
+            old, new = (new_record(body, VERSION + at) for at, body in ((0, b"old"), (1, b"newer")))
+            await asyncio.gather(here.set_newest(key, old), there.set_newest(key, new))
+            for store in (here, there):
+                found = await store.get(key)
+                assert found is not None
+                assert (found.head, found.body) == (new.head, b"newer")
+
+
+async def test_a_read_waits_for_a_write_of_another_process(node: Server, tmp_path: Path) -> None:
+    async with processes(node, tmp_path) as (here, there):
+        for number in range(30):
+            key = b"read %d" % number
+            record = new_record(b"body", VERSION + number)
+            writing = asyncio.ensure_future(here.set(key, record))
+            while not writing.done():
+                found = await there.head(key)
+                assert found is None or found == record.head
+            assert await there.head(key) == record.head
+
+
+async def test_a_process_that_stands_still_is_waited_for_only_so_long(
+    node: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sfss.stores.webdav._TURN_PATIENCE_S", 0.05)
+    async with processes(node, tmp_path) as (here, there):
+        async with here._turn(b"held"):
+            with pytest.raises(Unreachable, match="another process") as caught:
+                await there.set(b"held", new_record(b"body", VERSION))
+            assert caught.value.applied is False
+        await there.set(b"held", new_record(b"body", VERSION))
