@@ -16,6 +16,7 @@ from enum import IntEnum, StrEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from sfss.errors import (
+    CannotTell,
     Corrupt,
     NoStoreReachable,
     PathTaken,
@@ -113,6 +114,11 @@ class Answer(NamedTuple):
     def is_damaged(self) -> bool:
         """Whether the store has something, but not what was stored."""
         return isinstance(self.failure, Corrupt)
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the store, which has nothing itself, could not ask those behind it."""
+        return isinstance(self.failure, CannotTell)
 
 
 class Debt(NamedTuple):
@@ -277,10 +283,14 @@ def differ(answers: Sequence[Answer]) -> bool:
 
 
 def lacking(answers: Iterable[Answer], head: Head) -> list[str]:
-    """Return the addresses of those that answered and have not got ``head``: nothing, something
-    older, or something damaged.
+    """Return the addresses of those that answered and have not got ``head``: nothing, as far as
+    they know, something older, or something damaged.
     """
-    return [answer.address for answer in answers if _fault(answer, head) in _MENDABLE]
+    return [
+        answer.address
+        for answer in answers
+        if answer.is_unsure or _fault(answer, head) in _MENDABLE
+    ]
 
 
 def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:

@@ -22,6 +22,7 @@
         ├── QuorumFailed       too few stores have kept a write
         ├── StoreFull          the store has no room
         ├── Corrupt            what the store returned is not what was stored
+        ├── CannotTell         the store answers, and would have to ask others that do not
         └── CannotList         the store has no way to list what it holds
 
 Absence is not in the tree: a store that says "no such key" returns ``None``. An exception always
@@ -282,6 +283,19 @@ class Corrupt(StoreError):
     def __str__(self) -> str:
         key = self.key.decode("utf-8", "backslashreplace")
         return f"store {self.store} holds a damaged {key}: {self.damage}"
+
+
+@dataclass(eq=False)
+class CannotTell(StoreError):
+    """Raised when a store that answers does not have something itself, and cannot ask others behind
+    it that may have it. It can be written to.
+    """
+
+    store: str
+    reason: str = "what it would have to ask does not answer"
+
+    def __str__(self) -> str:
+        return f"store {self.store} cannot tell: {self.reason}"
 
 
 @dataclass(eq=False)

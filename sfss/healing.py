@@ -313,7 +313,7 @@ class Healing:
         answer = await self._look(debt.address, debt.key)
         if self._has(answer, debt):
             return Paid(settled=await self._owed.settle(debt))
-        if answer.failure is not None and not answer.is_damaged:
+        if answer.failure is not None and not (answer.is_damaged or answer.is_unsure):
             return Paid(left=1)
         healed = await self.heal(debt.key, also=(debt.address,))
         if healed.is_settled and not is_paid(healed.newest, debt):

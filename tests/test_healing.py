@@ -13,7 +13,7 @@ from sfss.agreement import CopiesSettings, Debt
 from sfss.agreement import Fault as Wrong
 from sfss.config import MemcachedSettings
 from sfss.copies import Copies
-from sfss.errors import Corrupt, QuorumFailed, StoreFull
+from sfss.errors import Corrupt, NoStoreReachable, QuorumFailed, StoreFull
 from sfss.healing import HEALS_WAITING, Healed, Paid, next_delay_s
 from sfss.owed import Owed
 from sfss.placement import Places
@@ -488,6 +488,35 @@ async def test_a_debt_that_cannot_be_paid_does_not_hold_up_the_others() -> None:
     )
     assert await bench.gateway.healing.pay("c") == Paid(brought=39, left=1)
     assert await bench.gateway.healing.pay("c") == Paid(settled=39, left=1)
+
+
+@in_virtual_time
+async def test_a_store_that_cannot_tell_is_brought_what_it_is_owed() -> None:
+    """It has lost sight of others, which may never come back; it does not rest, and what is written
+    now does not wait for a payment either.
+    """
+    bench = Bench()
+    bench.down("c")
+    await bench.put(b"body")
+    await bench.up("c")
+    bench.stores["c"].plan = at("get", Fault.UNSURE)
+    assert await bench.get() == b"body"
+    assert await bench.gateway.healing.pay("c") == Paid(brought=1)
+    assert await bench.gateway.healing.pay("c") == Paid(settled=1)
+    assert bench.has() == bench.same(b"body")
+    await bench.gateway.get(b"nothing")
+    await bench.gateway.put(b"nothing", bench.record(b"now"))
+    assert await bench.debts() == {}
+
+
+@in_virtual_time
+async def test_nothing_is_not_said_for_a_store_that_cannot_tell() -> None:
+    bench = Bench()
+    for name in "bc":
+        bench.stores[name].plan = at("get", Fault.UNSURE)
+    with pytest.raises(NoStoreReachable) as caught:
+        await bench.gateway.get(KEY)
+    assert sorted(caught.value.failures) == ["b", "c"]
 
 
 @in_virtual_time

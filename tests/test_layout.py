@@ -159,6 +159,10 @@ SIBLINGS = {
     ("stores.webdav", "stores.webdav_writer"): "changes keep file and mark together",
     ("stores.webdav_listing", "stores.webdav_node"): "folders are on a node",
     ("stores.webdav_listing", "stores.webdav_connection"): "a long listing comes in pieces",
+    (
+        "stores.webdav_node",
+        "stores.plain_heads",
+    ): "a file that nobody marked has a head",
     ("stores.webdav_node", "stores.webdav_connection"): "what is asked goes over a connection",
     ("stores.webdav_pool", "stores.webdav_connection"): "a pool is its connections",
     ("stores.webdav_node", "stores.webdav_pool"): "a node is asked through its connections",

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
-from sfss.errors import Corrupt, Unreachable
+from sfss.errors import CannotTell, Corrupt, Unreachable
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
 from sfss.record import Body, Form, Head, Kind, Record, digest_of, encode_head
@@ -33,7 +33,7 @@ from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks, marked
-from sfss.stores.plain_heads import is_raw, raw_file_head
+from sfss.stores.plain_heads import is_raw
 from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
 from sfss.stores.webdav_node import Answer, File, Node
@@ -67,7 +67,7 @@ class _Seen(NamedTuple):
     def head(self) -> Head | None:
         """The head of what is there; None: nothing."""
         if self.file is not None:
-            return head_in(self.mark, self.file) or raw_file_head(*self.file)
+            return head_in(self.mark, self.file) or self.file.head
         return self.mark if self.mark is not None and self.mark.kind is Kind.TOMBSTONE else None
 
     @property
@@ -135,14 +135,16 @@ class WebdavStore:
     def view(self, key: bytes, use: Use) -> bool:
         """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
 
-        A file whose mark is about another is not shown: the long way waits for what is right.
+        A file whose mark is about another is not shown: the long way waits for what is right. The
+        mark is read before the file, so that a file is never older than its mark.
         """
-        if forbidden(key) is not None:
+        item = self._marks.item(key)
+        if item is None or forbidden(key) is not None or self._locks.is_held(self._lock_of(key)):
+            return False  # it cannot be told, or file and mark are being written
+        found = _encoded(item) if item else None
+        if item and (found is None or found.key != key or found.mark.kind is not Kind.FILE):
             return False
-        turn = self._turns.get(key)
-        if turn is not None and turn.locked():
-            return False  # file and mark are being written
-        self._node.start(_View(self._node, self._marks, key, use))
+        self._node.start(_View(self._node, key, found, use))
         return True
 
     def state(self) -> int:
@@ -277,7 +279,9 @@ class WebdavStore:
 
     async def _set_newest(self, key: bytes, record: Record) -> Head | None:
         async with self._turn(key):
-            found = (await self._see(key, "HEAD")).head
+            found = None
+            with suppress(CannotTell):  # it can be given what it may not have
+                found = (await self._see(key, "HEAD")).head
             if found is not None and rank(found) > rank(record.head):
                 return found
             await self._keep(key, record)
@@ -303,7 +307,7 @@ class WebdavStore:
             self._listings.forget()
 
     async def _head_of(self, key: bytes, file: File) -> Head:
-        return head_in(await self._marks.get(key), file) or raw_file_head(*file)
+        return head_in(await self._marks.get(key), file) or file.head
 
     def _lock_of(self, key: bytes) -> bytes:
         return self._lock_prefix + key
@@ -326,9 +330,9 @@ class WebdavStore:
 class _View(Exchange):
     """A file that is asked for by the short way."""
 
-    def __init__(self, node: Node, marks: Marks, key: bytes, use: Use) -> None:
+    def __init__(self, node: Node, key: bytes, marked: "_Encoded | None", use: Use) -> None:
         super().__init__(node.get_request(key), _VIEW_PATIENCE)
-        self._node, self._marks, self._key, self._use = node, marks, key, use
+        self._node, self._key, self._marked, self._use = node, key, marked, use
 
     def answered(self, head: ResponseHead, body: bytes) -> None:
         self._give(*self._item(head, body))
@@ -344,18 +348,17 @@ class _View(Exchange):
         if head.status != 200:
             return None, Form.RAW
         try:
-            file = File(len(body), self._node.modified_s(head))
+            file = self._node.file_of(head, self._key, len(body))
         except Unreachable:
             return None, Form.RAW  # the long way finds it again, and says it
-        mark = self._marks.item(self._key)
-        if mark is None:
+        if file is None:
             return None, Form.RAW
-        if not mark:
-            return encode_head(raw_file_head(*file)) + body, Form.UNPROVEN
-        found = _encoded(mark)
-        if found is None or found.key != self._key or head_in(found.mark, file) is None:
+        if self._marked is None:
+            form = Form.RECORD if file.digest else Form.UNPROVEN
+            return encode_head(file.head) + body, form
+        if head_in(self._marked.mark, file) is None:
             return None, Form.RAW
-        return found.head + body, Form.RECORD
+        return self._marked.head + body, Form.RECORD
 
     def _give(self, item: bytes | None, form: Form) -> None:
         try:

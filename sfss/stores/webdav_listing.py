@@ -20,7 +20,7 @@ from sfss.errors import BadPath, CannotList, Unreachable
 from sfss.http_text import LENGTH_LIMIT, BadResponse, second_of
 from sfss.keys import KEY_LIMIT, check_path
 from sfss.stores.webdav_connection import NoAnswer
-from sfss.stores.webdav_node import SLASH, Answer, File, Node
+from sfss.stores.webdav_node import SLASH, Answer, File, Node, told
 
 LISTING_LIMIT: Final = 64 * MIB
 """Bytes that the listing of one folder may have."""
@@ -169,7 +169,8 @@ def _thing_of(entry: object) -> Thing | None:
     size, date = entry.get("size"), entry.get("mtime")
     if type(size) is not int or not 0 <= size <= LENGTH_LIMIT or not isinstance(date, str):
         raise ValueError(f"no file: {entry!r:.80}")
-    return Thing(key, File(size, _second(date)))
+    version, digest = entry.get("version"), entry.get("digest")
+    return Thing(key, File(size, _second(date), *told(str(version), str(digest))))
 
 
 def things_in_xml(text: bytes, path: bytes) -> list[Thing]:

@@ -1,29 +1,55 @@
-"""One HTTP node: how it is asked, and what its answers mean."""
+"""One HTTP node: how it is asked, and what its answers mean.
+
+A node that is another sfss says of a file what others cannot: its version to the microsecond, and
+its digest.
+"""
 
 import re
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 from sfss.config import WebdavSettings
-from sfss.errors import SettingError, Unreachable
+from sfss.errors import CannotTell, SettingError, Unreachable
 from sfss.http_text import BadResponse, Head, second_of
-from sfss.record import Body
+from sfss.record import VERSION_LIMIT, Body
+from sfss.record import Head as RecordHead
+from sfss.stores.plain_heads import raw_file_head
 from sfss.stores.webdav_connection import Exchange, NoAnswer, Request, Stream
 from sfss.stores.webdav_pool import Pool, ask
 
 _ADDRESS: Final = re.compile(
     r"http://[A-Za-z0-9.:\[\]_-]+(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*"
 )
+_VERSION: Final = re.compile("[1-9][0-9]{0,18}")
+_DIGEST: Final = re.compile("[0-9a-f]{32}")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 SLASH: Final = b"/"
 
 
 class File(NamedTuple):
-    """What a node says of a file: its size, and the second of its last change (0: not said)."""
+    """What a node says of a file: its size, and the second of its last change (0: not said); its
+    version and digest, where the node tells them.
+    """
 
     size: int
     modified_s: int
+    version: int = 0
+    digest: bytes = b""
+
+    @property
+    def head(self) -> RecordHead:
+        """The head that it has where nothing else is known of it."""
+        if self.digest:
+            return RecordHead(self.version, self.size, self.digest)
+        return raw_file_head(self.size, self.modified_s)
+
+
+def told(version: str, digest: str) -> tuple[int, bytes]:
+    """Return version and digest as a node has told them; 0 and b"" unless both are well-formed."""
+    if _VERSION.fullmatch(version) is None or _DIGEST.fullmatch(digest) is None:
+        return 0, b""
+    return min(int(version), VERSION_LIMIT), bytes.fromhex(digest)
 
 
 class Answer(NamedTuple):
@@ -118,15 +144,20 @@ class Node:
     def file_of(self, head: Head, key: bytes, size: int | None = None) -> File | None:
         """Return the file that an answer to GET or HEAD is about, None if there is none.
 
-        ``size`` of its body where that has come. Raises ``Unreachable`` for any other answer.
+        ``size`` of its body where that has come. Raises ``CannotTell`` for 504, ``Unreachable`` for
+        any other answer.
         """
         if head.status == 200:
             size = head.length if size is None else size
             if size is None:
                 raise Unreachable(self.address, "it does not say how long a file is", False)
-            return File(size, self.modified_s(head))
+            version = head.fields.get(b"x-sfss-version", b"").decode("latin-1")
+            etag = head.fields.get(b"etag", b"").decode("latin-1")
+            return File(size, self.modified_s(head), *told(version, etag.strip('"')))
         if head.status in (404, 410) or self._is_folder(head, key):
             return None
+        if head.status == 504:
+            raise CannotTell(self.address)
         raise self.unexpected("a file", head.status, False)
 
     def modified_s(self, head: Head) -> int:

@@ -6,9 +6,10 @@ of it comes last, and until then nobody was told that the file is gone.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
-from sfss.errors import PathTaken, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.errors import CannotTell, PathTaken, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.http_text import http_date
 from sfss.record import Head, Kind, Record
 from sfss.stores.marks import Marks
@@ -38,6 +39,8 @@ def bare(mark: Head) -> Head:
 
 
 def _is_of(mark: Head, file: File) -> bool:
+    if file.digest and file.digest != mark.digest:
+        return False
     text = mark.metadata.get(_MODIFIED)
     if text is None:
         return is_about(mark, file.size, file.modified_s * SECOND_US, SECOND_US)
@@ -74,15 +77,18 @@ class Writer:
 
     async def remove(self, key: bytes) -> bool:
         """Remove the file under ``key``, and no folder; return whether it was there."""
-        if forbidden(key) is not None or await self._node.look(key) is None:
+        if forbidden(key) is not None:
             return False
+        with suppress(CannotTell):  # it may be behind the node, which passes it on
+            if await self._node.look(key) is None:
+                return False
         answer = await self._node.ask("DELETE", key, changes=True)
         answer.close()
         if answer.status in (200, 204):
             return True
         if answer.status in (404, 410):
             return False
-        raise self._node.unexpected("DELETE", answer.status, False)
+        raise self._node.unexpected("DELETE", answer.status, _applied(answer.status))
 
     async def _learn(self, key: bytes, record: Record) -> bool:
         """Return whether the node gives a file the time that it is told.
@@ -143,7 +149,14 @@ class Writer:
         if status in (405, 409):
             reason = "a folder has that name, or a file that of a folder on the way"
             return PathTaken(address, _text(key), reason)
-        return self._node.unexpected("PUT", status, False)
+        return self._node.unexpected("PUT", status, _applied(status))
+
+
+def _applied(status: int) -> bool | None:
+    """Return what a refusal says of a change, as in ``Unreachable``: a node with others behind it,
+    which fails, may have made it.
+    """
+    return None if status >= 500 else False
 
 
 def forbidden(key: bytes) -> str | None:

@@ -144,13 +144,15 @@ async def _all_as_json(site: http.Site, location: Location) -> http.Answer:
 
 def _as_json(thing: Thing) -> str:
     """Return what nginx's ``autoindex_format json`` says of a file or folder, as far as it is
-    known.
+    known; and of a file the rest of its head, for another sfss.
     """
     if thing.head is None:
         return json.dumps({"name": thing.name.rstrip("/"), "type": "directory"})
     described: dict[str, object] = {"name": thing.name, "type": "file"}
     if thing.head.version:
         described["mtime"] = http_date(thing.head.version // 1_000_000)
+        described["version"] = thing.head.version
+        described["digest"] = thing.head.digest.hex()
     return json.dumps({**described, "size": thing.head.size})
 
 

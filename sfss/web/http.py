@@ -35,6 +35,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.SettingError: 500,
     errors.Corrupt: 500,
     errors.CannotList: 501,
+    errors.CannotTell: 504,
     errors.Unreachable: 504,
     errors.Unsettled: 504,
     errors.NoStoreReachable: 504,

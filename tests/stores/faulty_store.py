@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from sfss.agreement import rank
-from sfss.errors import StoreFull, Unreachable
+from sfss.errors import CannotTell, StoreFull, Unreachable
 from sfss.record import Head, Record
 from sfss.stores.base import Entry, Guard
 from tests.stores.dict_store import DictStore
@@ -28,6 +28,8 @@ class Fault(Enum):
     """What is there afterwards is damaged; of a get, what was there before."""
     FULL = auto()
     """There is no room."""
+    UNSURE = auto()
+    """It cannot tell where it has nothing."""
 
 
 Plan: TypeAlias = Callable[[str, bytes], Fault | None]
@@ -177,6 +179,8 @@ class FaultyStore:
         if fault is Fault.CORRUPT and operation == "get":
             self.damage(key)
         answer = await act()
+        if fault is Fault.UNSURE and answer is None:
+            raise CannotTell(self.address)
         if fault is Fault.CORRUPT:
             self.damage(key)
         await asyncio.sleep(0)

@@ -11,6 +11,7 @@ import pytest
 from sfss.config import WebdavSettings
 from sfss.errors import (
     CannotList,
+    CannotTell,
     Corrupt,
     PathTaken,
     SettingError,
@@ -350,6 +351,83 @@ async def test_a_node_with_its_own_clock_keeps_versions_all_the_same() -> None:
         read = await store.get(b"key")
         assert read is not None
         assert (read.head.version, read.head.metadata, read.body) == (VERSION, {}, b"ydob")
+
+
+UNSURE = answer(b"504 Gateway Timeout")
+
+
+async def test_a_node_that_cannot_tell_takes_a_write() -> None:
+    """Those behind it do not answer: that is no reason not to give it a file."""
+    texts = [UNSURE, UNSURE, UNSURE, CREATED, shown(4, LONG_AGO), CREATED]
+    async with scripted(texts) as (store, server):
+        for ask in (store.get, store.head):
+            with pytest.raises(CannotTell):
+                await ask(b"key")
+        assert await store.set_newest(b"key", new_record(b"body", VERSION)) is None
+        assert server.bodies[-1] == b"body"
+
+
+async def test_a_node_that_cannot_tell_is_told_of_a_deletion() -> None:
+    deleted = Record(Head(VERSION, 0, digest_of(b""), Kind.TOMBSTONE), b"")
+    async with scripted([UNSURE, UNSURE, ABSENT, ABSENT]) as (store, server):
+        assert await store.set_newest(b"key", deleted) is None
+        assert [request.split()[0] for request in server.requests] == [b"HEAD", b"HEAD", b"DELETE"]
+        assert await store.get(b"key") == deleted
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_what_fails_behind_a_node_may_have_been_done(method: str) -> None:
+    record = new_record(b"body", VERSION)
+    deleted = Record(Head(VERSION, 0, digest_of(b""), Kind.TOMBSTONE), b"")
+    async with scripted([*([shown(4)] if method == "DELETE" else []), UNSURE]) as (store, _):
+        with pytest.raises(Unreachable) as caught:
+            await store.set(b"key", record if method == "PUT" else deleted)
+        assert caught.value.applied is None
+
+
+def of_sfss(body: bytes, version: int) -> bytes:
+    """Return what another sfss answers to a GET."""
+    etag = digest_of(body).hex().encode()
+    return file(body, b"X-Sfss-Version: %d" % version, b'ETag: "%b"' % etag)
+
+
+async def test_another_sfss_tells_the_whole_head() -> None:
+    text = of_sfss(b"body", VERSION + 7)
+    async with scripted([text, text.removesuffix(b"body")]) as (store, _):
+        record = new_record(b"body", VERSION + 7)
+        assert await store.get(b"key") == record
+        assert await store.head(b"key") == record.head
+
+
+async def test_a_mark_is_not_of_a_file_with_another_digest() -> None:
+    """Of one size, and of one second: what somebody else has put there is not damaged."""
+    async with scripted([of_sfss(b"BODY", VERSION + 7)] * 2) as (store, _):
+        await store._marks.set(b"key", new_record(b"body", VERSION).head)
+        assert await store.get(b"key") == new_record(b"BODY", VERSION + 7)
+
+
+async def test_damage_on_the_way_from_another_sfss_is_seen() -> None:
+    damaged = of_sfss(b"body", VERSION + 7).replace(b"\r\n\r\nbody", b"\r\n\r\nbodY")
+    async with scripted([damaged]) as (store, _):
+        with pytest.raises(Corrupt):
+            await store.get(b"key")
+
+
+ODD = {
+    "no digest": (b"X-Sfss-Version: 5",),
+    "no version": (b'ETag: "%b"' % (b"a" * 32),),
+    "too long": (b"X-Sfss-Version: " + b"9" * 20, b'ETag: "%b"' % (b"a" * 32)),
+    "of nginx": (b"X-Sfss-Version: 5", b'ETag: "65e0-4"'),
+    "negative": (b"X-Sfss-Version: -5", b'ETag: "%b"' % (b"a" * 32)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_what_is_told_in_other_words_is_not_believed(name: str) -> None:
+    async with scripted([file(b"body", *ODD[name])]) as (store, _):
+        read = await store.get(b"key")
+        assert read is not None
+        assert (read.head.version, read.body) == (VERSION, b"body")
 
 
 async def test_what_the_node_does_not_show_is_not_kept() -> None:

@@ -191,9 +191,14 @@ class TestFolders:
         put(site, f"{folder}sub/c")
         listed = site.request("GET", folder, None, JSON)
         assert listed.headers["content-type"] == "application/json"
-        modified = site.request("HEAD", f"{folder}a%20b").headers["last-modified"]
+        shown = site.request("HEAD", f"{folder}a%20b").headers
+        for_another_sfss = {
+            "version": int(shown["x-sfss-version"]),
+            "digest": shown["etag"].strip('"'),
+        }
+        modified = shown["last-modified"]
         assert listed.json() == [
-            {"name": "a b", "type": "file", "mtime": modified, "size": 3},
+            {"name": "a b", "type": "file", "mtime": modified, "size": 3, **for_another_sfss},
             {"name": "sub", "type": "directory"},
         ]
         assert site.request("GET", f"{folder}nothing/", None, JSON).status == 404
