@@ -6,6 +6,7 @@ SIGKILL, and ``start`` after ``kill`` gives a new process on the same port.
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -29,6 +30,9 @@ DEADLINE_S = 30.0
 
 PYTHON_ENVIRON = {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, sys.path)])}
 """Lets a child interpreter import what this one can."""
+
+_LOWEST_PORT = 12_000
+_HIGHEST_PORT = 32_000
 
 SFSS = [sys.executable, "-m", "sfss.cli"]
 
@@ -59,6 +63,19 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def quiet_port() -> int:
+    """Return a port that nobody uses, and that no outgoing connection is given: for a server that
+    is to be down for a while.
+    """
+    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    while True:
+        # Hypothesis seeds the other one: two runs would take the same ports.
+        port = random.SystemRandom().randrange(_LOWEST_PORT, min(_HIGHEST_PORT, int(ephemeral[0])))
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(holds: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -245,12 +262,12 @@ def node_folder(server: Server) -> Path:
     return server.folder / f"node-{server.port}"
 
 
-def nginx_node(folder: Path, *options: str) -> Server:
+def nginx_node(folder: Path, *options: str, port: int | None = None) -> Server:
     """Return an nginx (not started) as ``sfss nginx node`` sets it up, over ``nginx_root``.
 
     ``options`` are those of ``sfss nginx node``. It is one process, so that ``pause`` stops it.
     """
-    port = free_port()
+    port = port or free_port()
     root, work = folder / f"files-{port}", folder / f"nginx-{port}"
     places = ["--root", str(root), "--work", str(work), "--listen", f"127.0.0.1:{port}"]
     return nginx(folder, port, "node", *places, *options)

@@ -1,15 +1,10 @@
-"""The stores of a probe: how they are made, what is done to them, and what each of them really has.
+"""The stores of a probe: how they are made, what is done to them, and what each really has."""
 
-Ports are below those that the machine gives to outgoing connections: while a server is down, nobody
-else may take its port, least of all a connection that wants to reach it.
-"""
-
-import random
 import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,23 +20,11 @@ from tests.servers import (
     gobeansdb,
     memcached,
     node_folder,
+    quiet_port,
 )
 
 STORES: Final = 3
-_LOWEST_PORT: Final = 12_000
-_HIGHEST_PORT: Final = 32_000
 _ROSTER: Final = "roster"
-
-
-def quiet_port() -> int:
-    """Return a port that nobody uses, and that no outgoing connection is given."""
-    ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-    while True:
-        # Hypothesis seeds the other one: two runs would take the same ports.
-        port = random.SystemRandom().randrange(_LOWEST_PORT, min(_HIGHEST_PORT, int(ephemeral[0])))
-        with suppress(OSError), socket.socket() as listener:
-            listener.bind(("127.0.0.1", port))
-            return port
 
 
 def make_node(folder: Path) -> Server:
