@@ -61,6 +61,10 @@ class Marks:
             self._viewable.view(self._place(key), use)
         return found[0] if found else None
 
+    def state(self) -> int:
+        """Return a number that is another after every change of a mark; 0 tells nothing."""
+        return 0 if self._viewable is None else self._viewable.state()
+
     async def set(self, key: bytes, head: Head) -> None:
         """Mark ``head`` under ``key``; when this returns, the mark is durable."""
         names = {

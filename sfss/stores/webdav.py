@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
-from sfss.errors import CannotTell, Corrupt, Unreachable
+from sfss.errors import BadPath, CannotTell, Corrupt, Unreachable
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
 from sfss.record import Body, Form, Head, Kind, Record, digest_of, encode_head
@@ -33,11 +33,12 @@ from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks, marked
+from sfss.stores.plain_folder import names_of
 from sfss.stores.plain_heads import is_raw
 from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
 from sfss.stores.webdav_node import Answer, File, Node
-from sfss.stores.webdav_writer import Writer, bare, forbidden, head_in
+from sfss.stores.webdav_writer import Writer, bare, head_in
 
 _VIEW_PATIENCE: Final = 0.25
 """Of the time-out. What was given up on the short way has all of it once more on the long way."""
@@ -71,6 +72,11 @@ class _Seen(NamedTuple):
         return self.mark if self.mark is not None and self.mark.kind is Kind.TOMBSTONE else None
 
     @property
+    def is_unmarked(self) -> bool:
+        """Whether there is a file that the mark is not about."""
+        return self.file is not None and head_in(self.mark, self.file) is None
+
+    @property
     def is_damaged(self) -> bool:
         """Whether the body is not the one that the head is about."""
         head = self.head
@@ -83,7 +89,7 @@ class _Seen(NamedTuple):
         """Whether the file may be from before a write that the mark is from after, or the like."""
         if self.file is None or self.mark is None:
             return False
-        if head_in(self.mark, self.file) is None:
+        if self.is_unmarked:
             return self.mark.version // 1_000_000 > self.file.modified_s
         return self.is_damaged
 
@@ -93,9 +99,9 @@ class WebdavStore:
 
     ``marks`` are this store's; ``locks`` those of all processes that share the marks, without them
     this process is taken to be alone. Both stay open when it is closed. Bodies of over 1 MiB are
-    kept in ``spool_folder`` while they are read, by default that of temporary files. A name that
-    begins with a dot, or that a folder has, cannot be set (``PathTaken``), and is never there.
-    Raises ``SettingError`` for an address of another form.
+    kept in ``spool_folder`` while they are read, by default that of temporary files. All methods
+    raise ``BadPath`` for a key that is no name of a file. Raises ``SettingError`` for an address of
+    another form.
     """
 
     head_is_cheap = True
@@ -139,10 +145,14 @@ class WebdavStore:
         mark is read before the file, so that a file is never older than its mark.
         """
         item = self._marks.item(key)
-        if item is None or forbidden(key) is not None or self._locks.is_held(self._lock_of(key)):
+        if item is None or self._locks.is_held(self._lock_of(key)):
             return False  # it cannot be told, or file and mark are being written
         found = _encoded(item) if item else None
-        if item and (found is None or found.key != key or found.mark.kind is not Kind.FILE):
+        if found is not None:
+            is_shown = found.key == key and found.mark.kind is Kind.FILE
+        else:
+            is_shown = not item and _is_name(key)
+        if not is_shown:
             return False
         self._node.start(_View(self._node, key, found, use))
         return True
@@ -152,21 +162,24 @@ class WebdavStore:
         return 0
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
-        """Keep ``record`` under ``key``; see ``Store.set``. Raises ``PathTaken`` for a name that no
-        file can have.
+        """Keep ``record`` under ``key``; see ``Store.set``. Raises ``PathTaken`` where a
+        folder has that name, or a file that of a folder on the way.
         """
+        names_of(key)
         await self._to_the_end(self._set(key, record, guard))
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is a newer one; see ``NewestStore``, and ``set``. Bodies are
         not looked at: what is newer and damaged is returned.
         """
+        names_of(key)
         return await self._to_the_end(self._set_newest(key, record))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``, file and mark; return whether it was there; see ``Store.delete``. Folders
         stay, even without anything in them.
         """
+        names_of(key)
         return await self._to_the_end(self._delete(key, guard))
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
@@ -177,7 +190,12 @@ class WebdavStore:
         """Return what is in a folder; see ``BrowsableStore.children``. Names that begin with a dot
         are left out. Raises ``CannotList`` where the node has no listings.
         """
-        things = await self._listings.page(prefix, after, limit)
+        try:
+            names_of(prefix + b"x")
+        except BadPath:
+            return []
+        # All that this gateway writes is marked, by whichever worker: see your own writes.
+        things = await self._listings.page(prefix, after, limit, self._marks.state())
         return [
             Child(thing.name, thing.file and await self._head_of(prefix + thing.name, thing.file))
             for thing in things
@@ -216,8 +234,8 @@ class WebdavStore:
         await self._node.pool.close()
 
     async def _settled(self, key: bytes, method: str) -> _Seen:
-        """Return what is under ``key``. A write that came between file and mark, here or elsewhere,
-        is given time to end.
+        """Return what is under ``key``. Where file and mark are not of one write, one that is under
+        way is given time to end.
         """
         seen = await self._see(key, method)
         unmarked = seen.file is not None and head_in(seen.mark, seen.file) is None
@@ -233,8 +251,7 @@ class WebdavStore:
         return seen
 
     async def _see(self, key: bytes, method: str) -> _Seen:
-        if forbidden(key) is not None:
-            return _Seen(None, await self._marks.get(key))
+        names_of(key)
         answer = await self._node.ask(method, key)
         body: Body | None = None
         digest = b""
@@ -275,7 +292,7 @@ class WebdavStore:
         async with self._turn(key):
             if guard is not None:
                 guard((await self._see(key, "HEAD")).head)
-            await self._keep(key, record)
+            await self._writer.keep(key, record)
 
     async def _set_newest(self, key: bytes, record: Record) -> Head | None:
         async with self._turn(key):
@@ -284,27 +301,18 @@ class WebdavStore:
                 found = (await self._see(key, "HEAD")).head
             if found is not None and rank(found) > rank(record.head):
                 return found
-            await self._keep(key, record)
+            await self._writer.keep(key, record)
             return None
 
     async def _delete(self, key: bytes, guard: Guard | None) -> bool:
         async with self._turn(key):
             if guard is not None:
                 guard((await self._see(key, "HEAD")).head)
-            try:
-                was_there = await self._writer.remove(key)
-            finally:
-                self._listings.forget()
+            was_there = await self._writer.remove(key)
             mark = await self._marks.get(key)
             if mark is None or not await self._marks.delete(key, mark):
                 return was_there
             return was_there or mark.kind is Kind.TOMBSTONE
-
-    async def _keep(self, key: bytes, record: Record) -> None:
-        try:
-            await self._writer.keep(key, record)
-        finally:
-            self._listings.forget()
 
     async def _head_of(self, key: bytes, file: File) -> Head:
         return head_in(await self._marks.get(key), file) or file.head
@@ -373,6 +381,14 @@ class _Encoded(NamedTuple):
     key: bytes
     mark: Head
     head: bytes
+
+
+def _is_name(key: bytes) -> bool:
+    try:
+        names_of(key)
+    except BadPath:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4096)

@@ -148,6 +148,7 @@ class Connection(asyncio.Protocol):
         self._can_write = asyncio.Event()
         self._can_write.set()
         self._begun = self._reused = self._paused = self.ended = False
+        self._is_read = False  # the body to be sent: meanwhile the node need not say anything
         self.idle_since_s = 0.0  # on the clock of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -160,7 +161,7 @@ class Connection(asyncio.Protocol):
         request = exchange.request
         self._parser = ResponseParser(request.is_head)
         self._size = self._silent_ticks = 0
-        self._begun = False
+        self._begun = self._is_read = False
         body = request.body
         if not isinstance(body, bytes | bytearray | memoryview):
             self._transport.write(request.head)
@@ -172,16 +173,19 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join((request.head, body)) if body else request.head)
 
     async def _send(self, body: LongBody) -> None:
-        pieces = pieces_of(body)
+        pieces, left = pieces_of(body), len(body)
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-                self._transport.write(piece)
-                self._silent_ticks = 0
+            while left:
                 await self._can_write.wait()
+                self._is_read = True
+                piece = await asyncio.to_thread(next, pieces)
+                self._is_read, self._silent_ticks = False, 0
+                self._transport.write(piece)
+                left -= len(piece)
+            self._sending = None
         except OSError as error:
             self._sending = None
             self.end(f"the body to be sent cannot be read: {error}")
-        self._sending = None
 
     def data_received(self, data: bytes) -> None:
         """Take the next bytes of the answer."""
@@ -260,7 +264,7 @@ class Connection(asyncio.Protocol):
         stood still is not the node's.
         """
         exchange = self._exchange
-        if exchange is None or self._paused:
+        if exchange is None or self._paused or self._is_read:
             return
         unsent = self._transport.get_write_buffer_size()
         self._silent_ticks = 0 if unsent < self._unsent else self._silent_ticks + 1

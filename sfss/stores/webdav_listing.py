@@ -16,9 +16,10 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from xml.etree.ElementTree import Element, ParseError, XMLParser, iterparse
 
 from sfss.config import MIB
-from sfss.errors import BadPath, CannotList, Unreachable
+from sfss.errors import CannotList, Unreachable
 from sfss.http_text import LENGTH_LIMIT, BadResponse, second_of
-from sfss.keys import KEY_LIMIT, check_path
+from sfss.keys import KEY_LIMIT
+from sfss.stores.plain_folder import is_shown
 from sfss.stores.webdav_connection import NoAnswer
 from sfss.stores.webdav_node import SLASH, Answer, File, Node, told
 
@@ -52,6 +53,7 @@ Parse: TypeAlias = Callable[[bytes, bytes], list[Thing]]
 class _Remembered:
     folder: bytes
     things: Sequence[Thing]
+    state: int
     at_s: float
 
 
@@ -63,22 +65,23 @@ class Listings:
         self._by_propfind: bool | None = None
         self._last: _Remembered | None = None
 
-    def forget(self) -> None:
-        """Take note that something has been changed."""
-        self._last = None
-
-    async def page(self, folder: bytes, after: bytes, limit: int) -> Sequence[Thing]:
+    async def page(self, folder: bytes, after: bytes, limit: int, state: int) -> Sequence[Thing]:
         """Return up to ``limit`` things in ``folder`` ("" or ending with "/") whose names are
         greater than ``after``, in byte order. Raises ``CannotList``, ``Unreachable``.
 
-        Every listing is of a whole folder: one is remembered for a moment, for the next page.
+        Every listing is of a whole folder: one is remembered for a moment, for the next page, as
+        long as ``state`` stays the same; 0 never does.
         """
         now_s = asyncio.get_running_loop().time()
         last = self._last
-        if not after or last is None or last.folder != folder or now_s > last.at_s + _REMEMBERED_S:
+        if not (
+            after
+            and last is not None
+            and (last.folder, last.state) == (folder, state or None)
+            and now_s < last.at_s + _REMEMBERED_S
+        ):
             self._last = None
-            last = _Remembered(folder, await self._things(folder), now_s)
-            self._last = last
+            self._last = last = _Remembered(folder, await self._things(folder), state, now_s)
         start = bisect_right(last.things, after, key=attrgetter("name"))
         return last.things[start : start + max(0, limit)]
 
@@ -219,15 +222,10 @@ def _second(date: str | None) -> int:
 
 
 def _in_order(things: Iterator[Thing | None]) -> list[Thing]:
-    shown = [thing for thing in things if thing is not None and _can_be_asked_for(thing.name)]
+    shown = [thing for thing in things if thing is not None and _is_shown(thing)]
     return sorted(shown, key=attrgetter("name"))
 
 
-def _can_be_asked_for(name: bytes) -> bool:
-    if SLASH in name[:-1] or name.startswith((b".", SLASH)):
-        return False
-    try:
-        check_path(name.decode())
-    except (UnicodeDecodeError, BadPath):
-        return False
-    return True
+def _is_shown(thing: Thing) -> bool:
+    name = thing.name if thing.file is not None else thing.name[:-1]
+    return SLASH not in name and is_shown(name)

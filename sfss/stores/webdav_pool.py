@@ -174,6 +174,7 @@ class _Asking(Exchange):
 
     def failed(self, failure: NoAnswer) -> None:
         if not self.answer.done():
+            failure.sent = failure.sent or self.repeated
             self.answer.set_exception(failure)
 
 

@@ -7,6 +7,7 @@ of it comes last, and until then nobody was told that the file is gone.
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from sfss.errors import CannotTell, PathTaken, SfssError, StoreFull, TooLarge, Unreachable
@@ -47,6 +48,15 @@ def _is_of(mark: Head, file: File) -> bool:
     return mark.kind is Kind.FILE and (mark.size, text) == (file.size, str(file.modified_s))
 
 
+@dataclass(slots=True)
+class _Change:
+    """What is to be kept, and whether the node has done some of it."""
+
+    key: bytes
+    record: Record
+    has_begun: bool = False
+
+
 class Writer:
     """Changes what ``node`` has. Whoever calls takes care that one key is changed by one caller
     at a time.
@@ -59,26 +69,32 @@ class Writer:
 
     async def keep(self, key: bytes, record: Record) -> None:
         """Keep ``record``, file or tombstone. Raises as ``Store.set``."""
-        if record.head.kind is Kind.TOMBSTONE:
-            await self.remove(key)
-            await self._marks.set(key, record.head)
-            return
-        if (rule := forbidden(key)) is not None:
-            raise PathTaken(self._node.address, _text(key), rule)
-        takes_dates = await self._learn(key, record)
+        change = _Change(key, record)
+        try:
+            if record.head.kind is Kind.TOMBSTONE:
+                change.has_begun = await self.remove(key)
+                await self._marks.set(key, record.head)
+            else:
+                await self._keep_file(change)
+        except Unreachable as error:
+            if change.has_begun:
+                raise Unreachable(error.store, error.reason, None) from error
+            raise
+
+    async def _keep_file(self, change: _Change) -> None:
+        key, record = change.key, change.record
+        takes_dates = await self._learn(change)
         file = File(record.head.size, record.head.version // SECOND_US)
         mark = await self._marks.get(key)
         may_fit = mark is not None and (_is_of(mark, file) or not takes_dates)
         if mark is not None and may_fit and mark != record.head and mark.size == file.size:
             # It would be taken for the mark of the new file, and that for damaged.
             await self._marks.delete(key, mark)
-        await self._put(key, record, file.modified_s)
+        await self._put(change, file.modified_s)
         await self._marks.set(key, record.head if takes_dates else await self._dated(key, record))
 
     async def remove(self, key: bytes) -> bool:
         """Remove the file under ``key``, and no folder; return whether it was there."""
-        if forbidden(key) is not None:
-            return False
         with suppress(CannotTell):  # it may be behind the node, which passes it on
             if await self._node.look(key) is None:
                 return False
@@ -90,7 +106,7 @@ class Writer:
             return False
         raise self._node.unexpected("DELETE", answer.status, _applied(answer.status))
 
-    async def _learn(self, key: bytes, record: Record) -> bool:
+    async def _learn(self, change: _Change) -> bool:
         """Return whether the node gives a file the time that it is told.
 
         It is tried once, with the file itself: with any other, listings would show what nobody
@@ -98,8 +114,8 @@ class Writer:
         """
         async with self._learning:
             if self._takes_dates is None:
-                await self._put(key, record, _LONG_AGO_S)
-                found = await self._shown(key, record)
+                await self._put(change, _LONG_AGO_S)
+                found = await self._shown(change.key, change.record)
                 self._takes_dates = found.modified_s == _LONG_AGO_S
             return self._takes_dates
 
@@ -116,12 +132,14 @@ class Writer:
             raise Unreachable(self._node.address, reason, None)
         return found
 
-    async def _put(self, key: bytes, record: Record, modified_s: int) -> None:
+    async def _put(self, change: _Change, modified_s: int) -> None:
+        key, record = change.key, change.record
         status = await self._put_once(key, record, modified_s)
         if status == 409 and await self._make_folders(key):
             status = await self._put_once(key, record, modified_s)
         if status not in _KEPT:
             raise await self._refusal(status, key, record)
+        change.has_begun = True
 
     async def _put_once(self, key: bytes, record: Record, modified_s: int) -> int:
         fields = f"Date: {http_date(modified_s)}\r\nContent-Length: {len(record.body)}\r\n"
@@ -147,8 +165,12 @@ class Writer:
         if status == 507:
             return StoreFull(address, "it answered 507")
         if status in (405, 409):
-            reason = "a folder has that name, or a file that of a folder on the way"
-            return PathTaken(address, _text(key), reason)
+            return PathTaken(address, key.decode(), "a folder has that name")
+        names = key.split(SLASH)
+        for count in range(1, len(names)):
+            # nginx has an error of its own (500) for what it can tell no better.
+            if await self._node.look(SLASH.join(names[:count])) is not None:
+                return PathTaken(address, key.decode(), "a file has the name of its folder")
         return self._node.unexpected("PUT", status, _applied(status))
 
 
@@ -157,20 +179,3 @@ def _applied(status: int) -> bool | None:
     which fails, may have made it.
     """
     return None if status >= 500 else False
-
-
-def forbidden(key: bytes) -> str | None:
-    """Return why no file can have the name ``key``, None if one can.
-
-    Names with a dot in front are the node's own: nginx as ``sfss nginx`` sets it up shows none.
-    """
-    names = key.split(SLASH)
-    if b"" in names:
-        return "a file has a name"
-    if any(name.startswith(b".") for name in names):
-        return "no name may begin with a dot there"
-    return None
-
-
-def _text(key: bytes) -> str:
-    return key.decode("utf-8", "backslashreplace")

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from sfss.agreement import rank
 from sfss.errors import Corrupt, Unreachable
 from sfss.items import unique_of
-from sfss.record import Head, Record, decode, decode_head, encode
-from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, children_of
+from sfss.record import Form, Head, Record, decode, decode_head, encode
+from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, children_of
 
 
 class DictStore:
@@ -97,3 +97,24 @@ class DictStore:
             return None if value is None else decode(value, self.address, key).head
         except Corrupt:
             return None
+
+
+class ViewableDict(DictStore):
+    """The same, which the short way can look into at once, as into the embedded store."""
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Show the value under ``key``."""
+        value = self.values.get(key)
+        use(value, Form.RAW if value is None else Form.RECORD)
+        return True
+
+    def state(self) -> int:
+        """Return another number after each record that was set."""
+        return self.changes
+
+    async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Count, too."""
+        self.changes += 1
+        await super().set(key, record, guard)
+
+    changes = 1

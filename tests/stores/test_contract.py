@@ -17,7 +17,6 @@ from sfss.errors import (
     BadPath,
     CannotList,
     Corrupt,
-    PathTaken,
     PreconditionFailed,
     Unreachable,
 )
@@ -352,11 +351,6 @@ async def test_metadata_is_kept(subject: Subject, path: str) -> None:
 )
 async def test_odd_keys(subject: Subject, path: str) -> None:
     key = subject.key(path)
-    if isinstance(subject, WebdavSubject) and path == "..":
-        assert await subject.store.get(key) is None
-        with pytest.raises(PathTaken):
-            await subject.store.set(key, new_record(path.encode(), 1))
-        return
     if subject.is_plain and path.startswith("."):
         for refused in (
             subject.store.get(key),

@@ -1,8 +1,8 @@
 """Marks: what plain stores cannot carry, kept for each of them by itself."""
 
 from sfss.record import Head, Kind, digest_of
-from sfss.stores.marks import Marks
-from tests.stores.dict_store import DictStore
+from sfss.stores.marks import Marks, marked
+from tests.stores.dict_store import DictStore, ViewableDict
 
 FILE = Head(7, 4, digest_of(b"body"), expiry=9, metadata={"Content-Type": "a/b"})
 GONE = Head(8, 0, digest_of(b""), Kind.TOMBSTONE)
@@ -45,3 +45,28 @@ async def test_damaged_and_foreign_marks_are_none() -> None:
     assert await marks.get(KEY) is None
     await marks.set(KEY, FILE)
     assert await marks.get(KEY) == FILE
+
+
+async def test_an_item_is_there_at_once_where_the_store_can_show_it() -> None:
+    marks = Marks(ViewableDict(), "http://a/")
+    assert marks.item(KEY) == b""
+    state = marks.state()
+    await marks.set(KEY, FILE)
+    item = marks.item(KEY)
+    assert item is not None
+    assert marked(item) == (KEY, FILE)
+    assert marks.state() != state
+    slow = Marks(DictStore(), "http://a/")
+    await slow.set(KEY, FILE)
+    assert slow.item(KEY) is None
+    assert slow.state() == 0
+
+
+async def test_an_item_that_is_damaged_is_no_mark() -> None:
+    marks = Marks(ViewableDict(), "http://a/")
+    await marks.set(KEY, FILE)
+    item = marks.item(KEY)
+    assert item is not None
+    for at in range(len(item)):
+        flipped = item[:at] + bytes([item[at] ^ 1]) + item[at + 1 :]
+        assert marked(flipped) is None

@@ -1,6 +1,7 @@
 """A node that answers wrong, late, or not at all; and askers that do not wait."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,12 +21,12 @@ from sfss.errors import (
     TooLarge,
     Unreachable,
 )
-from sfss.record import Buffer, Head, Kind, Record, digest_of, held, new_record
+from sfss.record import Buffer, Form, Head, Kind, Record, decode, digest_of, held, new_record
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks
 from sfss.stores.webdav import WebdavStore
 from tests.servers import Server, free_port, nginx_node, nginx_root, running
-from tests.stores.dict_store import DictStore
+from tests.stores.dict_store import ViewableDict
 from tests.stores.scripted import CLOSE, Script, ScriptedHttpServer, until
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
@@ -59,7 +60,7 @@ CREATED = answer(b"201 Created")
 def open_store(address: str, timeout_s: float = 30.0, connections: int = 4) -> WebdavStore:
     """Return a store whose marks are in memory."""
     settings = WebdavSettings(timeout_s=timeout_s, connections=connections)
-    return WebdavStore(address, Marks(DictStore(), address), settings)
+    return WebdavStore(address, Marks(ViewableDict(), address), settings)
 
 
 @asynccontextmanager
@@ -279,6 +280,23 @@ async def test_a_write_may_have_been_done_when_no_answer_came() -> None:
         assert caught.value.applied is None
 
 
+async def test_a_write_that_could_not_be_repeated_may_have_been_done() -> None:
+    async with scripted([CREATED, shown(4, LONG_AGO), CREATED, CLOSE]) as (store, server):
+        await store.set(b"key", new_record(b"body", VERSION))
+        server._server.close()
+        with pytest.raises(Unreachable) as caught:
+            await store.set(b"key", new_record(b"body", VERSION))
+        assert caught.value.applied is None
+
+
+@pytest.mark.parametrize("script", [[CREATED], [CREATED, shown(4, LONG_AGO)]])
+async def test_what_has_begun_may_have_been_done(script: Script) -> None:
+    async with scripted([*script, answer(b"403 Forbidden")]) as (store, _):
+        with pytest.raises(Unreachable, match="403") as caught:
+            await store.set(b"key", new_record(b"body", VERSION))
+        assert caught.value.applied is None
+
+
 REFUSALS: list[tuple[bytes, type[SfssError]]] = [
     (b"507 Insufficient Storage", StoreFull),
     (b"413 Too Large", TooLarge),
@@ -300,14 +318,55 @@ async def test_a_put_that_is_refused(status: bytes, error: type[SfssError]) -> N
         assert "canary" not in str(caught.value)
 
 
+class SlowBody:
+    """A body of which nothing comes behind the first piece until ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        self.go_on, self.has_begun = threading.Event(), threading.Event()
+
+    def __len__(self) -> int:
+        return 8 * MIB
+
+    def read(self, start: int, size: int) -> bytes:
+        """Wait, but for the first."""
+        if start:
+            self.has_begun.set()
+            self.go_on.wait(30)
+        return bytes(size)
+
+
 async def test_a_refusal_that_comes_before_the_body_has_gone() -> None:
+    body = SlowBody()
     async with scripted([]) as (store, server):
-        writing = asyncio.ensure_future(store.set(b"key", new_record(b"x" * 8 * MIB, VERSION)))
-        await until(lambda: server.writers, "there is a connection")
+        record = new_record(body, VERSION, digest=bytes(16))
+        writing = asyncio.ensure_future(store.set(b"key", record))
+        await until(body.has_begun.is_set, "the first piece was sent")
         server.writers[0].write(answer(b"413 Too Large"))
         with pytest.raises(TooLarge):
             await writing
         await until(lambda: not server.open_connections, "the connection is thrown away")
+        body.go_on.set()
+
+
+async def test_a_body_that_comes_slowly_is_not_the_fault_of_the_node() -> None:
+    body = SlowBody()
+    loop = asyncio.get_running_loop()
+    texts = [CREATED, shown(8 * MIB, LONG_AGO), CREATED]
+    async with scripted(texts, timeout_s=0.1) as (store, _):
+        writing = asyncio.ensure_future(store.set(b"key", new_record(body, VERSION, digest=b"")))
+        await until(body.has_begun.is_set, "the first piece was sent")
+        loop.call_later(0.4, body.go_on.set)
+        await writing
+
+
+async def test_a_body_that_cannot_be_read_is_not_stored() -> None:
+    class Broken(SlowBody):
+        def read(self, start: int, size: int) -> bytes:
+            return b"" if start else bytes(size)
+
+    async with scripted([]) as (store, _):
+        with pytest.raises(Unreachable, match="cannot be read"):
+            await store.set(b"key", new_record(Broken(), VERSION, digest=bytes(16)))
 
 
 async def test_folders_are_made_where_they_are_missing() -> None:
@@ -484,10 +543,10 @@ async def test_what_is_no_address(address: str) -> None:
         open_store(address)
 
 
-async def viewed(store: WebdavStore, key: bytes) -> tuple[Buffer | None, bool]:
+async def viewed(store: WebdavStore, key: bytes) -> tuple[Buffer | None, Form]:
     """Return what a view shows."""
-    shown: asyncio.Future[tuple[Buffer | None, bool]] = asyncio.get_running_loop().create_future()
-    assert store.view(key, lambda item, is_record: shown.set_result((item, is_record)))
+    shown: asyncio.Future[tuple[Buffer | None, Form]] = asyncio.get_running_loop().create_future()
+    assert store.view(key, lambda item, form: shown.set_result((item, form)))
     return await shown
 
 
@@ -495,15 +554,19 @@ async def viewed(store: WebdavStore, key: bytes) -> tuple[Buffer | None, bool]:
 async def test_a_view_shows_nothing_that_is_malformed(name: str) -> None:
     async with scripted([MALFORMED[name]], timeout_s=0.4) as (store, _):
         await store._marks.set(b"key", new_record(b"body", VERSION).head)
-        assert await viewed(store, b"key") == (None, False)
+        assert await viewed(store, b"key") == (None, Form.RAW)
 
 
 async def test_a_view_shows_nothing_that_is_long_or_raw_or_absent() -> None:
     long = b"x" * 2 * MIB
-    async with scripted([file(b"raw!"), ABSENT, file(long)]) as (store, _):
+    async with scripted([file(b"raw"), ABSENT, file(long)], [file(b"body")]) as (store, _):
+        record = new_record(b"body", VERSION)
+        await store._marks.set(b"key", record.head)
         for _ in range(3):
-            assert await viewed(store, b"key") == (None, False)
-        assert not store.view(b"a/../b", lambda *_: None)
+            assert await viewed(store, b"key") == (None, Form.RAW)
+        item, _ = await viewed(store, b"key")
+        assert item is not None
+        assert decode(item, "", b"") == record
 
 
 async def test_whoever_views_and_fails_harms_nobody() -> None:
@@ -511,6 +574,7 @@ async def test_whoever_views_and_fails_harms_nobody() -> None:
         raise ValueError
 
     async with scripted([file(b"1"), file(b"2")]) as (store, server):
+        await store._marks.set(b"key", new_record(b"1", VERSION).head)
         assert store.view(b"key", fail)
         read = await store.get(b"key")
         assert read is not None
@@ -657,7 +721,7 @@ async def test_a_tombstone_is_no_file_and_a_mark() -> None:
 @asynccontextmanager
 async def processes(node: Server, folder: Path) -> AsyncIterator[list[WebdavStore]]:
     """Run the stores of two processes that share marks, as the workers of a gateway do."""
-    address, shared = f"http://{node.address}/{uuid4().hex}/", DictStore()
+    address, shared = f"http://{node.address}/{uuid4().hex}/", ViewableDict()
     locks = [KeyLocks.on(folder / "locks") for _ in range(2)]
     stores = [
         WebdavStore(address, Marks(shared, address), WebdavSettings(), locks=each) for each in locks
