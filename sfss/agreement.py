@@ -244,6 +244,14 @@ def decide(answers: Sequence[Answer], debts: Debts, quorums: Quorums, last: bool
     return Verdict(None) if noes >= quorums.noes or all_say_no else None
 
 
+def presumes_nothing(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
+    """Tell whether there is nothing that was acknowledged, unless as many stores as had confirmed
+    it have lost it.
+    """
+    trusted = [each for each in answers if trust(each, debts.get(each.address)) is Trust.FULL]
+    return len(trusted) >= quorums.write and all(each.says_no for each in trusted)
+
+
 def unproven(answers: Sequence[Answer], debts: Debts) -> StoreError:
     """Return the error for a read of which all answers together prove nothing."""
     reasons: dict[str, str] = {}

@@ -24,7 +24,13 @@ that is sound, the former places are asked, by the same rules, and what is found
 the primaries. So "nothing" is said only when both have said it. A newer version in the primaries
 wins over what was left behind, tombstones included; those are kept until nothing is left behind.
 All workers have to know of a change at the same time, and to forget ``former`` only when a check
-finds nothing to do.
+finds nothing to do. During a migration (``reads_both``) the newest of both places counts. A file
+that one of the two has is also served where so many stores of the other say that they have nothing,
+and are owed nothing, that ``write_quorum`` of them would have had to lose it.
+
+A write that a change of the places has overtaken is written once more, to where the file belongs
+then, before it is answered. So whoever copies files from where they were before finds there all
+that was acknowledged.
 
 A write keeps the newer of what is there and what it brings, in one step on ``sfss node`` and on
 memcached. Beansdb compares and writes in two: writers of one key in the same process take turns
@@ -54,17 +60,18 @@ from sfss.agreement import (
     newest,
     newest_seen,
     not_noted,
+    presumes_nothing,
     refusal,
     stamped,
     tombstone,
 )
 from sfss.browsing import Browsing
-from sfss.errors import Corrupt, StoreError, Unreachable
+from sfss.errors import Corrupt, NoStoreReachable, StoreError, Unreachable
 from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.metrics import Counts
 from sfss.owed import Owed, place
-from sfss.placement import Places
+from sfss.placement import Places, Where
 from sfss.reading import Ask, Known, Reading
 from sfss.record import Head, Kind, Record, held_size
 from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
@@ -99,7 +106,7 @@ class Copies:
         settings: CopiesSettings,
         is_live: Callable[[str], bool] | None = None,
     ) -> None:
-        self._primaries, self._former, self._reads_both, self._shards = places
+        self._places, self._primaries = places, places.primaries
         self._owed, self._clock, self._settings = owed, clock, settings
         self._holders = Holders(stores, settings.cooling_s, settings.background_bytes, is_live)
         self._viewable = self._holders.viewable
@@ -130,7 +137,7 @@ class Copies:
             return None
         primaries = self._primaries(key)
         address = random.choice(primaries) if settings.read_mode == "random" else primaries[0]
-        is_alone = not self._holders.rests(address) and not self._moves(key)
+        is_alone = not self._holders.rests(address) and not self._places.of(key).moves
         return address if is_alone else None
 
     async def get(self, key: bytes) -> Record | None:
@@ -178,6 +185,7 @@ class Copies:
             found = await self._find(key, self._survey, self._ask)
             guard(file_head(found.head))
             record = stamped(record, found.head)
+        record = stamped(record, await self._left_head(key))
         return await self._finish(self._keep(key, record, guard))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
@@ -196,6 +204,7 @@ class Copies:
         if not is_there and is_certain:
             return False
         record = stamped(tombstone(self._clock.version()), found.head)
+        record = stamped(record, await self._left_head(key))
         await self._finish(self._keep(key, record, guard))
         return is_there
 
@@ -230,7 +239,8 @@ class Copies:
     def debug(self) -> Mapping[str, object]:
         """Return the shards of which all stores rest, under Photosrv's name."""
         rests = self._holders.rests
-        dead = [name for name, stores in self._shards.items() if all(map(rests, stores))]
+        shards = self._places.shards.items()
+        dead = [name for name, stores in shards if all(map(rests, stores))]
         return {"DeadShards": dead}
 
     async def finish(self) -> None:
@@ -286,18 +296,30 @@ class Copies:
         """Return what is under ``key``: in its primaries or, where they prove that they have
         nothing, or nothing that is sound, where it was before the stores were changed; the newest
         of both where what was left there may be newer.
+
+        Raises ``NoStoreReachable`` where those that answer do not prove anything. Where all that
+        was found is damaged, that is told by the ``damage``.
         """
-        primaries, former = self._primaries(key), self._former(key)
-        reads_both = self._reads_both()
-        found = await (self._survey if reads_both else look)(key, primaries, ask, ())
-        if set(former).issubset(primaries) or not (reads_both or found.record is None):
-            return found
-        known = [answer for answer in found.answers if answer.address in former]
-        left = await self._survey(key, former, ask, known)
-        record = newest((*left.answers, *_answer_of(found.record)))
+        where = self._places.of(key)
+        found = await look(key, where.primaries, ask, ())
+        if where.moves and (where.reads_both or found.record is None):
+            found = await self._find_left(key, where, found, look, ask)
+        if found.doubt is not None:
+            raise found.doubt.error
+        return found
+
+    async def _find_left(
+        self, key: bytes, where: Where, found: "_Found", look: "_Look", ask: Ask
+    ) -> "_Found":
+        """Return what ``where.former`` has, if it is newer than what was ``found``."""
+        known = [answer for answer in found.answers if answer.address in where.former]
+        survey = look if where.reads_both else self._survey
+        left = await survey(key, where.former, ask, known)
+        proven = left.answers if left.doubt is None else ()
+        record = newest((*proven, *_answer_of(found.record)))
         if record is None:
             # It may have been moved between the two looks.
-            found = await look(key, primaries, ask, ())
+            found = await look(key, where.primaries, ask, ())
             record = found.record
         elif record is not found.record:
             self.healing.later(key)
@@ -306,17 +328,24 @@ class Copies:
             [*found.answers, *left.answers],
             {**found.debts, **left.debts},
             None if record is not None else found.damage or left.damage,
+            found.doubts(record) or left.doubts(record),
             asked_former=True,
         )
+
+    async def _left_head(self, key: bytes) -> Head | None:
+        """Return the newest head where ``key`` was before the stores were changed, as far as those
+        stores answer: what is written now has to be newer than that.
+        """
+        where = self._places.of(key)
+        if not where.moves:
+            return None
+        return (await self._survey(key, where.former, self._holders.look, ())).head
 
     async def _read(
         self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
     ) -> "_Found":
         """Return what the stores at ``addresses`` prove, having asked as few as need be; ``known``
-        are answers of some of them.
-
-        Raises ``NoStoreReachable`` where those that answer do not prove anything. Where all that
-        was found is damaged, that is told by the ``damage``.
+        are answers of some of them. Where they prove nothing, that is told by the ``doubt``.
         """
         reading = await self._reading(key, addresses, ask, known)
         width = 1
@@ -328,7 +357,7 @@ class Copies:
         self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
     ) -> "_Found":
         """Return the same of all stores at ``addresses`` that answer in time; of those that rest
-        only as many as need be. Raises as ``_read``.
+        only as many as need be.
         """
         reading = await self._reading(key, addresses, ask, known)
         width = sum(not self._holders.rests(address) for address in addresses)
@@ -346,15 +375,11 @@ class Copies:
             await self._race(key, order, debts)
         return Reading(ask, holders.background, key, order, Known(debts, quorums, known))
 
-    def _moves(self, key: bytes) -> bool:
-        """Tell whether ``key`` had other places before the stores were changed."""
-        return not set(self._former(key)) <= set(self._primaries(key))
-
     async def _known(self, key: bytes, addresses: Sequence[str]) -> tuple[Debts, Quorums]:
         """Return which of the stores are owed ``key``, and how many have to answer a read."""
         quorums = self._settings.quorums(len(addresses))
         careful = quorums.careful()
-        if self._moves(key) and careful.read < careful.copies:
+        if self._places.of(key).moves and careful.read < careful.copies:
             # A worker that knows only the former places may still write: it owes the new ones
             # nothing. Not where one store that is down would then be the end of all reads.
             quorums = careful
@@ -365,16 +390,21 @@ class Copies:
             return {}, careful
 
     async def _done(self, reading: Reading, width: int, linger_s: float) -> "_Found":
+        record, damage, doubt = None, None, None
         try:
             verdict = await reading.verdict(width, self._settings.head_timeout_ms / 1000)
+            record = verdict.record
             await reading.linger(linger_s)
-            return _Found(verdict.record, reading.answers, reading.debts)
         except Corrupt as error:
-            return _Found(None, reading.answers, reading.debts, error)
+            damage = error
+        except NoStoreReachable as error:
+            is_presumed = presumes_nothing(reading.answers, reading.debts, reading.quorums)
+            doubt = _Doubt(error, is_presumed)
         finally:
             reading.leave()
             if differ(reading.answers):
                 self.healing.later(reading.key)
+        return _Found(record, reading.answers, reading.debts, damage, doubt)
 
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
@@ -387,22 +417,26 @@ class Copies:
         process was ahead. So the write is stamped anew, above all that was seen. What is newer then
         was written in the meantime, and has come after this one.
         """
-        written = await self._spread(key, record)
-        if (newer := newest_seen(written)) is not None:
-            if guard is not None:
-                guard(file_head(newer))
-            record = stamped(record, newer)
-            written = await self._spread(key, record)
-        await self._conclude(key, record.head, written)
-        return Kept(record.head, written)
+        while True:
+            primaries = self._primaries(key)
+            written = await self._spread(key, record, primaries)
+            if (newer := newest_seen(written)) is not None:
+                if guard is not None:
+                    guard(file_head(newer))
+                record = stamped(record, newer)
+                written = await self._spread(key, record, primaries)
+            await self._conclude(key, record.head, written)
+            # Else a migration has begun meanwhile: the file may have been copied before this.
+            if self._primaries(key) == primaries:
+                return Kept(record.head, written)
 
-    async def _spread(self, key: bytes, record: Record) -> list[Written]:
+    async def _spread(self, key: bytes, record: Record, primaries: Sequence[str]) -> list[Written]:
         """Write to all stores at once; return what has become of it when the quorum has confirmed
         and the rest had ``straggler_ms`` since, or when nothing more can come.
 
         Stores that rest are written to only where the quorum is not had without them.
         """
-        holders, primaries = self._holders, self._primaries(key)
+        holders = self._holders
         quorum = self._settings.quorums(len(primaries)).write
         tasks: dict[str, asyncio.Task[Written]] = {}
 
@@ -445,17 +479,30 @@ class Copies:
             raise refusal(written, quorum)
 
 
+class _Doubt(NamedTuple):
+    """Why nothing is proven; ``presumed``: there is nothing, unless a store has lost it."""
+
+    error: NoStoreReachable
+    presumed: bool
+
+
 class _Found(NamedTuple):
     """What stores have under one key: the ``record`` that they prove (None: nothing), and all their
-    ``answers``. ``damage``: there is something, and nothing sound. ``asked_former``: the primaries
-    had nothing, so that the former places were asked, too.
+    ``answers``. ``damage``: there is something, and nothing sound. ``doubt``: nothing is proven.
+    ``asked_former``: the former places were asked, too.
     """
 
     record: Record | None
     answers: Sequence[Answer]
     debts: Debts
     damage: Corrupt | None = None
+    doubt: _Doubt | None = None
     asked_former: bool = False
+
+    def doubts(self, record: Record | None) -> _Doubt | None:
+        """Return the doubt that stays although other places have ``record``."""
+        is_over = record is not None and self.doubt is not None and self.doubt.presumed
+        return None if is_over else self.doubt
 
     @property
     def head(self) -> Head | None:

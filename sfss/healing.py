@@ -102,7 +102,7 @@ class Healing:
         version: Callable[[], int],
         settings: CopiesSettings,
     ) -> None:
-        self._holders, self._primaries, self._former = holders, places.primaries, places.former
+        self._holders, self._places, self._primaries = holders, places, places.primaries
         self._owed, self._version, self._settings = owed, version, settings
         self._waiting: dict[bytes, asyncio.Task[None]] = {}
         self._turns = Turns()
@@ -164,7 +164,8 @@ class Healing:
         return await self._mend(key, answers, found, also)
 
     def _who_may_have(self, key: bytes, also: Collection[str]) -> list[str]:
-        return list(dict.fromkeys([*self._primaries(key), *self._former(key), *also]))
+        where = self._places.of(key)
+        return list(dict.fromkeys([*where.primaries, *where.former, *also]))
 
     async def _owes(self, key: bytes, addresses: Sequence[str]) -> Debts | None:
         try:
@@ -178,7 +179,8 @@ class Healing:
             return True
         if debts is None:
             return False
-        for places in (self._primaries(key), self._former(key)):
+        where = self._places.of(key)
+        for places in (where.primaries, where.former):
             theirs = [answer for answer in answers if answer.address in places]
             verdict = decide(theirs, debts, self._settings.quorums(len(places)), last=True)
             if verdict is None or verdict.record is not None:

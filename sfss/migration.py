@@ -4,17 +4,20 @@
 state   writes go to                 reads look at      what goes on
 ======  ===========================  =================  ============================================
 old     the old places               the old places     nothing yet
-both    the new places               the new, then the  files are copied to the new places
-                                     old places
-back    the old places               both               what was written in the meantime is copied
+both    the new places               both: the newest   files are copied to the new places
+back    the old places               both: the newest   what was written in the meantime is copied
                                                         back
 new     the new places               the new places     nothing any more
 ======  ===========================  =================  ============================================
 
+Both places are read, for the new ones may have something older, from a migration that was aborted.
+Once everything has been copied, in ``both``, reads look at the old places only where the new ones
+have nothing.
+
 The state is one byte of a small file that every worker has mapped into its memory: all of them see
 a change at once, and it outlives them. The rest of the file, for people and tools, says when that
-was, and whether everything has been copied since. It is about the two sets of places that it was
-begun with; with others, it says nothing.
+was, and which places it is about. With others it cannot be opened before it has ended: neither set
+of them would have all files.
 """
 
 import fcntl
@@ -26,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from sfss.errors import Refused, SettingError
 from sfss.placement import Placement, Places
@@ -43,8 +46,14 @@ class State(Enum):
     NEW = "new"
 
 
-_LETTERS: Final = {ord(state.value[-1]): state for state in State}
-"""The first byte of the file: the last letters of the words, which differ."""
+_LETTERS: Final = {
+    ord(letter): (state, letter.isupper())
+    for state in State
+    for letter in (state.value[-1], state.value[-1].upper())
+}
+"""The first byte of the file: the last letters of the words, which differ; a capital if everything
+has been copied.
+"""
 
 STEPS: Final = {
     ("start", State.OLD): State.BOTH,
@@ -77,30 +86,36 @@ class Status:
 
 
 class Migration:
-    """The migration of the places that ``fingerprint`` stands for, in ``file``, made if missing.
+    """The migration from the places that ``old`` stands for to those of ``new``, in ``file``, made
+    if missing.
 
-    Raises ``SettingError`` when the file cannot be used.
+    Raises ``SettingError`` when the file cannot be used, or one between other places has not ended.
     """
 
-    def __init__(self, file: Path, fingerprint: str) -> None:
-        self._file, self._fingerprint = file, fingerprint
+    def __init__(self, file: Path, old: str, new: str) -> None:
+        self._old, self._new = old, new
         try:
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with self._locked():
-                if os.fstat(self._descriptor).st_size != _SIZE or self._read() is None:
+                found = _read(self._descriptor)
+                if found is None or (found.old, found.new) != (old, new):
+                    _check_ended(found, old, file)
                     self._write(Status(State.OLD))
             self._map = mmap.mmap(self._descriptor, _SIZE)
         except OSError as error:
-            wanted = "a file that can be written is expected"
-            raise SettingError("settings", "migration", f"{file}: {error}", wanted) from error
+            raise _unusable(file, error) from error
 
     def state(self) -> State:
         """Return where the migration is, whoever has brought it there."""
-        return _LETTERS.get(self._map[0], State.OLD)
+        return self._now()[0]
 
     def status(self) -> Status:
         """Return where it is, since when, and how far."""
-        return self._read() or Status(State.OLD)
+        found = _read(self._descriptor)
+        return Status(State.OLD) if found is None else found.status
+
+    def _now(self) -> tuple[State, bool]:
+        return _LETTERS.get(self._map[0], (State.OLD, False))
 
     def take(self, step: str, force: bool = False) -> Status:
         """Take one of the ``STEPS`` and return the status after it; to begin what has begun is no
@@ -142,7 +157,10 @@ class Migration:
             left = {State.BOTH: old, State.BACK: new}.get(self.state())
             return () if left is None else left.primaries(key)
 
-        return Places(primaries, former, lambda: self.state() is State.BACK)
+        def reads_both() -> bool:
+            return self._now() in ((State.BOTH, False), (State.BACK, False), (State.BACK, True))
+
+        return Places(primaries, former, reads_both, state=self._now)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -157,20 +175,70 @@ class Migration:
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def _read(self) -> Status | None:
-        words = os.pread(self._descriptor, _SIZE, 0).decode("ascii", "replace").split()
-        try:
-            letter, fingerprint, since_us, copied = words
-            state = _LETTERS[ord(letter)]
-            status = Status(state, int(since_us), copied == "copied")
-        except (ValueError, KeyError, TypeError):
-            return None
-        return status if fingerprint == self._fingerprint else None
-
     def _write(self, status: Status) -> Status:
         # One write of less than a sector, over what was there: it is seen, and kept, whole.
-        copied = "copied" if status.is_copied else "open"
-        words = (status.state.value[-1], self._fingerprint, str(status.since_us), copied)
+        letter = status.state.value[-1]
+        words = (
+            letter.upper() if status.is_copied else letter,
+            self._old,
+            self._new,
+            str(status.since_us),
+        )
         os.pwrite(self._descriptor, f"{' '.join(words):<{_SIZE - 1}}\n".encode(), 0)
         os.fsync(self._descriptor)
         return status
+
+
+def check_none(file: Path, places: str) -> None:
+    """Raise ``SettingError`` if ``file`` tells of a migration that has not ended, the files being
+    in the ``places`` now.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _check_ended(_read(descriptor), places, file)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unusable(file, error) from error
+
+
+class _Found(NamedTuple):
+    """What a file says."""
+
+    status: Status
+    old: str
+    new: str
+
+
+def _read(descriptor: int) -> _Found | None:
+    text = os.pread(descriptor, _SIZE, 0)
+    try:
+        letter, old, new, since_us = text.decode("ascii", "replace").split()
+        state, is_copied = _LETTERS[ord(letter)]
+        found = _Found(Status(state, int(since_us), is_copied), old, new)
+        return found if len(text) == _SIZE else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_ended(found: _Found | None, places: str, file: Path) -> None:
+    state = State.OLD if found is None else found.status.state
+    has_moved = found is not None and state is State.NEW and found.new == places
+    if state is State.OLD or has_moved:
+        return
+    sentence = f"is not what it was when the migration began that is in the state {state.value!r}"
+    wanted = f"set it back until that has ended; {file} tells of it"
+    if state is State.NEW:
+        wanted = (
+            f"all files are in its new places: make them those of [replicated] (or, if that is"
+            f" over, remove {file})"
+        )
+    raise SettingError("settings", "migration", sentence, wanted)
+
+
+def _unusable(file: Path, error: OSError) -> SettingError:
+    wanted = "a file that can be written is expected"
+    return SettingError("settings", "migration", f"{file}: {error}", wanted)

@@ -51,16 +51,39 @@ def _never() -> bool:
     return False
 
 
+class Where(NamedTuple):
+    """Where a key belongs, see ``Places``: at one moment."""
+
+    primaries: Sequence[str]
+    former: Sequence[str]
+    reads_both: bool
+
+    @property
+    def moves(self) -> bool:
+        """Whether the key had other places before."""
+        return not set(self.former) <= set(self.primaries)
+
+
 class Places(NamedTuple):
     """Where keys belong: ``primaries``, best first, and ``former``, where they may be left from
     before. ``reads_both``: what the former places have may be newer. ``shards`` are the stores
-    that hold the same files, by the name of the shard, where there are shards.
+    that hold the same files, by the name of the shard, where there are shards. ``state`` is another
+    whenever the places are others.
     """
 
     primaries: Callable[[bytes], Sequence[str]]
     former: Callable[[bytes], Sequence[str]] = _nowhere
     reads_both: Callable[[], bool] = _never
     shards: Mapping[str, Sequence[str]] = MappingProxyType({})
+    state: Callable[[], object] = _never
+
+    def of(self, key: bytes) -> Where:
+        """Return where ``key`` belongs, all of it at one moment."""
+        while True:
+            state = self.state()
+            where = Where(self.primaries(key), self.former(key), self.reads_both())
+            if self.state() == state:
+                return where
 
 
 class KetamaRing:

@@ -19,7 +19,7 @@ from sfss.config import ReplicatedSettings, Settings
 from sfss.config_checks import Choice, addresses_of, least_copies, migrates
 from sfss.copies import Copies
 from sfss.errors import SettingError, StoreError
-from sfss.migration import Migration
+from sfss.migration import Migration, check_none
 from sfss.owed import Owed
 from sfss.placement import (
     ChashShards,
@@ -153,6 +153,7 @@ def make_replicas(
     options = settings.replicated
     locks = None if marks is None else _open_locks(options)
     stores = {address: _open(address, settings, marks, locks) for address in addresses_of(settings)}
+    check_migration(settings)
     migration = open_migration(settings) if migrates(settings) else None
     places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
@@ -196,10 +197,26 @@ def is_live(roster: Roster | None, address: str) -> bool:
 
 def open_migration(settings: Settings) -> Migration:
     """Return the migration that ``settings`` describe. Raises ``SettingError``."""
-    old, new = settings.replicated, settings.migration
-    places = [(each.placement, each.stores, each.shards, each.copies) for each in (old, new)]
-    file = Path(old.owed_folder) / _MIGRATION
-    return Migration(file, xxh3_64_hexdigest(repr(places).encode()))
+    old, new = _fingerprint(settings.replicated), _fingerprint(settings.migration)
+    return Migration(_migration_file(settings), old, new)
+
+
+def check_migration(settings: Settings) -> None:
+    """Raise ``SettingError`` where a migration is under way that ``settings`` do not describe."""
+    if migrates(settings):
+        open_migration(settings).close()
+    else:
+        check_none(_migration_file(settings), _fingerprint(settings.replicated))
+
+
+def _migration_file(settings: Settings) -> Path:
+    return Path(settings.replicated.owed_folder) / _MIGRATION
+
+
+def _fingerprint(choice: Choice) -> str:
+    copies = choice.copies if choice.placement == "ketama" else 0
+    places = (choice.placement, choice.stores, choice.shards, copies)
+    return xxh3_64_hexdigest(repr(places).encode())
 
 
 def _places(settings: Settings, migration: Migration | None) -> Places:

@@ -21,7 +21,7 @@ from sfss.errors import SettingError
 from sfss.keys import FILES_LIMIT, KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
-from sfss.replicas import MARKS, claim_folder, make_replicas
+from sfss.replicas import MARKS, check_migration, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
@@ -185,6 +185,7 @@ def check(settings: Settings, former: Settings | None = None) -> None:
         is_new = former is None or _folder(former) != folder
         if settings.cluster.kind == "replicated":
             _check_owed_folder(folder, settings, former)
+            check_migration(settings)
             claim_folder(settings)
         else:
             check_folder(folder, make=is_new)
