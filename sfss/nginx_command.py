@@ -14,24 +14,45 @@ _BODY_LIMITS: Final = {"node": 64 * 1024 * 1024, "front": 0}
 
 
 def run_nginx(options: argparse.Namespace) -> None:
-    """Write the nginx.conf that ``options`` ask for; raises ``SettingError``."""
+    """Write the nginx.conf that ``options`` ask for, to a file together with the folders that it
+    names; raises ``SettingError``.
+    """
     text = _WRITERS[options.kind](options)
     if options.output is None:
         sys.stdout.write(text)
         return
+    output = Path(options.output)
+    for flag, folder in (*_folders(options).items(), ("--output", output.parent)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(flag, folder, error) from None
     try:
-        Path(options.output).write_text(text, "utf-8")
+        output.write_text(text, "utf-8")
     except OSError as error:
-        found = f"{options.output}: {error.strerror}"
-        raise SettingError("command line", "--output", found, "it must be writable") from None
+        raise _unusable("--output", output, error) from None
+
+
+def _folders(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the folders that nginx has to find, by the flag that names them."""
+    if options.kind == "front":
+        return {"--work": Path(options.work)}
+    return {"--root": Path(options.root), "--work": Path(_work(options))}
+
+
+def _work(options: argparse.Namespace) -> str:
+    return options.work or f"{_absolute(options.root)}/.nginx"
+
+
+def _unusable(flag: str, name: Path, error: OSError) -> SettingError:
+    return SettingError("command line", flag, f"{name}: {error.strerror}", "it must be writable")
 
 
 def _node(options: argparse.Namespace) -> str:
-    root = _absolute(options.root)
     return node_conf(
         Node(
-            process=_process(options, options.work or f"{root}/.nginx"),
-            root=root,
+            process=_process(options, _work(options)),
+            root=_absolute(options.root),
             prefix=options.prefix,
             children=options.child,
             writers=options.allow,
@@ -203,4 +224,8 @@ def _add_process(parser: argparse.ArgumentParser, kind: str, work: str) -> None:
         help="bytes a body may have, 0 for any number (default: "
         + (f"{limit})" if limit else "0: sfss decides)"),
     )
-    parser.add_argument("--output", metavar="FILE", help="file to write (default: standard output)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="file to write; the folders are made, too (default: standard output)",
+    )

@@ -110,6 +110,8 @@ def node_conf(node: Node) -> str:
         *_types(),
         "sendfile on;",
         "tcp_nopush on;",
+        "# Gateways ask for files that are not there yet.",
+        "log_not_found off;",
         *_geo_dollar(root),
         *_upstreams(children),
         *_block(
@@ -171,7 +173,8 @@ def _file(
             raise _wrong(flag, f"is {number}", "a number from 0 is expected")
     user = [f"user {process.user};"] if process.user else []
     lines = [
-        f"# {what}. sfss {__version__} has written this; the folders are to be there:",
+        f"# {what}. sfss {__version__} has written this; these folders are to be there, and are"
+        " made with --output:",
         f"#   mkdir -p {shlex.join(folders)}",
         *load,
         *user,

@@ -357,3 +357,25 @@ def test_nginx_takes_it_from_root_and_from_anybody(kind: str) -> None:
             (work / "error.log").unlink(missing_ok=True)
             (work / "nginx.pid").unlink(missing_ok=True)
             subprocess.run(command, check=True, capture_output=True, user=NOBODY, group=NOBODY)
+
+
+def test_with_a_file_the_folders_are_made(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root, conf = tmp_path / "a" / "files", tmp_path / "b" / "node.conf"
+    listen = ["--listen", f"127.0.0.1:{free_port()}"]
+    assert sfss(["nginx", "node", "--root", str(root), *listen, "--output", str(conf)]) == 0
+    assert (root / ".nginx").is_dir()
+    check = [binary("nginx"), "-t", "-e", "stderr", "-c", str(conf)]
+    subprocess.run(check, check=True, capture_output=True)
+    (tmp_path / "file").write_text("")
+    refused = ["nginx", "node", "--root", str(tmp_path / "file" / "x"), *listen]
+    assert sfss([*refused, "--output", str(tmp_path / "c.conf")]) == 2
+    assert "--root" in capfd.readouterr().err
+    assert not (tmp_path / "c.conf").exists()
+
+
+def test_what_is_not_there_is_no_line_in_the_log(node: Server) -> None:
+    assert request(node, "HEAD", "/none").status == 404
+    assert request(node, "GET", "/none").status == 404
+    assert "none" not in (node.folder / f"nginx-{node.port}" / "error.log").read_text()
