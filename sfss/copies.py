@@ -434,15 +434,17 @@ class Copies:
         """Write to all stores at once; return what has become of it when the quorum has confirmed
         and the rest had ``straggler_ms`` since, or when nothing more can come.
 
-        Stores that rest are written to only where the quorum is not had without them.
+        Stores that rest are written to only where the quorum is not had without them. The store
+        that decides is asked and waited for, whatever the others do.
         """
         holders = self._holders
         quorum = self._settings.quorums(len(primaries)).write
+        needed = primaries[:1] if self._settings.first_decides else []
         tasks: dict[str, asyncio.Task[Written]] = {}
 
         def start(addresses: Iterable[str], insist: bool) -> None:
             for address in addresses:
-                write = holders.write(address, key, record, insist)
+                write = holders.write(address, key, record, insist or address in needed)
                 tasks[address] = holders.background.start(write)
 
         try:
@@ -450,6 +452,8 @@ class Copies:
             if not await _is_confirmed(tasks, quorum, _INSIST_AFTER_S):
                 start(_not_asked(tasks), insist=True)
                 await _is_confirmed(tasks, quorum, None)
+            if needed:
+                await asyncio.wait([tasks[address] for address in needed])
             if pending := _pending(tasks):
                 await asyncio.wait(pending, timeout=self._settings.straggler_ms / 1000)
         finally:

@@ -232,8 +232,8 @@ class NoStoreReachable(StoreError):
 
 @dataclass(eq=False)
 class QuorumFailed(StoreError):
-    """Raised when fewer stores than ``wanted`` have kept a write: ``got``. ``failures`` maps the
-    addresses of the others to reasons.
+    """Raised when fewer stores than ``wanted`` have kept a write: ``got``; or as many, without the
+    one that decides. ``failures`` maps the addresses of the others to reasons.
 
     What was kept stays kept: the write may win in the end, or be replaced. ``indeterminate``: a
     store that failed may have kept it, too.
@@ -247,6 +247,8 @@ class QuorumFailed(StoreError):
     def __str__(self) -> str:
         reasons = ", ".join(f"{store} ({reason})" for store, reason in self.failures.items())
         kept = f"{self.got} of the {self.wanted} stores that it needs have kept the change"
+        if self.got >= self.wanted:
+            kept = f"the store that decides has not kept the change; {self.got} others have"
         may = "; it may or may not be seen" if self.got or self.indeterminate else ""
         return f"{kept}{may}: {reasons}"
 
