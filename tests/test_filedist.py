@@ -4,8 +4,11 @@ The topmost gateway has an nginx and another gateway as children, and that an ng
 keeps ordinary files in a folder that any program may look into.
 """
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+import resource
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,7 @@ from tests.servers import (
     Answer,
     Gateway,
     Server,
+    binary,
     nginx_node,
     nginx_root,
     quiet_port,
@@ -207,3 +211,258 @@ def test_a_child_gets_what_it_has_missed(tree: Tree, who: str) -> None:
     for each in tree.machines:
         assert (folder_of(each) / kept).read_bytes() == b"kept"
         assert not (folder_of(each) / gone).exists()
+
+
+def error_in(answer: Answer) -> str:
+    """Return the sentence of a refusal."""
+    return answer.body.decode()
+
+
+@contextmanager
+def limited(gateway: Gateway, size: int) -> Iterator[None]:
+    """Have the processes of a gateway write no file of over ``size`` bytes: as with a full disk."""
+    pids = [gateway.pid, *gateway.workers()]
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        for pid in pids:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+
+
+def test_what_the_local_disk_refuses_is_not_201(tree: Tree) -> None:
+    with limited(tree.root, MIB):
+        answer = tree.put("full/large", b"x" * 2 * MIB)
+        assert answer.status == 504
+        assert "the store that decides has not kept the change; 2 others have" in error_in(answer)
+        assert "File too large" in error_in(answer)
+        assert tree.put("full/small", b"small").status == 201
+    assert not (folder_of(tree.root) / "full" / "large").exists()
+    assert tree.put("full/large", b"x" * 2 * MIB).status == 201
+
+
+def test_a_folder_that_was_moved_away_is_not_201(tree: Tree, tmp_path: Path) -> None:
+    folder = folder_of(tree.root)
+    folder.rename(tmp_path / "elsewhere")
+    try:
+        answer = tree.put("moved/file", b"body")
+        assert answer.status == 504
+        assert "its folder was moved, unmounted or replaced" in error_in(answer)
+    finally:
+        (tmp_path / "elsewhere").rename(folder)
+    assert tree.put("moved/file", b"body").status == 201
+
+
+def test_what_is_not_here_comes_from_a_child_and_stays(tree: Tree) -> None:
+    """Of each child in turn; the next where one does not have it, or does not answer."""
+    path = "lost/file"
+    copies = [folder_of(machine) / path for machine in tree.machines]
+    for number in range(4):
+        body = f"{number}".encode() * 1000
+        assert tree.put(path, body).status == 201
+        copies[0].unlink()
+        if number == 1:
+            copies[1].unlink()
+        if number == 2:
+            copies[2].unlink()
+
+        def is_everywhere(body: bytes = body) -> bool:
+            assert tree.get(path).body == body
+            return all(copy.exists() for copy in copies)
+
+        wait_until(is_everywhere, "it is read from a child, and is everywhere once more")
+        for copy in copies:
+            assert copy.read_bytes() == body
+
+
+@pytest.mark.parametrize("who", ["nginx", "child"])
+def test_what_nobody_else_has_and_one_might_is_504(tree: Tree, who: str) -> None:
+    path = f"only {who}/file"
+    assert tree.get(path).status == 404
+    machine: Server = getattr(tree, who)
+    with down(machine):
+        answer = tree.get(path)
+        assert answer.status == 504
+        assert url_of(machine) in error_in(answer)
+        assert tree.root.request("HEAD", f"/{quote(path)}").status == 504
+    # It has failed a moment ago; then it is asked again.
+    wait_until(lambda: tree.get(path).status == 404, "nobody has it")
+
+
+def test_a_silent_child_holds_nobody_up_for_ever(tree: Tree) -> None:
+    with paused(tree.nginx):
+        assert tree.put("silent/file", b"body").status == 201
+        assert tree.get("silent/file").body == b"body"
+        assert missing(tree.root)
+    wait_until(lambda: not missing(tree.root), "the child has what it had missed")
+    assert (folder_of(tree.nginx) / "silent/file").read_bytes() == b"body"
+
+
+@contextmanager
+def paused(server: Server) -> Iterator[None]:
+    """Have a server stand still for the block."""
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+def write_in_place(file: Path, body: bytes) -> None:
+    with file.open("r+b" if file.exists() else "wb") as opened:
+        opened.write(body)
+        opened.truncate()
+
+
+def write_beside(file: Path, body: bytes) -> None:
+    new = file.with_name("new")
+    new.write_bytes(body)
+    new.rename(file)
+
+
+WRITERS: dict[str, Callable[[Path, bytes], None]] = {
+    "in place": write_in_place,
+    "renamed": write_beside,
+}
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_what_another_program_writes_is_served_at_once(tree: Tree, how: str) -> None:
+    write = WRITERS[how]
+    file = folder_of(tree.root) / "other programs" / how
+    path = f"other programs/{how}"
+    assert tree.put(path, b"by the gateway").status == 201
+    for turn in range(20):
+        body = b"%d" % turn * 9
+        write(file, body)
+        answer = tree.get(path)
+        assert (answer.status, answer.body) == (200, body)
+        head = tree.root.request("HEAD", f"/{quote(path)}")
+        assert int(head.headers["content-length"]) == len(body)
+    # What comes through the gateway after that is newer.
+    assert tree.put(path, b"once more").status == 201
+    for machine in tree.machines:
+        assert (folder_of(machine) / path).read_bytes() == b"once more"
+    new = file.with_name(f"{how} and new")
+    write(new, b"new")
+    assert tree.get(f"{path} and new").body == b"new"
+    listed = tree.root.request("GET", "/other%20programs/", None, JSON).json()
+    assert {how, f"{how} and new"} <= {each["name"] for each in listed}
+
+
+def test_a_file_with_an_older_time_is_served_until_copies_are_compared(tree: Tree) -> None:
+    """As ``cp -p`` makes one: it is older, whatever is in it, and the newest is what counts."""
+    file = folder_of(tree.root) / "older"
+    assert tree.put("older", b"by the gateway").status == 201
+    file.write_bytes(b"by another program")
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert tree.get("older").body == b"by another program"
+    run_tool(tree.root, "repair")
+    for machine in tree.machines:
+        assert (folder_of(machine) / "older").read_bytes() == b"by the gateway"
+
+
+def run_tool(gateway: Gateway, name: str) -> None:
+    """Run a tool on the settings of a gateway; it has to find or leave nothing."""
+    command = [*SFSS, name, *gateway.command[-2:]]
+    done = subprocess.run(
+        command, cwd=gateway.folder, env=gateway.environ, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_repair_brings_what_other_programs_have_written_to_all(tree: Tree) -> None:
+    file = folder_of(tree.root) / "repaired" / "file"
+    file.parent.mkdir()
+    file.write_bytes(b"by another program")
+    at_child = folder_of(tree.child) / "repaired" / "at a child"
+    at_child.parent.mkdir()
+    at_child.write_bytes(b"by a program there")
+    for gateway in (tree.root, tree.child):
+        run_tool(gateway, "repair")
+    for machine in tree.machines:
+        assert files_below(folder_of(machine) / "repaired") == {
+            "file": b"by another program",
+            "at a child": b"by a program there",
+        }
+    run_tool(tree.root, "check")
+    run_tool(tree.child, "check")
+
+
+def test_a_new_machine_is_provisioned_by_a_crawler(tree: Tree, tmp_path: Path) -> None:
+    binary("wget")
+    names = [name for name in NAMES.values() if "%41" not in name]  # wget would decode it
+    for path in [*names, *(f"many/{number}" for number in range(30))]:
+        assert tree.put(path, path.encode()).status == 201
+    (folder_of(tree.root) / "many" / "raw").write_bytes(b"by another program")
+    new = filedist(tmp_path, [])
+    folder_of(new).mkdir()
+    (command,) = commands(tree, "__index__")
+    shell(command.replace("/__index__/;", "/__index__/?limit=7;"), folder_of(new))
+    expected = files_below(folder_of(tree.root))
+    assert files_below(folder_of(new)) == expected
+    with running(new):
+        for path, body in expected.items():
+            assert new.request("GET", f"/{quote(path)}").body == body
+    (folder_of(tree.root) / "many" / "raw").unlink()
+
+
+def test_a_child_can_be_given_what_it_has_missed_by_a_crawler(tree: Tree, tmp_path: Path) -> None:
+    binary("wget")
+    with down(tree.nginx):
+        assert tree.put("missed/a b", b"body").status == 201
+        (command,) = commands(tree, "__missing__")
+        shell(command, folder_of(tree.nginx))
+        assert (folder_of(tree.nginx) / "missed" / "a b").read_bytes() == b"body"
+    wait_until(lambda: not missing(tree.root), "the child has what it had missed")
+    run_tool(tree.root, "check")
+
+
+def test_the_readme_tells_what_works_here(tree: Tree, tmp_path: Path) -> None:
+    for program in ("curl", "rclone", "cadaver"):
+        binary(program)
+    (tmp_path / "FILE").write_bytes(b"from a file")
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "FOLDER" / "in it").write_bytes(b"from a folder")
+    said = shell(commands(tree, "curl -T")[0], tmp_path)
+    assert said.count(": stored\n") == 3
+    shell(commands(tree, "curl -O")[0], tmp_path)
+    assert (tmp_path / "name").read_bytes() == b"from a file"
+    assert "200" in shell(commands(tree, "curl -I")[0], tmp_path)
+    assert '"name": "name"' in shell(commands(tree, "application/json")[0], tmp_path)
+    shell(commands(tree, "rclone")[0], tmp_path)
+    assert (folder_of(tree.grandchild) / "folder" / "in it").read_bytes() == b"from a folder"
+    assert "in it" in shell(f"echo ls folder | {commands(tree, 'cadaver')[0]}", tmp_path)
+    shell(commands(tree, "DELETE")[0], tmp_path)
+    assert tree.get("folder/name").status == 404
+    assert tree.delete("folder/in it").status == 204
+    (size,) = re.findall("One may have ([0-9]+) bytes", readme(tree))
+    assert int(size) == 1024 * MIB
+
+
+def readme(tree: Tree) -> str:
+    """Return the readme of the root."""
+    return tree.root.request("GET", "/__readme.txt").body.decode()
+
+
+def commands(tree: Tree, word: str) -> list[str]:
+    """Return the commands of the readme that ``word`` is in."""
+    lines = readme(tree).splitlines()
+    return [line.strip() for line in lines if line.startswith("    ") and word in line]
+
+
+def shell(command: str, folder: Path) -> str:
+    """Run a command in ``folder``, and return what it says."""
+    ended = subprocess.run(
+        ["sh", "-c", command],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "LC_ALL": "C.UTF-8", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
