@@ -4,12 +4,13 @@ The topmost gateway has an nginx and another gateway as children, and that an ng
 keeps ordinary files in a folder that any program may look into.
 """
 
+import hashlib
 import os
 import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -466,3 +467,73 @@ def shell(command: str, folder: Path) -> str:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
+
+
+def test_a_body_over_the_limit_is_413(tree: Tree) -> None:
+    size = 1024 * MIB + 1
+    with closing(tree.root.connect()) as connection:
+        connection.putrequest("PUT", "/too%20large")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert answer.status == 413
+    assert tree.get("too large").status == 404
+
+
+LARGE = 64 * MIB
+MUCH = 16 * MIB
+"""Memory that a large body must not take: far less than it has."""
+
+
+def test_large_bodies_go_through_in_pieces(tree: Tree) -> None:
+    block = os.urandom(MIB)
+    blocks = LARGE // MIB
+    gateways = (tree.root, tree.child)
+    for _ in range(2 * len(tree.root.workers())):
+        assert tree.put("large/first", block * 4).status == 201  # so that all is loaded
+        assert tree.get("large/first").status == 200
+    before = {pid: forget_peak(pid) for gateway in gateways for pid in gateway.workers()}
+    answer = tree.root.request(
+        "PUT", "/large/file", iter([block] * blocks), {"Content-Length": str(LARGE)}
+    )
+    assert answer.status == 201, answer
+    digests = {digest_of_file(folder_of(machine) / "large/file") for machine in tree.machines}
+    assert len(digests) == 1
+    assert read_in_blocks(tree, {}) == (200, block, blocks)
+    assert read_in_blocks(tree, {"Range": f"bytes={MIB}-"}) == (206, block, blocks - 1)
+    # From children, one after the other.
+    for _ in range(2):
+        (folder_of(tree.root) / "large/file").unlink()
+        assert read_in_blocks(tree, {"Range": f"bytes={2 * MIB}-"}) == (206, block, blocks - 2)
+        wait_until((folder_of(tree.root) / "large/file").exists, "it is here once more")
+    grown = {pid: peak(pid) - began for pid, began in before.items()}
+    assert max(grown.values()) < MUCH, grown
+    assert tree.delete("large/file").status == 204
+
+
+def read_in_blocks(tree: Tree, headers: dict[str, str]) -> tuple[int, bytes, int]:
+    """Return the status, the one block that the file is made of, and how often it came."""
+    with closing(tree.root.connect()) as connection:
+        connection.request("GET", "/large/file", None, headers)
+        response = connection.getresponse()
+        blocks = iter(lambda: response.read(MIB), b"")
+        first = next(blocks)
+        return response.status, first, 1 + sum(block == first for block in blocks)
+
+
+def digest_of_file(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def forget_peak(pid: int) -> int:
+    """Return how much memory a process has now, from which on ``peak`` counts."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    return peak(pid)
+
+
+def peak(pid: int) -> int:
+    """Return the most memory that a process has had at once."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (found,) = re.findall("VmHWM:\\s+([0-9]+) kB", status)
+    return int(found) * 1024
