@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from sfss.agreement import Debt, Kept, Owing
 from sfss.keys import KeyScheme
 from sfss.migration import Migration
-from sfss.record import Body, Head, Record, new_record
+from sfss.record import Content, Head, Record, is_alive, record_of
 from sfss.stores.base import Child, Entry, Guard, Use
 
 
@@ -114,6 +114,14 @@ class Missing(NamedTuple):
     place: bytes
 
 
+def _is_alive(head: Head) -> bool:
+    return is_alive(head, time.time_ns() // 1000)
+
+
+def _of_alive(guard: Guard) -> Guard:
+    return lambda head: guard(head if head is None or _is_alive(head) else None)
+
+
 class Cluster:
     """The files behind one gateway. ``max_file_size`` is in bytes; ``work`` goes on until the
     cluster is closed, by ``close`` or by closing the ``engine``.
@@ -147,27 +155,28 @@ class Cluster:
 
     async def get(self, path: str) -> Record | None:
         """Return the file at ``path``, or None where there is none. Raises as ``Engine.get``."""
-        return await self._engine.get(self._scheme.key(path))
+        record = await self._engine.get(self._scheme.key(path))
+        return record if record is None or _is_alive(record.head) else None
 
     async def head(self, path: str) -> Head | None:
         """Return the head of the file at ``path``, or None where there is none; see
         ``Engine.head``.
         """
-        return await self._engine.head(self._scheme.key(path))
+        head = await self._engine.head(self._scheme.key(path))
+        return head if head is None or _is_alive(head) else None
 
-    async def put(
-        self, path: str, body: Body, digest: bytes | None = None, guard: Guard | None = None
-    ) -> Kept:
-        """Keep ``body``, with its ``digest`` where that is known, at ``path``. ``guard`` and errors
-        as ``Engine.put``.
+    async def put(self, path: str, content: Content, guard: Guard | None = None) -> Kept:
+        """Keep ``content`` at ``path``. ``guard`` and errors as ``Engine.put``; a file that has
+        expired is none to it.
         """
-        key = self._scheme.key(path)
-        record = new_record(body, self._clock.version(), digest=digest)
-        return await self._engine.put(key, record, guard)
+        key, record = self._scheme.key(path), record_of(content, self._clock.version())
+        return await self._engine.put(key, record, guard and _of_alive(guard))
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
-        """Remove the file at ``path``; return whether there was one. See ``Engine.delete``."""
-        return await self._engine.delete(self._scheme.key(path), guard)
+        """Remove the file at ``path``; return whether there was one. See ``Engine.delete``, and
+        ``put`` for ``guard``.
+        """
+        return await self._engine.delete(self._scheme.key(path), guard and _of_alive(guard))
 
     async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:
         """Return up to ``limit`` files whose paths begin with ``prefix`` and come after ``after``.
@@ -175,8 +184,16 @@ class Cluster:
         In byte order of the path. Raises ``CannotList`` where the stores have no listing.
         """
         prefix_key, after_key = map(self._scheme.prefix, (prefix, after))
-        entries = await self._engine.scan(prefix_key, after_key, limit)
-        return [Listed(self._scheme.path(entry.key), entry.head) for entry in entries]
+        found: list[Listed] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            entries = await self._engine.scan(prefix_key, after_key, wanted)
+            alive = [entry for entry in entries if _is_alive(entry.head)]
+            found += [Listed(self._scheme.path(entry.key), entry.head) for entry in alive]
+            if len(entries) < wanted:
+                break
+            after_key = entries[-1].key
+        return found
 
     async def folder(self, path: str, after: str, limit: int) -> Sequence[Thing]:
         """Return up to ``limit`` things in the folder ``path`` ("" or ending with "/") whose names
@@ -185,8 +202,16 @@ class Cluster:
         Raises ``CannotList``, ``NoStoreReachable``.
         """
         prefix, position = map(self._scheme.prefix, (path, after))
-        found = await self._engine.children(prefix, position, limit)
-        return [Thing(self._scheme.path(child.name), child.head) for child in found]
+        found: list[Thing] = []
+        while len(found) < limit:
+            wanted = limit - len(found)
+            children = await self._engine.children(prefix, position, wanted)
+            alive = [child for child in children if child.head is None or _is_alive(child.head)]
+            found += [Thing(self._scheme.path(child.name), child.head) for child in alive]
+            if len(children) < wanted:
+                break
+            position = children[-1].name
+        return found
 
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return the statistics of every store by address; see ``Engine.stats``."""

@@ -12,6 +12,7 @@
     │   ├── UnsupportedCoding  the body is compressed or otherwise coded
     │   ├── TooLarge           the file is over the service's or a store's limit
     │   ├── NotFound           no such file: every store that could hold it said so
+    │   ├── TooManyNames       the fields that are to be kept with a file are too many or large
     │   ├── PathTaken          a folder has that name, or a file that of a folder on the way
     │   ├── PreconditionFailed a condition that the request made does not hold
     │   └── Refused            it cannot be done as things are now
@@ -143,6 +144,17 @@ class NotFound(RequestError):
 
     def __str__(self) -> str:
         return f"no such file: {self.path}"
+
+
+@dataclass(eq=False)
+class TooManyNames(RequestError):
+    """Raised when the header fields that are to be kept with a file are more than ``allowed``."""
+
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"too much to keep with the file: {self.found}; {self.allowed}; nothing was stored"
 
 
 @dataclass(eq=False)

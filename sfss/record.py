@@ -157,19 +157,35 @@ class Record(NamedTuple):
     body: Body
 
 
-def new_record(
-    body: Body,
-    version: int,
-    metadata: Mapping[str, str] | None = None,
-    digest: bytes | None = None,
-) -> Record:
-    """Return the record of a file just received; ``version`` in microseconds since 1970.
-
-    ``digest`` is that of ``body`` where it is known already, as it has to be of a long one.
+class Content(NamedTuple):
+    """A file as it comes in: its body, with the ``digest`` where that is known already, as it has
+    to be of a long one; the ``names`` that are kept with it and their values; for how many seconds
+    it is kept, None for ever.
     """
+
+    body: Body
+    digest: bytes | None = None
+    names: Mapping[str, str] = _NO_METADATA
+    ttl_s: int | None = None
+
+
+def new_record(body: Body, version: int, metadata: Mapping[str, str] | None = None) -> Record:
+    """Return the record of a held body; ``version`` in microseconds since 1970."""
+    return record_of(Content(body, names=metadata or _NO_METADATA), version)
+
+
+def record_of(content: Content, version: int) -> Record:
+    """Return the record of a file just received; ``version`` in microseconds since 1970."""
+    body, digest, names, ttl_s = content
     if digest is None:
         digest = xxh3_128_digest(held(body))
-    return Record(Head(version, len(body), digest, metadata=metadata or _NO_METADATA), body)
+    expiry = 0 if ttl_s is None else min(version + ttl_s * 1_000_000, VERSION_LIMIT)
+    return Record(Head(version, len(body), digest, Kind.FILE, expiry, names), body)
+
+
+def is_alive(head: Head, now_us: int) -> bool:
+    """Tell whether a file has not expired, at ``now_us`` microseconds since 1970."""
+    return not head.expiry or head.expiry > now_us
 
 
 def raw_head(body: Buffer) -> Head:

@@ -199,6 +199,10 @@ SIBLINGS = {
     ("web.files", "web.body"): "a file is read from the body",
     ("web.files", "web.conditional"): "conditions and ranges are honoured",
     ("web.files", "web.mediatypes"): "the type of a file is guessed",
+    ("web.files", "web.names_kept"): "more is kept than a body",
+    ("web.fast", "web.names_kept"): "more is kept than a body",
+    ("web.webdav", "web.names_kept"): "a copy keeps its type",
+    ("web.webdav", "web.mediatypes"): "a copy keeps its type",
     ("web.fast", "web.locations"): "a URL names the same file on both ways",
     ("web.fast", "web.conditional"): "dates are written alike",
     ("web.fast", "web.mediatypes"): "the type of a file is guessed",
@@ -239,6 +243,7 @@ PURE = {
     "web.html",
     "web.locations",
     "web.mediatypes",
+    "web.names_kept",
 }
 WORLD = {"asyncio", "socket", "time", "os", "pathlib", "threading", "aiohttp", "aiomcache", "lmdb"}
 FOREIGN = {

@@ -10,7 +10,7 @@ from sfss.cluster import Clock, Cluster
 from sfss.complaints import COMPLAINT_EVERY_S, RECOVERED_AFTER_S
 from sfss.errors import BadPath, CannotList, NoStoreReachable, PreconditionFailed, Unreachable
 from sfss.keys import KeyScheme
-from sfss.record import Head, Kind, Record, encode, new_record
+from sfss.record import Content, Head, Kind, Record, encode, new_record
 from sfss.routed import Owner, Proxies, Routed
 from sfss.stores.base import Guard
 from tests.stores.dict_store import DictStore
@@ -73,7 +73,7 @@ def body(record: Record | None) -> bytes | None:
 
 async def test_put_get_delete() -> None:
     cluster = proxies(four())
-    head = (await cluster.put("p", b"x")).head
+    head = (await cluster.put("p", Content(b"x"))).head
     assert (head.size, head.kind) == (1, Kind.FILE)
     found = await cluster.get("p")
     assert found is not None and found.head == head
@@ -85,7 +85,7 @@ async def test_put_get_delete() -> None:
 async def test_a_failed_proxy_is_passed_over_and_then_asked_last() -> None:
     stores = four()
     cluster = proxies(stores)
-    await cluster.put("p", b"x")
+    await cluster.put("p", Content(b"x"))
     stores[0].down = True
     for _ in range(5):
         assert body(await cluster.get("p")) == b"x"
@@ -103,7 +103,7 @@ async def test_a_parked_proxy_is_preferred_again_after_its_time() -> None:
     stores = four()
     cluster = proxies(stores, retry_after_s=0.0)
     stores[0].down = True
-    await cluster.put("p", b"x")
+    await cluster.put("p", Content(b"x"))
     stores[0].down = False
     before = stores[0].asked
     await cluster.get("p")
@@ -128,7 +128,7 @@ async def test_a_write_whose_answer_was_lost_everywhere_is_called_indeterminate(
         store.deaf = True
     cluster = proxies(stores)
     with pytest.raises(NoStoreReachable) as caught:
-        await cluster.put("p", b"x")
+        await cluster.put("p", Content(b"x"))
     assert caught.value.indeterminate
     assert "may or may not have been made" in str(caught.value)
 
@@ -136,7 +136,7 @@ async def test_a_write_whose_answer_was_lost_everywhere_is_called_indeterminate(
 async def test_a_delete_that_may_have_been_done_finds_nothing_and_is_done() -> None:
     stores = four()
     cluster = proxies(stores)
-    await cluster.put("p", b"x")
+    await cluster.put("p", Content(b"x"))
     stores[0].deaf = True
     assert await cluster.delete("p") is True
 
@@ -150,7 +150,7 @@ async def test_a_delete_that_was_certainly_not_done_is_not_claimed() -> None:
 async def test_a_repeated_delete_does_not_ask_its_own_deed_for_leave() -> None:
     stores = four()
     cluster = proxies(stores)
-    await cluster.put("p", b"x")
+    await cluster.put("p", Content(b"x"))
     stores[0].deaf = True
 
     def must_exist(head: Head | None) -> None:
@@ -169,7 +169,7 @@ async def test_a_repeated_put_does_not_ask_its_own_deed_for_leave() -> None:
         if head is not None:
             raise PreconditionFailed("If-None-Match")
 
-    await cluster.put("p", b"x", guard=must_be_new)
+    await cluster.put("p", Content(b"x"), guard=must_be_new)
     assert body(await cluster.get("p")) == b"x"
 
 
@@ -191,7 +191,7 @@ async def test_a_refusal_after_a_lost_answer_does_not_claim_that_nothing_changed
 
     stores[1].set = overtaken  # type: ignore[method-assign]
     with pytest.raises(NoStoreReachable) as caught:
-        await cluster.put("p", b"x", guard=once)
+        await cluster.put("p", Content(b"x"), guard=once)
     assert caught.value.indeterminate
     assert body(await cluster.get("p")) == b"theirs"
 
@@ -227,9 +227,9 @@ async def test_what_a_guard_raises_is_an_answer_and_parks_nobody() -> None:
         raise PreconditionFailed("If-Match")
 
     with pytest.raises(PreconditionFailed):
-        await cluster.put("p", b"x", guard=refuse)
+        await cluster.put("p", Content(b"x"), guard=refuse)
     assert [store.asked for store in stores] == [1, 0, 0, 0]
-    await cluster.put("p", b"x")
+    await cluster.put("p", Content(b"x"))
     assert stores[0].asked == 2
 
 
@@ -240,7 +240,7 @@ async def test_nobody_stands_in_for_an_owner() -> None:
     owner.down = True
     requests: list[Callable[[], object]] = [
         lambda: cluster.get("p"),
-        lambda: cluster.put("p", b"x"),
+        lambda: cluster.put("p", Content(b"x")),
         lambda: cluster.delete("p"),
     ]
     for request in requests:
@@ -274,7 +274,7 @@ async def test_listing_of_one_store() -> None:
         Routed([store], Owner({"dict": store}, lambda key: "dict")), KeyScheme("plain"), 10
     )
     for path in ("b", "a/2", "a/1", "a 0", "ä"):
-        await cluster.put(path, path.encode())
+        await cluster.put(path, Content(path.encode()))
     paths = [listed.path for listed in await cluster.list("", "", 10)]
     assert paths == ["a 0", "a/1", "a/2", "b", "ä"]
     assert [listed.path for listed in await cluster.list("a/", "a/1", 10)] == ["a/2"]
@@ -283,7 +283,7 @@ async def test_listing_of_one_store() -> None:
 async def test_a_bad_path_reaches_no_store() -> None:
     stores = four()
     cluster = proxies(stores)
-    for request in (cluster.get("/p"), cluster.put("/p", b""), cluster.delete("/p")):
+    for request in (cluster.get("/p"), cluster.put("/p", Content(b"")), cluster.delete("/p")):
         with pytest.raises(BadPath):
             await request
     with pytest.raises(BadPath):
@@ -310,9 +310,9 @@ def test_versions_rise_also_when_the_clock_is_set_back(monkeypatch: pytest.Monke
 async def test_a_cancelled_request_leaves_the_others_alone() -> None:
     stores = four()
     cluster = proxies(stores)
-    task = asyncio.create_task(cluster.put("p", b"x"))
+    task = asyncio.create_task(cluster.put("p", Content(b"x")))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await cluster.put("q", b"y")
+    await cluster.put("q", Content(b"y"))
     assert body(await cluster.get("q")) == b"y"

@@ -36,10 +36,13 @@ class Limits:
 
 
 class Received(NamedTuple):
-    """A file that came in, and its digest where that is known already."""
+    """A file that came in, its digest where that is known already, and the media type that the
+    client gives it, if any.
+    """
 
     body: Body
     digest: bytes | None = None
+    media_type: str | None = None
 
 
 async def read_file(request: web.BaseRequest, limits: Limits) -> Received:
@@ -51,15 +54,16 @@ async def read_file(request: web.BaseRequest, limits: Limits) -> Received:
     content_type = request.headers.get("Content-Type", "")
     _check_head(request)
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
-        return await _read(request, limits, limits.size)
+        received = await _read(request, limits, limits.size)
+        return received._replace(media_type=content_type or None)
     boundary = form.boundary(content_type)
     size = min(limits.size, FORM_LIMIT)
     limits = Limits(size, limits.timeout_s, held=size + ENVELOPE_LIMIT)
     whole = await _read(request, limits, size + ENVELOPE_LIMIT)
-    file = form.first_file(bytes(held(whole.body)), boundary)
+    file, media_type = form.first_file(bytes(held(whole.body)), boundary)
     if len(file) > size:
         raise TooLarge(len(file), size)
-    return Received(file)
+    return Received(file, media_type=media_type)
 
 
 def _check_head(request: web.BaseRequest) -> None:

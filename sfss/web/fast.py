@@ -24,7 +24,7 @@ from sfss import record as records
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
 from sfss.record import Buffer, Form, Head, Kind, digest_of
-from sfss.web import http, mediatypes
+from sfss.web import http, mediatypes, names_kept
 from sfss.web.conditional import http_date
 from sfss.web.locations import locate
 
@@ -181,7 +181,9 @@ class _Asked:
         if head.kind is not Kind.FILE or head.expiry:
             return False
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
-        self.head = _head(self.fields, head, self.says_version)
+        said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
+        fields = self.fields if said is None else _fields_of_type(said)
+        self.head = _head(fields, head, self.says_version)
         return True
 
 
@@ -324,7 +326,10 @@ def _type_fields(path: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _fields_of_suffix(suffix: str) -> str:
+    return _fields_of_type(mediatypes.guess(f"a{suffix}"))
+
+
+def _fields_of_type(media_type: str) -> str:
     return (
-        f"Content-Type: {mediatypes.guess('a' + suffix)}\r\nAccept-Ranges: bytes\r\n"
-        "X-Content-Type-Options: nosniff\r\n"
+        f"Content-Type: {media_type}\r\nAccept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n"
     )

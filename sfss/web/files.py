@@ -9,20 +9,44 @@ from aiohttp import web
 
 from sfss.agreement import Kept
 from sfss.errors import BadArgument, NotFound, PreconditionFailed
-from sfss.record import Body, Buffer, Head, Record, digest_of_any, pieces_of
-from sfss.web import body, conditional, http, mediatypes
-from sfss.web.conditional import Span, Validators
+from sfss.record import Body, Buffer, Content, Head, Record, digest_of_any, pieces_of
+from sfss.web import body, conditional, http, mediatypes, names_kept
+from sfss.web.conditional import Span, Validators, http_date
 
 PARTS_SIZE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of all ranges of one answer with several; whoever asks for more gets the whole file."""
 
 
-async def receive(site: http.Site, request: web.BaseRequest, path: str) -> Kept:
-    """Keep the file that ``request`` carries at ``path``, if its conditions hold."""
+async def receive(
+    site: http.Site,
+    request: web.BaseRequest,
+    path: str,
+    names: Mapping[str, str] = http.NO_FIELDS,
+) -> Kept:
+    """Keep the file that ``request`` carries at ``path``, and ``names`` with it, if its conditions
+    hold: for as long as ``ttl`` in the query or Expires-In says, with the type that the client
+    gives, where that is another than its name stands for.
+    """
     site.cluster.check(path)
+    ttl_s = names_kept.ttl_s(http.argument(request, "ttl"), request.headers.get("Expires-In"))
+    file = await read_body(site, request)
+    said = names_kept.media_type(file.media_type)
+    if said is not None and said != mediatypes.guess(path):
+        names = {**names, names_kept.CONTENT_TYPE: said}
+    content = Content(file.body, file.digest, names, ttl_s)
+    return await site.cluster.put(path, content, guard_of(request))
+
+
+async def read_body(site: http.Site, request: web.BaseRequest) -> body.Received:
+    """Return the file that ``request`` carries; errors as ``body.read_file``."""
     limits = body.Limits(site.cluster.max_file_size, site.body_timeout_s, site.spool_folder)
-    file = await body.read_file(request, limits)
-    return await site.cluster.put(path, file.body, file.digest, guard_of(request))
+    return await body.read_file(request, limits)
+
+
+def media_type_of(head: Head, path: str) -> str:
+    """Return the type of a file: what was said of it, else what its name stands for."""
+    said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
+    return said or mediatypes.guess(path)
 
 
 async def remove(site: http.Site, request: web.BaseRequest, path: str) -> http.Answer:
@@ -61,14 +85,19 @@ async def show(
     if unmet:
         raise PreconditionFailed(unmet)
     fields = {
-        "Content-Type": mediatypes.guess(path),
+        "Content-Type": media_type_of(record.head, path),
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
         **validators.fields(),
+        **_expires(record.head),
         **more(record.head),
     }
     whole = (0, record.head.size)
     return _part(request, record, fields) or http.Answer(200, fields, record.body, whole)
+
+
+def _expires(head: Head) -> dict[str, str]:
+    return {"Expires": http_date(head.expiry // 1_000_000)} if head.expiry else {}
 
 
 async def _found(site: http.Site, request: web.BaseRequest, path: str) -> Record:

@@ -35,19 +35,22 @@ def boundary(content_type: str) -> bytes:
     return found.encode("ascii")
 
 
-def first_file(form: bytes | bytearray, boundary: bytes) -> memoryview:
-    """Return the body of the first part of ``form`` that is a file, as a view into ``form``.
+def first_file(form: bytes | bytearray, boundary: bytes) -> tuple[memoryview, str | None]:
+    """Return the body of the first part of ``form`` that is a file, as a view into ``form``, and
+    the media type that the form gives it, if any.
 
     Raises ``BadBody`` where there is none and for a form that is malformed or cut off, and
     ``UnsupportedCoding`` for a file that is coded.
     """
-    found: memoryview | None = None
+    found: tuple[memoryview, str | None] | None = None
     for number, (headers, start, stop) in enumerate(_parts(form, boundary)):
         if number == PARTS_LIMIT:
             raise BadBody(f"the form has more than {PARTS_LIMIT} parts")
         if found is None and _names_file(headers):
             _check_codings(headers)
-            found = memoryview(form)[start:stop]
+            media_type = headers.get(b"content-type")
+            said = None if media_type is None else media_type.decode("latin-1")
+            found = memoryview(form)[start:stop], said
     if found is None:
         raise BadBody("no part of the form is a file")
     return found

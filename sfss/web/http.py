@@ -32,6 +32,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.UnsupportedCoding: 415,
+    errors.TooManyNames: 431,
     errors.SettingError: 500,
     errors.Corrupt: 500,
     errors.CannotList: 501,
@@ -46,6 +47,8 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
 
 PAGE_LIMIT: Final = 1000
 """Most things on one page of a listing, and the default."""
+
+NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 SENTENCE_LIMIT: Final = 1000
 """Characters that a refusal quotes at most."""

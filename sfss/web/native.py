@@ -10,7 +10,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from sfss.cluster import Listed
-from sfss.web import files, http, mediatypes
+from sfss.web import files, http
 
 
 async def create(site: http.Site, request: web.BaseRequest) -> http.Answer:
@@ -61,7 +61,7 @@ def _describe(listed: Listed) -> dict[str, str | int | None]:
     return {
         "path": listed.path,
         "size": head.size,
-        "type": mediatypes.guess(listed.path),
+        "type": files.media_type_of(head, listed.path),
         "etag": files.validators_of(head).etag,
         "modified": _rfc3339(head.version) if head.version else None,
     }

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from sfss.errors import BadArgument, NotFound, PreconditionFailed, StoreError
-from sfss.record import Head
-from sfss.web import files, folders, http
+from sfss.record import Content, Head
+from sfss.web import files, folders, http, mediatypes, names_kept
 from sfss.web.locations import Location, locate, reference
 from sfss.web.paths import location_of
 
@@ -103,12 +103,22 @@ async def _copied(site: http.Site, request: web.BaseRequest) -> tuple[http.Answe
             raise PreconditionFailed("Overwrite")
 
     digest = await files.digest_of_file(record.body)
-    kept = await site.cluster.put(target.path, record.body, digest, guard)
+    content = Content(record.body, digest, _names_at(record.head, source.path, target.path))
+    kept = await site.cluster.put(target.path, content, guard)
     fields = {
         "Location": reference(f"/{target.asked}"),
         **files.validators_of(kept.head).fields(),
     }
     return http.Answer(_status_of(found), fields), record.head
+
+
+def _names_at(head: Head, source: str, target: str) -> dict[str, str]:
+    """Return what is kept with a copy: its type, too, where its name stands for another."""
+    media_type = files.media_type_of(head, source)
+    names = {**head.metadata, names_kept.CONTENT_TYPE: media_type}
+    if media_type == mediatypes.guess(target):
+        del names[names_kept.CONTENT_TYPE]
+    return names
 
 
 def _status_of(found: Sequence[Head | None]) -> int:
