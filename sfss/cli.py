@@ -82,7 +82,7 @@ def _tool(options: argparse.Namespace) -> int:
 def _tool_options(options: argparse.Namespace) -> Options:
     settings = read_settings(options.config, None, options.cluster)
     names = ("as_json", "dry_run", "rate", "fresh", "every_days")
-    chosen = {name: getattr(options, name) for name in names}
+    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
     return Options(Tool(options.command), settings, Path(options.work), **chosen)
 
 
@@ -130,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         added = _add_tool(commands, tool, help)
         if tool is Tool.MIGRATE:
             _add_migration(added)
+        else:
+            _add_repetition(added)
     return parser
 
 
@@ -212,6 +214,10 @@ def _add_tool(commands: Any, tool: Tool, help: str) -> Any:
     parser.add_argument(
         "--fresh", action="store_true", help="begin anew, after a run that was interrupted"
     )
+    return parser
+
+
+def _add_repetition(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every",
         type=float,
@@ -220,7 +226,6 @@ def _add_tool(commands: Any, tool: Tool, help: str) -> Any:
         metavar="DAYS",
         help="go on for ever, and begin every so many days, 0.5 too (default: 0, one run)",
     )
-    return parser
 
 
 def _flag(name: str) -> str:

@@ -5,12 +5,10 @@ the tool "migrate", here, in a process of its own.
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sfss.config import Settings
 from sfss.config_checks import migrates
 from sfss.errors import Refused, SettingError
 from sfss.migration import Migration, State, Status
@@ -20,6 +18,8 @@ from sfss.replicas import open_migration
 ACTIONS: Final = ("start", "status", "finish", "abort")
 
 _REFUSED: Final = 1
+_WAITS_S: Final = 10.0
+"""Seconds that a run waits for the one before it, which notices that it is not wanted any more."""
 _EXPLAIN: Final[Mapping[State, str]] = {
     State.OLD: "files are in the old places; sfss migrate start begins",
     State.BOTH: "writes go to the new places, reads look in both; sfss migrate start copies on",
@@ -58,20 +58,28 @@ class Migrate:
         if self.action == "status":
             return self._show(migration)
         if self.tool.dry_run:
-            return self._copy(migration.status())
+            return self._copy(migration, migration.status())
         status = migration.take(self.action, self.force)
         if self.action == "finish":
             return self._show(migration)
-        _wait_for_writes(status, self.tool.settings)
-        if exit_status := self._copy(status):
+        exit_status = self._copy(migration, status)
+        if migration.status().since_us != status.since_us:
+            raise Refused("the state was changed by somebody else while files were copied")
+        if exit_status:
             return exit_status
         migration.copied(status.since_us)
         if self.action == "abort":
             migration.take("finish")
-        return self._show(migration)
+        return 0 if self.tool.as_json else self._show(migration)
 
-    def _copy(self, status: Status) -> int:
-        return run_tool(replace(self.tool, every_days=0, since_us=status.since_us))
+    def _copy(self, migration: Migration, status: Status) -> int:
+        since_us = status.since_us
+
+        def goes_on() -> bool:
+            return migration.status().since_us == since_us
+
+        run = replace(self.tool, since_us=since_us, goes_on=goes_on, waits_s=_WAITS_S)
+        return run_tool(run)
 
     def _show(self, migration: Migration) -> int:
         status = migration.status()
@@ -82,13 +90,3 @@ class Migrate:
         is_done = status.is_copied and status.state is State.BOTH
         print(f"{status.state.value}: {_EXPLAIN[status.state]}{copied if is_done else ''}")
         return 0
-
-
-def _wait_for_writes(status: Status, settings: Settings) -> None:
-    """Wait until writes that began before the state was changed have ended: they may still go to
-    where a file was copied from before.
-    """
-    longest_s = 5 * max(settings.memcached.timeout_s, settings.webdav.timeout_s)
-    end_s = status.since_us / 1_000_000 + longest_s
-    while (left_s := end_s - time.time()) > 0:
-        time.sleep(min(left_s, longest_s))

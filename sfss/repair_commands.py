@@ -51,6 +51,7 @@ from sfss.stores.embedded import EmbeddedStore
 DEFAULT_FOLDER: Final = "var/tools"
 
 _DAY_S: Final = 86_400.0
+_WATCH_S: Final = 0.2
 _ONLY_READS: Final = frozenset({Tool.CHECK, Tool.SCRUB})
 
 
@@ -58,7 +59,8 @@ _ONLY_READS: Final = frozenset({Tool.CHECK, Tool.SCRUB})
 class Options:
     """What is to be done. ``rate``: keys a second, 0 for as many as can be; ``fresh``: do not go on
     where an interrupted run has ended; ``every_days``: from the beginning of one run to that of the
-    next, 0 for one run only. ``since_us``: a run of another number is not gone on with.
+    next, 0 for one run only. ``since_us``: a run of another number is not gone on with. Once
+    ``goes_on`` says no, the run is told to stop. ``waits_s``: for another run to leave the folder.
     """
 
     tool: Tool
@@ -70,6 +72,8 @@ class Options:
     fresh: bool = False
     every_days: float = 0.0
     since_us: int = 0
+    goes_on: Callable[[], bool] | None = None
+    waits_s: float = 0.0
 
 
 def run_tool(options: Options) -> int:
@@ -99,8 +103,24 @@ def _wrong(key: str, found: str, allowed: str) -> SettingError:
 
 async def _runs(options: Options) -> int:
     """Do one run after the other; return the exit status of the last."""
-    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    stopping = asyncio.Event()
     _listen_for_signals(stopping)
+    watch = asyncio.ensure_future(_watch(options.goes_on, stopping))
+    try:
+        return await _runs_until(options, stopping)
+    finally:
+        watch.cancel()
+
+
+async def _watch(goes_on: Callable[[], bool] | None, stopping: asyncio.Event) -> None:
+    while goes_on is not None:
+        if not goes_on():
+            stopping.set()
+        await asyncio.sleep(_WATCH_S)
+
+
+async def _runs_until(options: Options, stopping: asyncio.Event) -> int:
+    loop = asyncio.get_running_loop()
     while True:
         began_s = loop.time()
         report = await _run(options, stopping)
@@ -116,13 +136,24 @@ async def _runs(options: Options) -> int:
 
 
 async def _run(options: Options, stopping: asyncio.Event) -> Report:
-    notes = Notes(options.work / options.tool.value, _fingerprint(options))
+    notes = await _open_notes(options)
     try:
         async with _opened(options) as subject:
             run = Run(options, subject, notes, stopping, Drawing())
             return await run.to_its_end()
     finally:
         notes.close()
+
+
+async def _open_notes(options: Options) -> Notes:
+    end_s = time.monotonic() + options.waits_s
+    while True:
+        try:
+            return Notes(options.work / options.tool.value, _fingerprint(options))
+        except SettingError:
+            if time.monotonic() >= end_s:
+                raise
+        await asyncio.sleep(_WATCH_S)
 
 
 def _listen_for_signals(stopping: asyncio.Event) -> None:
