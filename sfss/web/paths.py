@@ -74,9 +74,11 @@ def _report(request: web.BaseRequest, kept: Kept, fields: dict[str, str]) -> htt
 
 
 def _outcome(written: Written) -> str:
-    """Return in one line what became of a write at one store."""
+    """Return in one line what became of a write at one store, which is named before it."""
     if written.failure is not None:
-        return http.printable(str(written.failure))
+        store = f"store {written.address} "
+        sentence = str(written.failure).removeprefix(store).replace(store, "it ")
+        return http.printable(sentence)
     return "stored" if written.newer is None else "has something newer"
 
 
