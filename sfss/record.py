@@ -169,9 +169,14 @@ class Content(NamedTuple):
     ttl_s: int | None = None
 
 
-def new_record(body: Body, version: int, metadata: Mapping[str, str] | None = None) -> Record:
-    """Return the record of a held body; ``version`` in microseconds since 1970."""
-    return record_of(Content(body, names=metadata or _NO_METADATA), version)
+def new_record(
+    body: Body,
+    version: int,
+    metadata: Mapping[str, str] | None = None,
+    digest: bytes | None = None,
+) -> Record:
+    """Return the record of a file that is kept for ever; see ``record_of``."""
+    return record_of(Content(body, digest, metadata or _NO_METADATA), version)
 
 
 def record_of(content: Content, version: int) -> Record:
