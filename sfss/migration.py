@@ -64,6 +64,9 @@ STEPS: Final = {
 }
 """What may be asked for, in which state, and the state after it."""
 
+_DONE: Final = {("start", State.BOTH), ("abort", State.BACK), ("finish", State.NEW)}
+"""What may be asked for once more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -128,7 +131,7 @@ class Migration:
             status = self.status()
             after = STEPS.get((step, status.state))
             if after is None:
-                if status.state in [state for (name, _), state in STEPS.items() if name == step]:
+                if (step, status.state) in _DONE:
                     return status
                 raise Refused(f"{step} does not follow on the state {status.state.value!r}")
             if step == "finish" and not (status.is_copied or force):

@@ -53,7 +53,13 @@ def test_steps(migration: Migration, steps: list[str], state: State) -> None:
 
 @pytest.mark.parametrize(
     ("steps", "refused"),
-    [([], "abort"), (["start", "finish"], "start"), (["start", "finish"], "abort")],
+    [
+        ([], "abort"),
+        ([], "finish"),
+        (["start", "abort", "finish"], "finish"),
+        (["start", "finish"], "start"),
+        (["start", "finish"], "abort"),
+    ],
 )
 def test_steps_that_do_not_follow(migration: Migration, steps: list[str], refused: str) -> None:
     before = walk(migration, *steps)

@@ -44,8 +44,8 @@ def _refuse_strangers(site: http.Site, request: web.BaseRequest) -> http.Answer 
     if not site.admin_token:
         return http.refuse(request, 403, "server.admin_token is not set: nobody may do this")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    given, wanted = token.strip().encode(), site.admin_token.encode()
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given, wanted):
+    given = token.strip().encode("utf-8", "surrogateescape")  # whatever bytes came
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given, site.admin_token.encode()):
         sentence = "Authorization: Bearer TOKEN is needed, with the token of server.admin_token"
         return http.refuse(request, 401, sentence, {"WWW-Authenticate": "Bearer"})
     return None

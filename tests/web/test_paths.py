@@ -412,7 +412,7 @@ class TestCrawling:
                 stored = {line.partition(": ")[0] for line in lines if line.endswith(": stored")}
                 assert stored == {each.address for each in nodes[:2]}
                 (failed,) = (line for line in lines if not line.endswith(": stored"))
-                assert failed.startswith(f"{nodes[2].address}: store")
+                assert failed.startswith(f"{nodes[2].address}: cannot be reached")
                 page = site.request("GET", "/__missing__/")
                 assert "/c%20d" in links(page.body)
                 assert re.search(
