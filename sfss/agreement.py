@@ -19,8 +19,8 @@ from sfss.errors import (
     CannotTell,
     Corrupt,
     NoStoreReachable,
-    PathTaken,
     QuorumFailed,
+    RequestError,
     SfssError,
     StoreError,
     StoreFull,
@@ -374,10 +374,12 @@ def newest_seen(written: Iterable[Written]) -> Head | None:
 def refusal(written: Sequence[Written], wanted: int) -> SfssError:
     """Return the error for a write that fewer than ``wanted`` stores have kept."""
     failed = [each.failure for each in written if each.failure is not None]
-    for kind in (TooLarge, StoreFull, PathTaken):
+    for kind in (TooLarge, StoreFull):
         alike = [each for each in failed if isinstance(each, kind)]
         if len(alike) == len(written):
-            return max(alike, key=lambda each: getattr(each, "former_lost", False))
+            return max(alike, key=lambda each: each.former_lost)
+    if len(failed) == len(written) and all(isinstance(each, RequestError) for each in failed):
+        return failed[0]
     reasons = {each.address: _reason(each.failure) for each in written if each.failure is not None}
     got = len(written) - len(failed)
     return QuorumFailed(wanted, got, reasons, any(each.maybe for each in written))

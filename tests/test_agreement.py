@@ -290,8 +290,10 @@ def test_when_all_stores_say_the_same_so_does_the_refusal() -> None:
     assert refusal([*full, Written("c", failure=lost)], 2) is lost
     large = TooLarge(10, 5, "a")
     assert refusal([Written("a", failure=large)], 1) is large
-    taken = [Written(name, failure=PathTaken(name, "k", "a folder has that name")) for name in "ab"]
+    taken = [Written(name, failure=PathTaken(name, "k", "x")) for name in "ab"]
     assert isinstance(refusal(taken, 2), PathTaken)
+    mixed = [*taken, Written("c", failure=DOWN)]
+    assert isinstance(refusal(mixed, 2), QuorumFailed)
 
 
 def test_a_write_that_could_not_be_noted() -> None:

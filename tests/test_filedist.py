@@ -329,6 +329,18 @@ WRITERS: dict[str, Callable[[Path, bytes], None]] = {
 }
 
 
+def test_a_name_is_that_of_a_file_or_of_a_folder(tree: Tree) -> None:
+    assert tree.put("taken/file", b"body").status == 201
+    for path in ("taken", "taken/file/below"):
+        answer = tree.put(path, b"body")
+        assert answer.status == 409, answer
+    assert tree.get("taken").status == 301
+    assert tree.get("taken/file/below").status == 404
+    assert tree.delete("taken").status == 404
+    assert tree.get("taken/file").body == b"body"
+    assert not missing(tree.root)
+
+
 @pytest.mark.parametrize("how", WRITERS)
 def test_what_another_program_writes_is_served_at_once(tree: Tree, how: str) -> None:
     write = WRITERS[how]

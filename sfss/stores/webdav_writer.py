@@ -10,7 +10,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from sfss.errors import CannotTell, PathTaken, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.errors import (
+    CannotTell,
+    PathTaken,
+    SfssError,
+    StoreError,
+    StoreFull,
+    TooLarge,
+    Unreachable,
+)
 from sfss.http_text import http_date
 from sfss.record import Head, Kind, Record
 from sfss.stores.marks import Marks
@@ -158,6 +166,17 @@ class Writer:
                 break
         return bool(names)
 
+    async def _is_below_a_file(self, key: bytes) -> bool:
+        """Tell whether a file has the name of a folder on the way to ``key``, as far as can be
+        seen: to nginx, that is an error of its own.
+        """
+        names = key.split(SLASH)
+        with suppress(StoreError):
+            for count in range(1, len(names)):
+                if await self._node.look(SLASH.join(names[:count])) is not None:
+                    return True
+        return False
+
     async def _refusal(self, status: int, key: bytes, record: Record) -> SfssError:
         address = self._node.address
         if status == 413:
@@ -166,11 +185,8 @@ class Writer:
             return StoreFull(address, "it answered 507")
         if status in (405, 409):
             return PathTaken(address, key.decode(), "a folder has that name")
-        names = key.split(SLASH)
-        for count in range(1, len(names)):
-            # nginx has an error of its own (500) for what it can tell no better.
-            if await self._node.look(SLASH.join(names[:count])) is not None:
-                return PathTaken(address, key.decode(), "a file has the name of its folder")
+        if status == 500 and await self._is_below_a_file(key):
+            return PathTaken(address, key.decode(), "a file has the name of its folder")
         return self._node.unexpected("PUT", status, _applied(status))
 
 

@@ -318,6 +318,15 @@ async def test_a_put_that_is_refused(status: bytes, error: type[SfssError]) -> N
         assert "canary" not in str(caught.value)
 
 
+async def test_a_file_has_the_name_of_a_folder_on_the_way(node: Server) -> None:
+    store = open_store(f"http://{node.address}/")
+    await store.set(b"way/file", new_record(b"body", VERSION))
+    for key in (b"way", b"way/file/below", b"way/file/far/below"):
+        with pytest.raises(PathTaken):
+            await store.set(key, new_record(b"body", VERSION))
+    await store.close()
+
+
 class SlowBody:
     """A body of which nothing comes behind the first piece until ``go_on`` is set."""
 
