@@ -1,20 +1,40 @@
 """What several stores have in their folders, shown as one."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from sfss.agreement import CopiesSettings, rank
 from sfss.errors import CannotList, NoStoreReachable, StoreError
 from sfss.holders import Holders
 from sfss.owed import Owed
+from sfss.placement import Places
+from sfss.record import Head
 from sfss.stores.base import Child, Entry, scan_of
+
+_LOOKS_AT_ONCE: Final = 32
+
+HeadOf: TypeAlias = Callable[[bytes], Awaitable[Head | None]]
 
 
 class Browsing:
-    """Shows the folders of the stores of ``holders``, which may be ``owed`` writes."""
+    """Shows the folders of the stores of ``holders``, which may be ``owed`` writes.
 
-    def __init__(self, holders: Holders, owed: Owed, settings: CopiesSettings) -> None:
+    ``head_of`` tells what there is under a key: of files that have other places since a change, and
+    may have been deleted there.
+    """
+
+    def __init__(
+        self,
+        holders: Holders,
+        owed: Owed,
+        settings: CopiesSettings,
+        places: Places,
+        head_of: HeadOf,
+    ) -> None:
         self._holders, self._owed, self._settings = holders, owed, settings
+        self._places, self._head_of = places, head_of
+        self._at_once = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return what all stores together list, as ``Store.scan``; see ``children``."""
@@ -27,21 +47,25 @@ class Browsing:
         Raises ``CannotList``, and ``NoStoreReachable`` when so many did not answer that they could
         have something which no other has.
         """
-        addresses = self._holders.addresses
+        addresses = self._places.stores() or self._holders.addresses
         if not self._holders.can_browse:
             raise CannotList(", ".join(addresses))
         if self._settings.first_decides:
             return await self._holders.children(addresses[0], prefix, after, limit)
-        shown, failures = await self._shown(prefix, after, limit)
-        if len(failures) >= self._settings.least_quorum:
-            raise NoStoreReachable(failures)
-        return await self._merged(prefix, shown, limit)
+        found: list[Child] = []
+        end: bytes | None = after
+        while end is not None and len(found) < limit:
+            shown, failures = await self._shown(addresses, prefix, end, limit)
+            if len(failures) >= self._settings.least_quorum:
+                raise NoStoreReachable(failures)
+            page, end = await self._merged(prefix, shown, limit)
+            found += page
+        return found[:limit]
 
     async def _shown(
-        self, prefix: bytes, after: bytes, limit: int
+        self, addresses: Sequence[str], prefix: bytes, after: bytes, limit: int
     ) -> tuple[dict[str, list[Child]], dict[str, str]]:
         """Return what stores have, and why others did not say it, both by address."""
-        addresses = self._holders.addresses
         looks = (self._holders.children(each, prefix, after, limit) for each in addresses)
         answers = await asyncio.gather(*looks, return_exceptions=True)
         shown: dict[str, list[Child]] = {}
@@ -57,12 +81,14 @@ class Browsing:
 
     async def _merged(
         self, prefix: bytes, shown: Mapping[str, Sequence[Child]], limit: int
-    ) -> list[Child]:
-        """Return the first ``limit`` things of all that stores have shown."""
+    ) -> tuple[list[Child], bytes | None]:
+        """Return what stores have shown, and up to which name that is all there is; None: that is
+        all.
+        """
         # Behind the end of a page that is full, the store may have more.
         full = [things[-1].name for things in shown.values() if len(things) == limit]
         end = min(full, default=None)
-        found: dict[bytes, Child] = {}
+        found: dict[bytes, tuple[Child, str]] = {}
         for address, things in shown.items():
             for child in things:
                 if end is not None and child.name > end:
@@ -70,9 +96,24 @@ class Browsing:
                 if await self._is_old(prefix, child, address):
                     continue
                 former = found.get(child.name)
-                if former is None or _is_newer(child, former):
-                    found[child.name] = child
-        return [found[name] for name in sorted(found)][:limit]
+                if former is None or _is_newer(child, former[0]):
+                    found[child.name] = child, address
+        doubted = [name for name, each in found.items() if self._is_doubted(prefix, *each)]
+        heads = await asyncio.gather(*(self._looked_at(prefix + name) for name in doubted))
+        deleted = {name for name, head in zip(doubted, heads, strict=True) if head is None}
+        return [found[name][0] for name in sorted(found) if name not in deleted], end
+
+    def _is_doubted(self, prefix: bytes, child: Child, address: str) -> bool:
+        """Tell whether a file may have been deleted, where the store does not know of it."""
+        key = prefix + child.name
+        if child.head is None or not self._places.former(key):
+            return False
+        where = self._places.of(key)
+        return where.moves and (where.reads_both or address not in where.primaries)
+
+    async def _looked_at(self, key: bytes) -> Head | None:
+        async with self._at_once:
+            return await self._head_of(key)
 
     async def _is_old(self, prefix: bytes, child: Child, address: str) -> bool:
         """Tell whether the store still has to get a write of this file."""

@@ -94,7 +94,7 @@ def host_of(address: str) -> str | None:
     return address if match is None else f"{match['host']}:{match['port'] or 80}"
 
 
-def _store_name(address: str) -> str | None:
+def store_name(address: str) -> str | None:
     """Return the same for all addresses of one store; None for what is no address."""
     if address.startswith("file:"):
         folder = normpath(folder_of(address))
@@ -112,7 +112,7 @@ def _store_name(address: str) -> str | None:
 
 def _are_stores(values: Sequence[str]) -> bool:
     """Tell whether all are addresses of different stores, of plain files or none of them."""
-    names = [_store_name(value) for value in values]
+    names = [store_name(value) for value in values]
     if None in names or len(set(names)) != len(values):
         return False
     return len({keeps_files(value) for value in values}) <= 1

@@ -1,9 +1,9 @@
 """Whether settings that are right by themselves go together. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from sfss.checks import keeps_files, read_shard
+from sfss.checks import keeps_files, read_shard, store_name
 from sfss.config import (
     DECLARATIONS,
     MIB,
@@ -106,12 +106,23 @@ def _check_replicated(settings: Settings, source: str) -> None:
             wanted = f"at most {copies}, the stores that hold a file"
             found = f"is {getattr(replicated, name)}"
             raise SettingError(source, f"replicated.{name}", found, wanted)
+    _check_names(addresses_of(settings), source)
     if len({keeps_files(address) for address in addresses_of(settings)}) > 1:
         found, wanted = "are of two kinds", "stores of plain files do not go with others"
         raise SettingError(source, "replicated.stores", found, wanted)
     if settings.memcached.raw:
         wanted = "copies need versions, so records: raw must be false"
         raise SettingError(source, "memcached.raw", "is true", wanted)
+
+
+def _check_names(addresses: Sequence[str], source: str) -> None:
+    """Raise ``SettingError`` where one store has two addresses: before a change, and after it."""
+    found: dict[str | None, str] = {}
+    for address in addresses:
+        former = found.setdefault(store_name(address), address)
+        if former != address:
+            wanted = f"it is {former!r} elsewhere: write it alike"
+            raise SettingError(source, "address of a store", f"is {address!r}", wanted)
 
 
 def _check_migration(settings: Settings, source: str) -> None:

@@ -113,7 +113,7 @@ class Copies:
         self.healing = Healing(self._holders, places, owed, clock.version, settings)
         # Where it costs no more, a survey also finds out which bodies are sound.
         self._ask = self._holders.look if self._holders.heads_are_cheap else self._holders.read
-        self._browsing = Browsing(self._holders, owed, settings)
+        self._browsing = Browsing(self._holders, owed, settings, places, self.head)
         self._turn = 0
 
     @property

@@ -24,7 +24,7 @@ import fcntl
 import mmap
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -164,6 +164,12 @@ class Migration:
             return self._now() in ((State.BOTH, False), (State.BACK, False), (State.BACK, True))
 
         return Places(primaries, former, reads_both, state=self._now)
+
+    def either(self, old: Sequence[str], new: Sequence[str]) -> Callable[[], Sequence[str]]:
+        """Return what tells which of the stores ``old`` and ``new`` may have files."""
+        both = tuple(dict.fromkeys([*old, *new]))
+        alone = {State.OLD: tuple(old), State.NEW: tuple(new)}
+        return lambda: alone.get(self.state(), both)
 
     def close(self) -> None:
         """Let go of the file."""

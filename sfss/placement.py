@@ -68,7 +68,7 @@ class Places(NamedTuple):
     """Where keys belong: ``primaries``, best first, and ``former``, where they may be left from
     before. ``reads_both``: what the former places have may be newer. ``shards`` are the stores
     that hold the same files, by the name of the shard, where there are shards. ``state`` is another
-    whenever the places are others.
+    whenever the places are others. ``stores`` are those that may have files; empty: any.
     """
 
     primaries: Callable[[bytes], Sequence[str]]
@@ -76,6 +76,7 @@ class Places(NamedTuple):
     reads_both: Callable[[], bool] = _never
     shards: Mapping[str, Sequence[str]] = MappingProxyType({})
     state: Callable[[], object] = _never
+    stores: Callable[[], Sequence[str]] = tuple
 
     def of(self, key: bytes) -> Where:
         """Return where ``key`` belongs, all of it at one moment."""

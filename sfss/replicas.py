@@ -222,19 +222,30 @@ def _fingerprint(choice: Choice) -> str:
 def _places(settings: Settings, migration: Migration | None) -> Places:
     options = settings.replicated
     now = _placed(options, options.stores, options.shards)
-    shards = {name: stores for name, _, stores in map(read_shard, _all_shards(settings))}
+    shards = _shards_by_name(settings)
     if migration is not None:
         new = settings.migration
         places = migration.places(now, _placed(new, new.stores, new.shards))
-        return places._replace(shards=shards)
+        stores = migration.either(_stores_of(options), _stores_of(new))
+        return places._replace(shards=shards, stores=stores)
     if options.former_stores or options.former_shards:
         former = _placed(options, options.former_stores, options.former_shards)
         return Places(now.primaries, former.primaries, shards=shards)
     return Places(now.primaries, shards=shards)
 
 
-def _all_shards(settings: Settings) -> list[str]:
-    return [*settings.replicated.shards, *settings.migration.shards]
+def _stores_of(choice: Choice) -> Sequence[str]:
+    return [*choice.stores, *(store for shard in choice.shards for store in read_shard(shard)[2])]
+
+
+def _shards_by_name(settings: Settings) -> dict[str, Sequence[str]]:
+    """Return the stores of each shard; new ones may have the names of old ones."""
+    found: dict[str, Sequence[str]] = {}
+    for shards in (settings.replicated.shards, settings.migration.shards):
+        for name, _, stores in map(read_shard, shards):
+            is_another = found.get(name, stores) != stores
+            found[f"{name} (new)" if is_another else name] = stores
+    return found
 
 
 def _engine_settings(settings: Settings, heals_at_once: int) -> CopiesSettings:

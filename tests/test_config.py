@@ -8,7 +8,7 @@ import pytest
 
 from sfss.checks import read_shard
 from sfss.config import DECLARATIONS, Settings
-from sfss.config_checks import least_copies
+from sfss.config_checks import addresses_of, has_plain_files, least_copies, migrates
 from sfss.config_checks import load_checked as load
 from sfss.config_text import as_table, as_toml
 from sfss.errors import SettingError
@@ -18,6 +18,11 @@ from tests.servers import CHECKOUT
 CONF = CHECKOUT / "conf"
 
 
+MIGRATION = "[migration]\n"
+FILES = (
+    "[cluster]\nkind = 'replicated'\n"
+    "[replicated]\nplacement = 'jump'\nshards = ['one http://a:1/ http://b:1/', 'two http://c:1/']\n"
+)
 REPLICATED = "[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['a:1', 'b:1', 'c:1', 'd:1']\n"
 SHARDS = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'jump'\nshards = [{}]"
 LISTEN = "[[listen]]\naddress = 'A:1'\n"
@@ -108,6 +113,42 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         (SHARDS.format("'one a:1', 'two a:1'"), ["replicated.shards", "stores different"]),
         (SHARDS.format("'one x0 a:1'"), ["replicated.shards", "xWEIGHT"]),
         (SHARDS.format("'one'"), ["replicated.shards", "NAME STORE"]),
+        (SHARDS.format("'one a:1 http://b:1/'"), ["replicated.shards", "each store"]),
+        (SHARDS.format("'one file:/a http://b:1/', 'two c:1'"), ["replicated.shards"]),
+        (SHARDS.format("'one http://a:1/ http://A:1'"), ["replicated.shards", "different"]),
+        (SHARDS.format("'one http://a:1/b?c=d'"), ["replicated.shards", "http://HOST:PORT"]),
+        (SHARDS.format("'one http://a:1/%20/'"), ["replicated.shards", "http://HOST:PORT"]),
+        (SHARDS.format("'one https://a:1/'"), ["replicated.shards"]),
+        (SHARDS.format("'one file:'"), ["replicated.shards", "file:FOLDER"]),
+        (SHARDS.format("'one file:/a file:///a/'"), ["replicated.shards", "different"]),
+        (FILES + MIGRATION + "shards = ['new d:1']", ["of two kinds", "plain files"]),
+        (FILES + MIGRATION + "stores = ['http://d:1/']", ["migration.shards", "is empty", "jump"]),
+        (FILES + MIGRATION + "placement = 'mirror'\nshards = ['x http://d:1/']", ["is empty"]),
+        (
+            FILES + MIGRATION + "shards = ['x http://d:1/']\nstores = ['http://e:1/']",
+            ["migration.stores", "is not used", "migration.shards"],
+        ),
+        (
+            FILES + MIGRATION + "placement = 'ketama'\nstores = ['http://d:1/']",
+            ["migration.copies", "is 3", "there are 1 stores"],
+        ),
+        (
+            FILES + "former_shards = ['x http://e:1/']\n[migration]\nshards = ['n http://d:1/']",
+            ["replicated.former_shards", "is set", "sfss rebalance"],
+        ),
+        (
+            FILES + "write_quorum = 2\n[migration]\nshards = ['n http://d:1/ http://e:1/']",
+            ["replicated.write_quorum", "is 2", "at most 1"],
+        ),
+        (
+            FILES + MIGRATION + "shards = ['n http://a:1 http://d:1/']",
+            ["'http://a:1'", "'http://a:1/'", "alike"],
+        ),
+        (
+            SHARDS.format("'one a:1 b:1'") + "\n[migration]\nshards = ['n A:1']",
+            ["'A:1'", "'a:1'", "alike"],
+        ),
+        ("[cluster]\nmax_file_size = 67108865", ["cluster.max_file_size", "67108864", "plain"]),
         ("clusters = 1", ["clusters", "is 1"]),
         ("[[listen]]\naddres = 'a:1'", ["listen.addres", "unknown", "did you mean address"]),
         ("[[listen]]\naddress = 'a'", ["listen.address", "'a'", '"host:port"']),
@@ -224,3 +265,17 @@ def test_shards_are_read() -> None:
     assert read_shard("two x3 a:1") == ("two", 3, ("a:1",))
     settings = load(SHARDS.format("'one a:1 b:1', 'two x2 c:1'"))
     assert least_copies(settings.replicated) == 1
+
+
+def test_files_may_be_larger_on_stores_of_plain_files() -> None:
+    text = FILES.replace("[replicated]", "max_file_size = 1073741824\n[replicated]")
+    assert load(text).cluster.max_file_size == 1024**3
+
+
+def test_stores_of_a_migration_count_as_stores() -> None:
+    settings = load(FILES + MIGRATION + "shards = ['one http://d:1/ http://a:1/', 'n http://e:1/']")
+    names = ["http://a:1/", "http://b:1/", "http://c:1/", "http://d:1/", "http://e:1/"]
+    assert sorted(addresses_of(settings)) == names
+    assert migrates(settings)
+    assert has_plain_files(settings)
+    assert not migrates(load(FILES))

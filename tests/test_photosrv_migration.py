@@ -47,6 +47,9 @@ class Move:
 
     def _shards(self, letter: str, nodes: Sequence[Server], count: int) -> list[Shard]:
         names = [f"{letter}{number}" for number in range(1, count + 1)]
+        for node in nodes:
+            for name in names:
+                (nginx_root(node) / name).mkdir()
         return [
             Shard(name, tuple(f"http://{node.address}/{name}/" for node in nodes)) for name in names
         ]
@@ -313,3 +316,90 @@ async def as_if_it_had_always_been_so(move: Move, load: Load, server: Gateway) -
     load.start()
     await load.more(200)
     await load.stop()
+
+
+def listed(server: Gateway, folder: str = "/") -> list[str]:
+    """Return the names in a folder."""
+    answer = server.request("GET", folder, None, {"Accept": "application/json"})
+    assert answer.status == 200, answer
+    return sorted(each["name"] for each in answer.json())
+
+
+def indexed(server: Gateway) -> list[str]:
+    """Return the paths of all files, from pages of three."""
+    found: list[str] = []
+    target = "/__index__/?limit=3"
+    while True:
+        page = server.request("GET", target, None, {"Accept": "application/json"}).json()
+        found += [each["path"] for each in page["files"]]
+        if page["next"] is None:
+            return found
+        target = f"/__index__/?limit=3&after={quote(page['next'])}"
+
+
+def step(server: Gateway, query: str) -> None:
+    """Take a step by an admin's request."""
+    own = {"Authorization": f"Bearer {TOKEN}"}
+    answer = server.request("POST", f"/admin/migration?step={query}", None, own)
+    assert answer.status == 200, answer
+
+
+def test_what_is_deleted_in_the_meantime_is_not_listed(move: Move) -> None:
+    names = [f"{number:02}.jpg" for number in range(20)]
+    for name in names:
+        for file in move.files(name):
+            file.write_bytes(b"old")
+    with running(move.gateway()) as server:
+        assert listed(server) == indexed(server) == names
+        step(server, "start")
+        gone, left = names[:10], names[10:]
+        for name in gone:
+            assert server.request("DELETE", f"/{name}").status == 204
+        assert listed(server) == indexed(server) == left
+        assert server.request("PUT", "/new.jpg", b"new").status == 201
+        assert listed(server) == indexed(server) == [*left, "new.jpg"]
+        step(server, "abort")
+        assert listed(server) == indexed(server) == [*left, "new.jpg"]
+        assert move.migrate("abort")[0] == 0
+        assert listed(server) == indexed(server) == [*left, "new.jpg"]
+        assert server.request("DELETE", "/new.jpg").status == 204
+        assert listed(server) == indexed(server) == left
+        assert move.migrate("start")[0] == 0
+        assert listed(server) == indexed(server) == left
+        step(server, "finish")
+        for node in move.nodes[:2]:
+            node.kill()
+        assert listed(server) == indexed(server) == left
+        assert {server.request("GET", f"/{name}").status for name in left} == {200}
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_one_node_may_be_down_all_the_time(move: Move, which: int) -> None:
+    names = [f"{number:02}.jpg" for number in range(20)]
+    for name in names:
+        for file in move.files(name):
+            file.write_bytes(b"old")
+    with running(move.gateway()) as server:
+        step(server, "start")
+        move.nodes[which].kill()
+        for name in names[:5]:
+            assert server.request("PUT", f"/{name}", b"new").status == 201
+        for name in names[5:8]:
+            assert server.request("DELETE", f"/{name}").status == 204
+        for state in ("both", "back"):
+            for _ in range(2):
+                for number, name in enumerate(names):
+                    answer = server.request("GET", f"/{name}")
+                    if number in range(5, 8):
+                        assert answer.status in (404, 504)  # a tombstone may be on either side
+                    else:
+                        assert answer.status == 200, (state, name, answer)
+                        assert answer.body == (b"new" if number < 5 else b"old")
+            if state == "both":
+                step(server, "abort")
+        move.nodes[which].start()
+        status, said = move.migrate("abort")
+        assert status == 0, said
+        for number, name in enumerate(names):
+            answer = server.request("GET", f"/{name}")
+            assert answer.status == (404 if number in range(5, 8) else 200)
