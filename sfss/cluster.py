@@ -142,6 +142,8 @@ class Cluster:
         self._close = close or engine.close
         self.migration: Migration | None = None
         """The move of all files to other stores, where there is one."""
+        self.has_http_nodes = False
+        """Whether some stores want to know for whom they are asked."""
         self._work = [asyncio.ensure_future(each) for each in work]
         self.max_file_size = max_file_size
         # Called for each request of the hot path, so nothing comes in between.

@@ -84,6 +84,7 @@ def _replicated(settings: Settings, board: Board, counters: Counters) -> Cluster
         replicas.close,
     )
     cluster.migration = replicas.migration
+    cluster.has_http_nodes = any(address.startswith("http:") for address in replicas.stores)
     return cluster
 
 

@@ -11,6 +11,7 @@ PACKAGE = CHECKOUT / "sfss"
 
 FLOORS = {
     "errors": 0,
+    "asking": 0,
     "metrics": 0,
     "checks": 1,
     "config": 1,

@@ -8,6 +8,7 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
+from sfss.asking import FORWARDED
 from sfss.config import WebdavSettings
 from sfss.errors import CannotTell, SettingError, Unreachable
 from sfss.http_text import BadResponse, Head, second_of
@@ -105,7 +106,6 @@ class Node:
         self._fields = (f" HTTP/1.1\r\nHost: {self._host}\r\nAccept-Encoding: identity\r\n").encode(
             "ascii"
         )
-        self._get_end = self._fields + b"\r\n"
 
     def target(self, key: bytes) -> bytes:
         """Return the path of ``key`` in an URL."""
@@ -113,7 +113,9 @@ class Node:
 
     def get_request(self, key: bytes) -> Request:
         """Return the request for a file."""
-        return Request(b"GET " + self.target(key) + self._get_end)
+        return Request(
+            b"GET " + self.target(key) + self._fields + FORWARDED.get() + b"\r\n",
+        )
 
     def start(self, exchange: Exchange) -> None:
         """Have ``exchange`` told the answer to its request."""
@@ -127,9 +129,8 @@ class Node:
         Raises ``Unreachable``; ``changes``: it may have been done all the same.
         """
         line = f"{method} ".encode() + self.target(key)
-        request = Request(
-            line + self._fields + fields.encode("ascii") + b"\r\n", body, method == "HEAD"
-        )
+        block = self._fields + FORWARDED.get() + fields.encode("ascii") + b"\r\n"
+        request = Request(line + block, body, method == "HEAD")
         try:
             return Answer(*await ask(self.pool, request))
         except NoAnswer as error:

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from sfss.asking import FORWARDED
 from sfss.errors import SfssError
 from sfss.web import admin, crawling, debug, http, native, paths, status, webdav
 
@@ -90,6 +91,8 @@ class App:
         """Answer any request: by its handler, or with the refusal that an error stands for."""
         if unclear := http.refuse_framing(request):
             return unclear
+        if self._site.cluster.has_http_nodes:
+            FORWARDED.set(http.forwarded(request))
         methods = self._handlers.get(request.path) or self._handlers.get(ANYWHERE)
         if methods is None:
             known = ", ".join(self._handlers)

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from sfss import record as records
+from sfss.asking import FORWARDED, forwarded_for
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
 from sfss.record import Buffer, Form, Head, Kind, digest_of
@@ -133,7 +134,11 @@ def read(request: bytes) -> tuple[str, dict[str, str]]:
 
 
 class Client(Protocol):
-    """The connection that a request came from; one of the two is called for each request."""
+    """The connection that a request came from, the address of its other end; one of the two is
+    called for each request.
+    """
+
+    peer: str
 
     def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
         """Send an answer in its three parts, before this returns: ``body`` may be gone then."""
@@ -153,10 +158,21 @@ class _Asked:
     the whole answer, good in the state ``kept_in`` of the store.
     """
 
-    __slots__ = ("digest", "fields", "head", "kept", "kept_in", "key", "says_version", "stamp")
+    __slots__ = (
+        "digest",
+        "fields",
+        "forwarded",
+        "head",
+        "kept",
+        "kept_in",
+        "key",
+        "says_version",
+        "stamp",
+    )
 
     def __init__(self, key: bytes, fields: str, says_version: bool) -> None:
         self.key, self.fields, self.says_version = key, fields, says_version
+        self.forwarded = ""
         self.stamp = self.digest = self.head = b""
         self.kept, self.kept_in = _NOTHING, -1
 
@@ -225,6 +241,8 @@ class ShortWay:
         else:
             # Before anything is read: what is kept may be newer than its state, but never older.
             state = self._state()
+        if self._cluster.has_http_nodes:
+            FORWARDED.set(forwarded_for(asked.forwarded, client.peer))
         return self._cluster.view(asked.key, partial(self._finish, asked, state, request, client))
 
     def _understand(self, request: bytes) -> _Asked | None:
@@ -248,6 +266,8 @@ class ShortWay:
         if path is None or key is None:
             return None
         asked = _Asked(key, _type_fields(path), shape.says_version)
+        if self._cluster.has_http_nodes:
+            asked.forwarded = read(request)[1].get("x-forwarded-for", "")
         # What finds no room is not missed: in a flood of requests that come once, to make room for
         # each costs more than it saves. All is forgotten within a second, and what comes often is
         # back.

@@ -44,6 +44,7 @@ class FastConnection(Connection):
         "_short_way",
         "_short_way_open",
         "_tail",
+        "peer",
     )
 
     def __init__(
@@ -58,6 +59,7 @@ class FastConnection(Connection):
         self._short_way, self._log, self._now = short_way, log, self._loop.time
         self._short_way_open = False
         self._descriptor = -1
+        self.peer = ""
         # A request that went the short way and is not answered yet; what has come behind it; and
         # whether something came in between, so that the answer must be aiohttp's.
         self._awaits_store = self._interrupted = False
@@ -70,6 +72,8 @@ class FastConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         super().connection_made(transport)
+        name: Any = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
         if transport.get_extra_info("sslcontext") is None:
             self._descriptor = transport.get_extra_info("socket").fileno()
         self._settle()

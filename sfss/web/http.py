@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from sfss import __version__, errors
+from sfss.asking import forwarded_for
 from sfss.cluster import Cluster
 from sfss.metrics import Board
 from sfss.record import Body, pieces_of
@@ -131,6 +132,12 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
         return None
     answer.force_close()
     return answer
+
+
+def forwarded(request: web.BaseRequest) -> bytes:
+    """Return the header line that tells nodes for whom they are asked."""
+    said = ", ".join(request.headers.getall("X-Forwarded-For", []))
+    return forwarded_for(said, request.remote or "")
 
 
 def json_answer(

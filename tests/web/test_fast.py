@@ -493,6 +493,8 @@ def test_a_block_without_its_end_means_something() -> None:
 class Witness:
     """A client that notes how it was answered."""
 
+    peer = "127.0.0.1"
+
     def __init__(self) -> None:
         self.answers: list[bytes] = []
         self.long = 0
