@@ -139,11 +139,15 @@ def _add_migration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=ACTIONS,
-        help="start: write to the new stores, and copy files there; status: say how far it is;"
-        " finish: ask the old stores no more; abort: copy back what was written since",
+        help="start: write to the new stores, and copy files there; status: say where it is;"
+        " finish: ask the old stores no more; abort: write to the old stores again, and copy back"
+        " what was written since",
     )
     parser.add_argument(
-        "--force", action="store_true", help="finish though not everything has been copied"
+        "--force",
+        action="store_true",
+        help="finish though not everything has been copied; start although one was aborted more"
+        " than tombstone_days ago, the new stores being empty",
     )
 
 

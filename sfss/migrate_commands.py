@@ -22,10 +22,10 @@ _WAITS_S: Final = 10.0
 """Seconds that a run waits for the one before it, which notices that it is not wanted any more."""
 _EXPLAIN: Final[Mapping[State, str]] = {
     State.OLD: "files are in the old places; sfss migrate start begins",
-    State.BOTH: "writes go to the new places, reads look in both; sfss migrate start copies on",
+    State.BOTH: "writes go to the new places, reads look in both",
     State.BACK: "writes go to the old places again, reads look in both; sfss migrate abort copies"
     " on",
-    State.NEW: "files are in the new places; make them those of [replicated], empty [migration]",
+    State.NEW: "files are in the new places: make them those of [replicated], empty [migration]",
 }
 
 
@@ -86,7 +86,13 @@ class Migrate:
         if self.tool.as_json:
             print(json.dumps(status.document()))
             return 0
-        copied = "; everything has been copied: sfss migrate finish ends it"
-        is_done = status.is_copied and status.state is State.BOTH
-        print(f"{status.state.value}: {_EXPLAIN[status.state]}{copied if is_done else ''}")
+        print(f"{status.state.value}: {_EXPLAIN[status.state]}{_what_is_left(status)}")
         return 0
+
+
+def _what_is_left(status: Status) -> str:
+    if status.state is not State.BOTH:
+        return ""
+    if status.is_copied:
+        return "; everything has been copied: sfss migrate finish ends it"
+    return "; not everything has been copied yet: sfss migrate start goes on"

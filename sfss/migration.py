@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
+from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -90,13 +91,13 @@ class Status:
 
 class Migration:
     """The migration from the places that ``old`` stands for to those of ``new``, in ``file``, made
-    if missing.
+    if missing. ``memory_s`` is for how long deletions are remembered.
 
     Raises ``SettingError`` when the file cannot be used, or one between other places has not ended.
     """
 
-    def __init__(self, file: Path, old: str, new: str) -> None:
-        self._old, self._new = old, new
+    def __init__(self, file: Path, old: str, new: str, memory_s: float = inf) -> None:
+        self._old, self._new, self._memory_s = old, new, memory_s
         try:
             self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with self._locked():
@@ -124,8 +125,9 @@ class Migration:
         """Take one of the ``STEPS`` and return the status after it; to begin what has begun is no
         mistake.
 
-        Raises ``Refused`` for one that does not follow, and for the end of what is not copied yet,
-        unless ``force``.
+        Raises ``Refused`` for one that does not follow. And, unless ``force``: for the end of what
+        is not copied yet, and for the beginning long after another was aborted, when the new places
+        may have files whose deletion is forgotten.
         """
         with self._locked():
             status = self.status()
@@ -136,7 +138,16 @@ class Migration:
                 raise Refused(f"{step} does not follow on the state {status.state.value!r}")
             if step == "finish" and not (status.is_copied or force):
                 raise Refused("not everything has been copied yet")
+            if status.state is State.OLD and self._has_forgotten(status) and not force:
+                raise Refused(
+                    "a migration was aborted so long ago that the new stores may have files which"
+                    " have been deleted since: empty them, then force it"
+                )
             return self._write(Status(after, time.time_ns() // 1000))
+
+    def _has_forgotten(self, status: Status) -> bool:
+        aborted_s = status.since_us / 1_000_000  # 0: there was none
+        return bool(aborted_s) and time.time() - aborted_s > self._memory_s
 
     def copied(self, since_us: int) -> bool:
         """Note that everything has been copied, by a run that saw the state of ``since_us``; return

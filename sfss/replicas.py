@@ -48,6 +48,7 @@ _PAYER: Final = "payer"
 _LOCKS: Final = "locks"
 _STORES: Final = "stores"
 _MIGRATION: Final = "migration"
+_DAY_S: Final = 86_400.0
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +199,8 @@ def is_live(roster: Roster | None, address: str) -> bool:
 def open_migration(settings: Settings) -> Migration:
     """Return the migration that ``settings`` describe. Raises ``SettingError``."""
     old, new = _fingerprint(settings.replicated), _fingerprint(settings.migration)
-    return Migration(_migration_file(settings), old, new)
+    memory_s = settings.replicated.tombstone_days * _DAY_S
+    return Migration(_migration_file(settings), old, new, memory_s)
 
 
 def check_migration(settings: Settings) -> None:

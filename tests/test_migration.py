@@ -398,3 +398,16 @@ def test_where_a_key_belongs_is_said_of_one_moment() -> None:
         state=state,
     )
     assert places.of(KEY) == Where(("new 3",), ("former 3",), True)
+
+
+def test_long_after_an_abort_the_new_places_have_to_be_emptied_first(tmp_path: Path) -> None:
+    migration = Migration(tmp_path / "migration", "from", "to", memory_s=3600)
+    walk(migration, "start", "abort", "finish", "start", "abort", "finish")
+    migration.close()
+    forgetful = Migration(tmp_path / "migration", "from", "to", memory_s=-1)
+    with pytest.raises(Refused, match="empty them"):
+        forgetful.take("start")
+    assert forgetful.take("start", force=True).state is State.BOTH
+    assert forgetful.take("start").state is State.BOTH
+    other = Migration(tmp_path / "other", "from", "to", memory_s=-1)
+    assert other.take("start").state is State.BOTH  # there was none before
