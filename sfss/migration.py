@@ -53,7 +53,7 @@ _LETTERS: Final = {
     for letter in (state.value[-1], state.value[-1].upper())
 }
 """The first byte of the file: the last letters of the words, which differ; a capital if everything
-has been copied.
+has been copied, of ``new`` if the new places were seen to be those of the settings.
 """
 
 STEPS: Final = {
@@ -196,27 +196,21 @@ class Migration:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _write(self, status: Status) -> Status:
-        # One write of less than a sector, over what was there: it is seen, and kept, whole.
-        letter = status.state.value[-1]
-        words = (
-            letter.upper() if status.is_copied else letter,
-            self._old,
-            self._new,
-            str(status.since_us),
-        )
-        os.pwrite(self._descriptor, f"{' '.join(words):<{_SIZE - 1}}\n".encode(), 0)
-        os.fsync(self._descriptor)
+        _write(self._descriptor, _Found(status, self._old, self._new))
         return status
 
 
 def check_none(file: Path, places: str) -> None:
     """Raise ``SettingError`` if ``file`` tells of a migration that has not ended, the files being
-    in the ``places`` now.
+    in the ``places`` now. Of one to these places, take note that nobody needs to know any more.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
         try:
-            _check_ended(_read(descriptor), places, file)
+            found = _read(descriptor)
+            _check_ended(found, places, file)
+            if found is not None and found.new == places and found.status.state is State.NEW:
+                _write(descriptor, found._replace(status=replace(found.status, is_copied=True)))
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -244,17 +238,33 @@ def _read(descriptor: int) -> _Found | None:
         return None
 
 
+def _write(descriptor: int, found: _Found) -> None:
+    # One write of less than a sector, over what was there: it is seen, and kept, whole.
+    letter = found.status.state.value[-1]
+    words = (
+        letter.upper() if found.status.is_copied else letter,
+        found.old,
+        found.new,
+        str(found.status.since_us),
+    )
+    os.pwrite(descriptor, f"{' '.join(words):<{_SIZE - 1}}\n".encode(), 0)
+    os.fsync(descriptor)
+
+
 def _check_ended(found: _Found | None, places: str, file: Path) -> None:
     state = State.OLD if found is None else found.status.state
-    has_moved = found is not None and state is State.NEW and found.new == places
-    if state is State.OLD or has_moved:
+    if found is None or state is State.OLD:
+        return
+    if state is State.NEW and (
+        found.new == places or (found.status.is_copied and found.old != places)
+    ):
         return
     sentence = f"is not what it was when the migration began that is in the state {state.value!r}"
     wanted = f"set it back until that has ended; {file} tells of it"
     if state is State.NEW:
         wanted = (
-            f"all files are in its new places: make them those of [replicated] (or, if that is"
-            f" over, remove {file})"
+            "all files are in its new places: make them those of [replicated], or remove"
+            f" {file} if that was long ago"
         )
     raise SettingError("settings", "migration", sentence, wanted)
 

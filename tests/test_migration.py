@@ -117,6 +117,19 @@ def test_one_that_has_ended_makes_room_for_another(
     assert other.state() is State.OLD
 
 
+def test_after_one_that_has_ended_places_may_change_again(
+    tmp_path: Path, migration: Migration
+) -> None:
+    file = tmp_path / "migration"
+    walk(migration, "start", "finish")
+    check_none(file, "to")
+    assert Migration(file, "from", "to").state() is State.NEW  # who has not heard of it yet
+    check_none(file, "to and more")
+    with pytest.raises(SettingError, match="in its new places"):
+        check_none(file, "from")
+    assert Migration(file, "to and more", "from").state() is State.OLD
+
+
 @pytest.mark.parametrize("steps", [["start"], ["start", "abort"], ["start", "finish"]])
 def test_one_that_has_not_ended_is_not_forgotten(
     tmp_path: Path, migration: Migration, steps: list[str]
