@@ -293,12 +293,16 @@ def test_what_nobody_else_has_and_one_might_is_504(tree: Tree, who: str) -> None
 
 
 def test_a_silent_child_holds_nobody_up_for_ever(tree: Tree) -> None:
+    assert tree.put("silent/file", b"old!").status == 201
     with paused(tree.nginx):
-        assert tree.put("silent/file", b"body").status == 201
-        assert tree.get("silent/file").body == b"body"
+        # Of one size and, as a rule, of one second: what a WebDAV node knows of a file.
+        for body in (b"then", b"next", b"last"):
+            assert tree.put("silent/file", body).status == 201
+            assert tree.get("silent/file").body == body
         assert missing(tree.root)
     wait_until(lambda: not missing(tree.root), "the child has what it had missed")
-    assert (folder_of(tree.nginx) / "silent/file").read_bytes() == b"body"
+    assert (folder_of(tree.nginx) / "silent/file").read_bytes() == b"last"
+    run_tool(tree.root, "check")
 
 
 @contextmanager

@@ -13,8 +13,6 @@ from typing import Final
 
 import pytest
 
-from sfss.keys import KeyScheme
-from sfss.record import Kind, decode
 from tests.probe.expectations import Expected
 from tests.probe.load import HttpConnection, Load, Tally, until
 from tests.probe.stores import (
@@ -22,8 +20,8 @@ from tests.probe.stores import (
     STORES,
     Item,
     StoreKind,
+    body_in,
     config_of,
-    contents,
     make_gateway,
     summary,
 )
@@ -161,8 +159,7 @@ class Probe:
     @property
     def keys(self) -> dict[bytes, str]:
         """Return the keys of all paths, with the paths."""
-        scheme = KeyScheme("percent")
-        return {scheme.key(path): path for path in self.load.expected}
+        return {self.kind.key(path): path for path in self.load.expected}
 
     async def finish(self) -> None:
         """End the clients, and assert that everything is as it has to be."""
@@ -194,7 +191,7 @@ class Probe:
 
     def _differences(self) -> list[str]:
         paths, expected = self.keys, self.load.expected
-        stores = {server.address: contents(server, paths) for server in self.servers}
+        stores = {server.address: self.kind.contents(server, paths) for server in self.servers}
         found: list[str] = []
         for key, path in paths.items():
             items = {address: each[key] for address, each in stores.items()}
@@ -221,10 +218,10 @@ class Probe:
 
     def _look(self, path: str) -> str:
         """Return what every store that answers has at ``path`` now."""
-        key, found = KeyScheme("percent").key(path), []
+        key, found = self.kind.key(path), []
         for server in self.servers:
             try:
-                item = contents(server, [key], _LOOK_S)[key]
+                item = self.kind.contents(server, [key], _LOOK_S)[key]
                 found.append(summary(server.address, item))
             except OSError as error:
                 found.append(f"{server.address}: {error!r}")
@@ -245,11 +242,7 @@ class Probe:
 def _is_right(items: dict[str, Item | None], key: bytes, expected: Expected) -> bool:
     """Tell whether what all stores have, and is the same, is what has to be there."""
     address, item = next(iter(items.items()))
-    if item is None:
-        return expected.body is None
-    record = decode(item.value, address, key)
-    body = None if record.head.kind is Kind.TOMBSTONE else bytes(record.body)
-    return body == expected.body
+    return body_in(item, address, key) == expected.body
 
 
 @asynccontextmanager
@@ -258,7 +251,8 @@ async def probing(kind: str, folder: Path, seed: int, clients: int = 12) -> Asyn
     with ExitStack() as stack:
         made = [KINDS[kind].make(folder) for _ in range(STORES)]
         servers = [stack.enter_context(running(server)) for server in made]
-        gateway = stack.enter_context(running(make_gateway(folder, servers)))
+        gateway = make_gateway(folder, servers, kind=KINDS[kind])
+        stack.enter_context(running(gateway))
         load = Load(gateway.port, seed, clients)
         try:
             yield Probe(KINDS[kind], folder, servers, gateway, load, random.Random(seed))

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 
 from tests.probe.expectations import Expected
 from tests.probe.load import body_for
-from tests.probe.stores import STORES
+from tests.probe.stores import KINDS, STORES
 from tests.probe.world import World, world_in
 from tests.servers import Answer, Server
 
@@ -313,11 +313,12 @@ def run_round(world: World, number: int, end_s: float) -> None:
         raise
 
 
+@pytest.mark.parametrize("kind", ["nodes", "nginxes"])
 def test_whatever_happens_what_was_acknowledged_is_read(
-    tmp_path: Path, probe_s: float, probe_seed: int, capsys: pytest.CaptureFixture[str]
+    kind: str, tmp_path: Path, probe_s: float, probe_seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    end_s = time.monotonic() + probe_s
-    with world_in(tmp_path) as world:
+    end_s = time.monotonic() + probe_s * KINDS[kind].share
+    with world_in(tmp_path, KINDS[kind]) as world:
         for number in count(probe_seed):
             if time.monotonic() > end_s:
                 break

@@ -1,7 +1,7 @@
 """Three nodes and a gateway that a model does things to, one after the other, and what it did."""
 
 import json
-import shutil
+import os
 import socket
 import subprocess
 import time
@@ -12,9 +12,8 @@ from typing import Any, Final
 
 import lmdb
 
-from sfss.keys import KeyScheme
 from tests.probe.load import message, target_of
-from tests.probe.stores import STORES, config_of, contents, make_gateway, make_node, summary
+from tests.probe.stores import STORES, StoreKind, config_of, files_of, make_gateway, summary
 from tests.servers import (
     DEADLINE_S,
     SFSS,
@@ -37,8 +36,8 @@ class World:
     ``has_failed`` that it was not right. ``count`` says how often all was begun.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kind: StoreKind) -> None:
+        self._folder, self._kind = folder, kind
         self._number = self.count = 0
         self._is_sound = False
         self.stores: list[Server] = []
@@ -53,8 +52,8 @@ class World:
             self._number += 1
             folder = self._folder / str(self._number)
             folder.mkdir()
-            self.stores = [make_node(folder) for _ in range(STORES)]
-            self.gateway = make_gateway(folder, self.stores)
+            self.stores = [self._kind.make(folder) for _ in range(STORES)]
+            self.gateway = make_gateway(folder, self.stores, kind=self._kind)
             for server in (*self.stores, self.gateway):
                 server.start()
         self._is_sound = self.has_failed = False
@@ -94,25 +93,17 @@ class World:
 
     def lose_disk(self, store: Server) -> None:
         """Kill a store, delete its files, and start it empty."""
-        store.kill()
-        shutil.rmtree(node_folder(store))
-        store.start()
+        fault = self._kind.faults["wiped"]
+        fault.begin(store)
+        fault.end(store)
         self.say(f"{store.address} has lost its disk")
 
     def flip(self, store: Server, path: str, bit: int) -> None:
         """Flip a bit of a file behind the back of a store, if it has got it."""
-        key = KeyScheme("percent").key(path)
-        folder = str(node_folder(store))
-        with (
-            lmdb.open(folder, lib_version=0, map_size=1 << 30) as environment,
-            environment.begin(write=True) as transaction,
-        ):
-            value = bytearray(transaction.get(key) or b"")
-            if value:
-                bit %= 8 * len(value)
-                value[bit // 8] ^= 1 << bit % 8
-                transaction.put(key, bytes(value))
-                self.say(f"bit {bit} of {len(value)} bytes: {store.address} {path}")
+        flip = _flip_in_file if self._kind.is_plain else _flip_in_node
+        size = flip(store, self._kind.key(path), bit)
+        if size:
+            self.say(f"bit {bit % (8 * size)} of {size} bytes: {store.address} {path}")
 
     def owing(self) -> dict[str, Any]:
         """Return what the gateway says that stores are owed."""
@@ -160,19 +151,52 @@ class World:
 
     def _look(self, path: str) -> str:
         """Return what every store that answers has at ``path`` now."""
-        key, found = KeyScheme("percent").key(path), []
+        key, found = self._kind.key(path), []
         for store in self.stores:
             try:
-                found.append(summary(store.address, contents(store, [key], _LOOK_S)[key]))
+                item = self._kind.contents(store, [key], _LOOK_S)[key]
+                found.append(summary(store.address, item))
             except (OSError, AssertionError) as error:
                 found.append(f"{store.address}: {error!r}")
         return f"{path}: {', '.join(found)}"
 
 
+def _flip_in_node(store: Server, key: bytes, bit: int) -> int:
+    """Flip a bit of a record; return how many bytes that has."""
+    folder = str(node_folder(store))
+    with (
+        lmdb.open(folder, lib_version=0, map_size=1 << 30) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        value = bytearray(transaction.get(key) or b"")
+        if value:
+            _flip(value, bit)
+            transaction.put(key, bytes(value))
+    return len(value)
+
+
+def _flip_in_file(store: Server, key: bytes, bit: int) -> int:
+    """Flip a bit of a file as a bad disk does, which sets no time; return its size."""
+    file = files_of(store) / key.decode()
+    if not file.exists():
+        return 0
+    status, value = file.stat(), bytearray(file.read_bytes())
+    if value:
+        _flip(value, bit)
+        file.write_bytes(value)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return len(value)
+
+
+def _flip(value: bytearray, bit: int) -> None:
+    bit %= 8 * len(value)
+    value[bit // 8] ^= 1 << bit % 8
+
+
 @contextmanager
-def world_in(folder: Path) -> Iterator[World]:
+def world_in(folder: Path, kind: StoreKind) -> Iterator[World]:
     """Return a world for the block."""
-    world = World(folder)
+    world = World(folder, kind)
     try:
         yield world
     finally:
