@@ -294,11 +294,8 @@ def lacking(answers: Iterable[Answer], head: Head) -> list[str]:
     """Return the addresses of those that answered and have not got ``head``: nothing, as far as
     they know, something older, or something damaged.
     """
-    return [
-        answer.address
-        for answer in answers
-        if answer.is_unsure or _fault(answer, head) in _MENDABLE
-    ]
+    having = (None, Fault.UNKNOWN)
+    return [each.address for each in answers if each.is_unsure or _fault(each, head) not in having]
 
 
 def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
@@ -403,9 +400,6 @@ class Fault(StrEnum):
     DAMAGED = "damaged"
     MISPLACED = "misplaced"
     UNKNOWN = "unknown"
-
-
-_MENDABLE: Final = frozenset({Fault.MISSING, Fault.STALE, Fault.DAMAGED})
 
 
 class Finding(NamedTuple):

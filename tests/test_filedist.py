@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import resource
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -424,6 +425,27 @@ def test_a_new_machine_is_provisioned_by_a_crawler(tree: Tree, tmp_path: Path) -
         for path, body in expected.items():
             assert new.request("GET", f"/{quote(path)}").body == body
     (folder_of(tree.root) / "many" / "raw").unlink()
+
+
+def test_a_child_that_is_added_gets_everything(tmp_path: Path) -> None:
+    alone = filedist(tmp_path, [])
+    config = Path(alone.command[-1])
+    with running(alone), running(nginx_node(tmp_path, port=quiet_port())) as child:
+        (folder_of(alone) / "raw").write_bytes(b"by another program")
+        for path in NAMES.values():
+            assert alone.request("PUT", f"/{quote(path)}", path.encode()).status == 201
+        own = f'"file:files-{alone.port}"'
+        config.write_text(config.read_text().replace(own, f'{own}, "{url_of(child)}"'))
+        alone.send(signal.SIGHUP)
+
+        def reaches_the_child() -> bool:
+            return url_of(child) in alone.request("PUT", "/new", b"new").body.decode()
+
+        wait_until(reaches_the_child, "the child is written to")
+        run_tool(alone, "repair")
+        assert files_below(folder_of(child)) == files_below(folder_of(alone))
+        assert len(files_below(folder_of(child))) == len(NAMES) + 2
+        run_tool(alone, "check")
 
 
 def test_a_child_can_be_given_what_it_has_missed_by_a_crawler(tree: Tree, tmp_path: Path) -> None:

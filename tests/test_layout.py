@@ -1,6 +1,7 @@
 """Holds the floors: a module imports only from lower ones, and siblings only where listed."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -340,6 +341,18 @@ def test_the_complaint_names_the_law() -> None:
 
 def test_every_module_has_a_floor() -> None:
     assert {module.partition(".")[0] for module in modules()} == set(FLOORS)
+
+
+def test_the_page_on_architecture_names_every_module_on_its_floor() -> None:
+    page = (CHECKOUT / "docs" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| (\d) (.*)", page, re.MULTILINE))
+    faces = page[page.index("**Faces**") :]
+    for module in modules():
+        home, _, name = module.partition(".")
+        if home == "web":
+            assert f"`{name}`" in faces, module
+        else:
+            assert f"`{module.replace('.', '/')}`" in rows[str(floor(module))], module
 
 
 def test_no_own_import_hides_in_a_function() -> None:
