@@ -48,6 +48,7 @@ class Bench:
     names: Sequence[str] = NAMES
     clock: TestClock = field(default_factory=TestClock)
     others: Sequence[str] = ()
+    owed_limit: int = 1000
 
     def __post_init__(self) -> None:
         self.stores = {name: FaultyStore(DictStore(name)) for name in [*self.names, *self.others]}
@@ -59,12 +60,11 @@ class Bench:
 
     def new_gateway(self, **settings: Any) -> Copies:
         """Return one more worker, or the gateway after a restart."""
-        owed = Owed(self.list, limit=1000)
         own = replace(self.settings, **settings)
         return Copies(
             self.stores,
             Places(lambda key: self.names, lambda key: self.former, lambda: self.reads_both),
-            owed,
+            self.owed,
             self.clock,
             own,
             is_live=lambda address: address not in self.absent,
@@ -73,7 +73,7 @@ class Bench:
     @property
     def owed(self) -> Owed:
         """The debts, as another process sees them."""
-        return Owed(self.list, limit=1000)
+        return Owed(self.list, self.owed_limit)
 
     def record(self, body: bytes) -> Record:
         """Return a new record."""

@@ -15,7 +15,6 @@ from sfss.config import MemcachedSettings
 from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, QuorumFailed, StoreFull
 from sfss.healing import HEALS_WAITING, Healed, Paid, next_delay_s
-from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import RECORD_FLAGS, encode, new_record
 from sfss.stores.memcached import MemcachedStore
@@ -777,9 +776,8 @@ async def test_what_does_not_belong_where_it_is() -> None:
 @in_virtual_time
 async def test_everything_is_settled_by_a_repair_of_all_keys() -> None:
     """What ``sfss repair`` does for a store that has missed too many writes."""
-    bench = Bench()
-    few = Owed(bench.list, limit=2)
-    bench.gateway._owed = bench.gateway.healing._owed = few
+    bench = Bench(owed_limit=2)
+    few = bench.owed
     bench.down("c")
     for number in range(5):
         await bench.gateway.put(b"%d" % number, bench.record(b"body"))
