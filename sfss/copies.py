@@ -41,9 +41,8 @@ write of another process may be removed with it.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sfss.agreement import (
     Answer,
@@ -53,33 +52,30 @@ from sfss.agreement import (
     Kept,
     Owing,
     Quorums,
-    Written,
     differ,
     file_head,
     is_gone,
     newest,
     newest_seen,
-    not_noted,
     presumes_nothing,
-    refusal,
     stamped,
     tombstone,
 )
 from sfss.browsing import Browsing
-from sfss.errors import Corrupt, NoStoreReachable, StoreError, Unreachable
+from sfss.errors import Corrupt, NoStoreReachable, StoreError
 from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.metrics import Counts
 from sfss.owed import Owed, place
 from sfss.placement import Places, Where
-from sfss.reading import Ask, Known, Reading
-from sfss.record import Head, Kind, Record, held_size
+from sfss.reading import Ask, Doubt, Found, Known, Reading
+from sfss.record import Head, Kind, Record
 from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
-
-_INSIST_AFTER_S: Final = 0.2
-"""Seconds that a write waits for the stores that are well before it asks those that rest."""
+from sfss.writing import Writing
 
 Result = TypeVar("Result")
+
+_Look: TypeAlias = Callable[[bytes, Sequence[str], Ask, Sequence[Answer]], Awaitable[Found]]
 
 
 class Clock(Protocol):
@@ -114,6 +110,7 @@ class Copies:
         # Where it costs no more, a survey also finds out which bodies are sound.
         self._ask = self._holders.look if self._holders.heads_are_cheap else self._holders.read
         self._browsing = Browsing(self._holders, owed, settings, places, self.head)
+        self._writing = Writing(self._holders, owed, settings)
         self._turn = 0
 
     @property
@@ -292,7 +289,7 @@ class Copies:
             for look in looks:
                 holders.background.leave(look)
 
-    async def _find(self, key: bytes, look: "_Look", ask: Ask) -> "_Found":
+    async def _find(self, key: bytes, look: _Look, ask: Ask) -> Found:
         """Return what is under ``key``: in its primaries or, where they prove that they have
         nothing, or nothing that is sound, where it was before the stores were changed; the newest
         of both where what was left there may be newer.
@@ -309,8 +306,8 @@ class Copies:
         return found
 
     async def _find_left(
-        self, key: bytes, where: Where, found: "_Found", look: "_Look", ask: Ask
-    ) -> "_Found":
+        self, key: bytes, where: Where, found: Found, look: _Look, ask: Ask
+    ) -> Found:
         """Return what ``where.former`` has, if it is newer than what was ``found``."""
         known = [answer for answer in found.answers if answer.address in where.former]
         survey = look if where.reads_both else self._survey
@@ -323,7 +320,7 @@ class Copies:
             record = found.record
         elif record is not found.record:
             self.healing.later(key)
-        return _Found(
+        return Found(
             record,
             [*found.answers, *left.answers],
             {**found.debts, **left.debts},
@@ -343,7 +340,7 @@ class Copies:
 
     async def _read(
         self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
-    ) -> "_Found":
+    ) -> Found:
         """Return what the stores at ``addresses`` prove, having asked as few as need be; ``known``
         are answers of some of them. Where they prove nothing, that is told by the ``doubt``.
         """
@@ -355,7 +352,7 @@ class Copies:
 
     async def _survey(
         self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
-    ) -> "_Found":
+    ) -> Found:
         """Return the same of all stores at ``addresses`` that answer in time; of those that rest
         only as many as need be.
         """
@@ -389,7 +386,7 @@ class Copies:
             # So many that one of them has confirmed whatever was acknowledged.
             return {}, careful
 
-    async def _done(self, reading: Reading, width: int, linger_s: float) -> "_Found":
+    async def _done(self, reading: Reading, width: int, linger_s: float) -> Found:
         record, damage, doubt = None, None, None
         try:
             verdict = await reading.verdict(width, self._settings.head_timeout_ms / 1000)
@@ -399,12 +396,12 @@ class Copies:
             damage = error
         except NoStoreReachable as error:
             is_presumed = presumes_nothing(reading.answers, reading.debts, reading.quorums)
-            doubt = _Doubt(error, is_presumed)
+            doubt = Doubt(error, is_presumed)
         finally:
             reading.leave()
             if differ(reading.answers):
                 self.healing.later(reading.key)
-        return _Found(record, reading.answers, reading.debts, damage, doubt)
+        return Found(record, reading.answers, reading.debts, damage, doubt)
 
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
@@ -419,136 +416,17 @@ class Copies:
         """
         while True:
             primaries = self._primaries(key)
-            written = await self._spread(key, record, primaries)
+            written = await self._writing.spread(key, record, primaries)
             if (newer := newest_seen(written)) is not None:
                 if guard is not None:
                     guard(file_head(newer))
                 record = stamped(record, newer)
-                written = await self._spread(key, record, primaries)
-            await self._conclude(key, record.head, written)
+                written = await self._writing.spread(key, record, primaries)
+            await self._writing.conclude(key, record.head, written)
             # Else a migration has begun meanwhile: the file may have been copied before this.
             if self._primaries(key) == primaries:
                 return Kept(record.head, written)
 
-    async def _spread(self, key: bytes, record: Record, primaries: Sequence[str]) -> list[Written]:
-        """Write to all stores at once; return what has become of it when the quorum has confirmed
-        and the rest had ``straggler_ms`` since, or when nothing more can come.
-
-        Stores that rest are written to only where the quorum is not had without them. The store
-        that decides is asked and waited for, whatever the others do.
-        """
-        holders = self._holders
-        quorum = self._settings.quorums(len(primaries)).write
-        needed = primaries[:1] if self._settings.first_decides else []
-        tasks: dict[str, asyncio.Task[Written]] = {}
-
-        def start(addresses: Iterable[str], insist: bool) -> None:
-            for address in addresses:
-                write = holders.write(address, key, record, insist or address in needed)
-                tasks[address] = holders.background.start(write)
-
-        try:
-            start(primaries, insist=False)
-            if not await _is_confirmed(tasks, quorum, _INSIST_AFTER_S):
-                start(_not_asked(tasks), insist=True)
-                await _is_confirmed(tasks, quorum, None)
-            if needed:
-                await asyncio.wait([tasks[address] for address in needed])
-            if pending := _pending(tasks):
-                await asyncio.wait(pending, timeout=self._settings.straggler_ms / 1000)
-        finally:
-            for task in tasks.values():
-                holders.background.leave(task, held_size(record.body))
-        return [_outcome(address, task) for address, task in tasks.items()]
-
-    async def _conclude(self, key: bytes, head: Head, written: Sequence[Written]) -> None:
-        """Note who is owed the write; return if it is kept, raise if not."""
-        quorum = self._settings.quorums(len(written)).write
-        missing = [each for each in written if each.failure is not None]
-        is_kept = len(written) - len(missing) >= quorum
-        if self._settings.first_decides:
-            is_kept = is_kept and written[0].failure is None
-        if missing and (len(missing) < len(written) or any(each.maybe for each in missing)):
-            acknowledged = head.version if is_kept else 0
-            debts = [
-                Debt(each.address, key, head.version, acknowledged, head.digest) for each in missing
-            ]
-            try:
-                await self._owed.add(debts)
-            except StoreError as error:
-                # Others would believe a store that lacks the write: better to say that it failed.
-                raise not_noted(written, quorum, self._owed.address, error) from error
-            self.counts["owed"] += len(debts)
-        if not is_kept:
-            raise refusal(written, quorum)
-
-
-class _Doubt(NamedTuple):
-    """Why nothing is proven; ``presumed``: there is nothing, unless a store has lost it."""
-
-    error: NoStoreReachable
-    presumed: bool
-
-
-class _Found(NamedTuple):
-    """What stores have under one key: the ``record`` that they prove (None: nothing), and all their
-    ``answers``. ``damage``: there is something, and nothing sound. ``doubt``: nothing is proven.
-    ``asked_former``: the former places were asked, too.
-    """
-
-    record: Record | None
-    answers: Sequence[Answer]
-    debts: Debts
-    damage: Corrupt | None = None
-    doubt: _Doubt | None = None
-    asked_former: bool = False
-
-    def doubts(self, record: Record | None) -> _Doubt | None:
-        """Return the doubt that stays although other places have ``record``."""
-        is_over = record is not None and self.doubt is not None and self.doubt.presumed
-        return None if is_over else self.doubt
-
-    @property
-    def head(self) -> Head | None:
-        """The newest that any of them has, proven or not."""
-        found = newest(self.answers)
-        return None if found is None else found.head
-
-
-_Look: TypeAlias = Callable[[bytes, Sequence[str], Ask, Sequence[Answer]], Awaitable[_Found]]
-
 
 def _answer_of(record: Record | None) -> list[Answer]:
     return [] if record is None else [Answer("", record)]
-
-
-_Writes: TypeAlias = Mapping[str, asyncio.Task[Written]]
-
-
-def _pending(writes: _Writes) -> list[asyncio.Task[Written]]:
-    return [task for task in writes.values() if not task.done()]
-
-
-def _confirmed(writes: _Writes) -> int:
-    return sum(task.done() and task.result().failure is None for task in writes.values())
-
-
-async def _is_confirmed(writes: _Writes, quorum: int, patience_s: float | None) -> bool:
-    """Wait until ``quorum`` stores have confirmed; return False when all have ended, or the time is
-    over, without that.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(patience_s):
-            while _confirmed(writes) < quorum and (pending := _pending(writes)):
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    return _confirmed(writes) >= quorum
-
-
-def _not_asked(writes: _Writes) -> list[str]:
-    return [each for each, task in writes.items() if task.done() and not task.result().asked]
-
-
-def _outcome(address: str, task: asyncio.Task[Written]) -> Written:
-    if task.done():
-        return task.result()
-    return Written(address, failure=Unreachable(address, "it has not answered yet"))

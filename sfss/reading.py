@@ -4,8 +4,20 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from sfss.agreement import Answer, Debts, Quorums, Trust, Verdict, decide, trust, unproven
+from sfss.agreement import (
+    Answer,
+    Debts,
+    Quorums,
+    Trust,
+    Verdict,
+    decide,
+    newest,
+    trust,
+    unproven,
+)
+from sfss.errors import Corrupt, NoStoreReachable
 from sfss.holders import Background
+from sfss.record import Head, Record
 
 Ask: TypeAlias = Callable[[str, bytes], Coroutine[Any, Any, Answer]]
 """Asks the store at an address what it has under a key."""
@@ -19,6 +31,38 @@ class Known(NamedTuple):
     debts: Debts
     quorums: Quorums
     answers: Sequence[Answer] = ()
+
+
+class Doubt(NamedTuple):
+    """Why nothing is proven; ``presumed``: there is nothing, unless a store has lost it."""
+
+    error: NoStoreReachable
+    presumed: bool
+
+
+class Found(NamedTuple):
+    """What stores have under one key: the ``record`` that they prove (None: nothing), and all their
+    ``answers``. ``damage``: there is something, and nothing sound. ``doubt``: nothing is proven.
+    ``asked_former``: the former places were asked, too.
+    """
+
+    record: Record | None
+    answers: Sequence[Answer]
+    debts: Debts
+    damage: Corrupt | None = None
+    doubt: Doubt | None = None
+    asked_former: bool = False
+
+    def doubts(self, record: Record | None) -> Doubt | None:
+        """Return the doubt that stays although other places have ``record``."""
+        is_over = record is not None and self.doubt is not None and self.doubt.presumed
+        return None if is_over else self.doubt
+
+    @property
+    def head(self) -> Head | None:
+        """The newest that any of them has, proven or not."""
+        found = newest(self.answers)
+        return None if found is None else found.head
 
 
 class Reading:
