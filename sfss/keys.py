@@ -37,15 +37,21 @@ def _percent(path: bytes) -> bytes:
     return key.encode("ascii")
 
 
-def _file_name(path: bytes) -> bytes:
-    for name in path.split(b"/"):
+def _file_path(path: bytes) -> bytes:
+    _split(path)
+    return path
+
+
+def _split(path: bytes) -> list[bytes]:
+    names = path.split(b"/")
+    for name in names:
         if not name:
             raise BadPath("it ends with '/'")
         if name.startswith(b"."):
             raise BadPath("a part of it begins with '.'")
         if len(name) > FILE_NAME_LIMIT:
             raise BadPath(f"a part of it has {len(name)} bytes; {FILE_NAME_LIMIT} are allowed")
-    return path
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ ENCODINGS: Final = {
     "percent": _Encoding(_percent, unquote_to_bytes),  # readable; the default
     "base64": _Encoding(b64encode, b64decode),  # what the sfss of 2014 wrote
     "plain": _Encoding(bytes, bytes),  # for stores that take any bytes
-    "files": _Encoding(_file_name, bytes),  # for stores that keep plain files
+    "files": _Encoding(_file_path, bytes),  # for stores that keep plain files
 }
 
 
@@ -78,6 +84,24 @@ def check_path(path: str) -> bytes:
         return path.encode("utf-8")
     except UnicodeEncodeError:
         raise BadPath("it is not UTF-8") from None
+
+
+def names_of(key: bytes) -> list[bytes]:
+    """Return the names between the "/" of a ``files`` key; raise ``BadPath`` where it is none."""
+    try:
+        check_path(key.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadPath("it is not UTF-8") from None
+    return _split(key)
+
+
+def is_file_path(key: bytes) -> bool:
+    """Tell whether ``key`` is a ``files`` key: a plain file that can be asked for."""
+    try:
+        names_of(key)
+    except BadPath:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

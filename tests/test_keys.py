@@ -8,7 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sfss.errors import BadPath
-from sfss.keys import ENCODINGS, FILES_LIMIT, KEY_LIMIT, KeyScheme, check_path
+from sfss.keys import (
+    ENCODINGS,
+    FILES_LIMIT,
+    KEY_LIMIT,
+    KeyScheme,
+    check_path,
+    is_file_path,
+    names_of,
+)
 from sfss.memtext import check_key, get_command
 
 BROKEN = {
@@ -95,6 +103,16 @@ def test_what_is_no_name_of_a_file(path: str, rule: str) -> None:
 def test_names_of_files_are_the_paths() -> None:
     for path in ("a", "ä b/c.d", "a/" + "x" * 255, "-/%41/a.", "@a"):
         assert KeyScheme("files", FILES_LIMIT).key(path) == path.encode()
+        assert names_of(path.encode()) == path.encode().split(b"/")
+
+
+@pytest.mark.parametrize(
+    "key", [b"", b"/a", b"a//b", b"a/", b".a", b"a\\b", b"a\n", b"\xff", b"x" * 256]
+)
+def test_what_stores_of_plain_files_do_not_show(key: bytes) -> None:
+    assert not is_file_path(key)
+    with pytest.raises(BadPath):
+        names_of(key)
 
 
 @pytest.mark.parametrize(

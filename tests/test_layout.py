@@ -159,8 +159,6 @@ SIBLINGS = {
     ("stores.webdav", "stores.key_locks"): "changes of a key take turns",
     ("stores.webdav", "stores.marks"): "a file's head is marked",
     ("stores.webdav", "stores.plain_heads"): "a file that nobody marked has a head all the same",
-    ("stores.webdav", "stores.plain_folder"): "names of files are the same everywhere",
-    ("stores.webdav_listing", "stores.plain_folder"): "names of files are the same everywhere",
     ("stores.webdav", "stores.webdav_listing"): "folders are listed",
     ("stores.webdav", "stores.webdav_node"): "the store asks one node",
     ("stores.webdav", "stores.webdav_connection"): "long answers come in pieces",

@@ -25,12 +25,13 @@ from sfss import __version__
 from sfss.agreement import rank
 from sfss.errors import BadPath, Corrupt, StoreError, Unreachable, Unsettled
 from sfss.items import unique_of
+from sfss.keys import names_of
 from sfss.record import Body, Head, Kind, Record, decode_lone_head, digest_of, digest_of_any
 from sfss.spool import FileBody
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, scan_of
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks
-from sfss.stores.plain_folder import Names, PlainFolder, Seen, Stamp, names_of, stamp_of
+from sfss.stores.plain_folder import Names, PlainFolder, Seen, Stamp, stamp_of
 from sfss.stores.plain_heads import SECOND_US, is_about, is_raw, raw_file_head
 from sfss.stores.plain_writing import ANY, PlainWriting, Stale
 

@@ -23,14 +23,11 @@ from time import time_ns
 from typing import Final, NamedTuple, TypeAlias
 
 from sfss.errors import BadPath, SettingError, StoreFull, Unreachable
-from sfss.keys import check_path
+from sfss.keys import is_file_path
 
 OWN_FOLDER: Final = b".sfss"
 ATTRIBUTE: Final = "user.sfss"
 """The extended attribute that carries the head of a file."""
-
-NAME_LIMIT: Final = 255
-"""Most bytes of one component (NAME_MAX of Linux)."""
 
 SETTLED_NS: Final = 3_000_000_000
 """After this time a change of a folder has another time of change: some file systems keep times to
@@ -66,32 +63,6 @@ class Seen(NamedTuple):
 
     stamp: Stamp
     carried: bytes | None
-
-
-def names_of(key: bytes) -> list[bytes]:
-    """Return the components of ``key``; raise ``BadPath`` where it is no name of a file here."""
-    try:
-        check_path(key.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise BadPath("it is not UTF-8") from None
-    names = key.split(b"/")
-    for name in names:
-        if not name:
-            raise BadPath("it ends with '/'")
-        if name.startswith(b"."):
-            raise BadPath("a part of it begins with a dot")
-        if len(name) > NAME_LIMIT:
-            raise BadPath(f"a part of it has {len(name)} bytes; {NAME_LIMIT} are allowed")
-    return names
-
-
-def is_shown(name: bytes) -> bool:
-    """Tell whether a file of this name can be asked for."""
-    try:
-        names_of(name)
-    except BadPath:
-        return False
-    return True
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -276,7 +247,7 @@ def _names_in(folder: int) -> list[bytes]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if not is_shown(name):
+            if not is_file_path(name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 found.append(name + b"/")

@@ -28,12 +28,12 @@ from sfss.config import WebdavSettings
 from sfss.errors import BadPath, CannotTell, Corrupt, Unreachable
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
+from sfss.keys import is_file_path, names_of
 from sfss.record import Body, Form, Head, Kind, Record, digest_of, encode_head
 from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks, marked
-from sfss.stores.plain_folder import names_of
 from sfss.stores.plain_heads import is_raw
 from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
@@ -151,7 +151,7 @@ class WebdavStore:
         if found is not None:
             is_shown = found.key == key and found.mark.kind is Kind.FILE
         else:
-            is_shown = not item and _is_name(key)
+            is_shown = not item and is_file_path(key)
         if not is_shown:
             return False
         self._node.start(_View(self._node, key, found, use))
@@ -238,8 +238,7 @@ class WebdavStore:
         way is given time to end.
         """
         seen = await self._see(key, method)
-        unmarked = seen.file is not None and head_in(seen.mark, seen.file) is None
-        if not (seen.may_be_torn or unmarked):
+        if not (seen.may_be_torn or seen.is_unmarked):
             return seen
         is_held = self._locks.is_held(self._lock_of(key))
         if is_held:
@@ -381,14 +380,6 @@ class _Encoded(NamedTuple):
     key: bytes
     mark: Head
     head: bytes
-
-
-def _is_name(key: bytes) -> bool:
-    try:
-        names_of(key)
-    except BadPath:
-        return False
-    return True
 
 
 @lru_cache(maxsize=4096)

@@ -18,8 +18,7 @@ from xml.etree.ElementTree import Element, ParseError, XMLParser, iterparse
 from sfss.config import MIB
 from sfss.errors import CannotList, Unreachable
 from sfss.http_text import LENGTH_LIMIT, BadResponse, second_of
-from sfss.keys import KEY_LIMIT
-from sfss.stores.plain_folder import is_shown
+from sfss.keys import KEY_LIMIT, is_file_path
 from sfss.stores.webdav_connection import NoAnswer
 from sfss.stores.webdav_node import SLASH, Answer, File, Node, told
 
@@ -228,4 +227,4 @@ def _in_order(things: Iterator[Thing | None]) -> list[Thing]:
 
 def _is_shown(thing: Thing) -> bool:
     name = thing.name if thing.file is not None else thing.name[:-1]
-    return SLASH not in name and is_shown(name)
+    return SLASH not in name and is_file_path(name)

@@ -25,7 +25,7 @@ from sfss.errors import (
 )
 from sfss.items import unique_of
 from sfss.record import Head, Kind, Record, digest_of, held, new_record
-from sfss.stores import plain_folder, plain_writing
+from sfss.stores import plain_writing
 from sfss.stores.base import Store
 from sfss.stores.folder import SMALL_SIZE, FolderStore
 from sfss.stores.marks import Marks
@@ -1049,7 +1049,3 @@ async def test_stats_tell_the_room(store: FolderStore) -> None:
     stats = await store.stats()
     assert set(stats) == {"version", "bytes", "avail_space", "total_space"}
     assert 0 < int(stats["avail_space"]) <= int(stats["total_space"])
-
-
-def test_a_name_is_checked_once_for_all() -> None:
-    assert plain_folder.names_of("ü/a b".encode()) == ["ü".encode(), b"a b"]
