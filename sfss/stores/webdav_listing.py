@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, ParseError, XMLParser, iterparse
 from sfss.config import MIB
 from sfss.errors import CannotList, Unreachable
 from sfss.http_text import LENGTH_LIMIT, BadResponse, second_of
-from sfss.keys import KEY_LIMIT, is_file_path
+from sfss.keys import FILES_LIMIT, is_file_path
 from sfss.stores.webdav_connection import NoAnswer
 from sfss.stores.webdav_node import SLASH, Answer, File, Node, told
 
@@ -94,7 +94,7 @@ class Listings:
             folders += [
                 folder + thing.name
                 for thing in things
-                if thing.file is None and len(folder + thing.name) < KEY_LIMIT
+                if thing.file is None and len(folder + thing.name) < FILES_LIMIT
             ]
 
     async def _things(self, folder: bytes) -> list[Thing]:

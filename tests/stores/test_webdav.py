@@ -236,6 +236,13 @@ async def test_all_keys_are_listed_with_their_stamps(place: Place) -> None:
     assert listed == expected
 
 
+async def test_files_far_down_are_listed(place: Place) -> None:
+    key = b"/".join([b"f" * 100] * 10)
+    await place.store.set(key, new_record(b"", VERSION))
+    listed = place.store.keys()
+    assert [stamped.key async for batch in listed for stamped in batch] == [key]
+
+
 async def test_what_cannot_be_asked_for_is_not_listed(place: Place) -> None:
     place.write("good", b"1")
     place.write(".hidden/x", b"2")
