@@ -153,6 +153,8 @@ SIBLINGS = {
     ("stores.memcached", "stores.memcached_listing"): "listings have connections of their own",
     ("stores.memcached_listing", "stores.memcached_pool"): "a closed connection is one error",
     ("stores.memcached", "stores.memcached_pool"): "the store asks through the connections",
+    ("stores.memcached", "stores.memcached_server"): "what a server is decides what it is sent",
+    ("stores.memcached_server", "stores.memcached_pool"): "the server is asked",
     ("stores.memcached", "stores.memcached_writer"): "changes to a node share a connection",
     ("stores.memcached_writer", "stores.memcached_pool"): "both ask in exchanges",
     ("stores.memcached", "stores.memcached_pipeline"): "the hot path has a connection of its own",

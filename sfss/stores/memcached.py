@@ -15,13 +15,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
-from sfss import memtext_commands
 from sfss import record as records
 from sfss.agreement import rank
-from sfss.config import MIB, MemcachedSettings
+from sfss.config import MemcachedSettings
 from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.memtext import (
     CAS,
@@ -30,8 +28,6 @@ from sfss.memtext import (
     NEWEST,
     SET,
     STATS,
-    VERSION,
-    VERSION_COMMAND,
     Answer,
     BadReply,
     Status,
@@ -53,6 +49,7 @@ from sfss.stores.base import Entry, Guard, Stamped, Use
 from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
 from sfss.stores.memcached_pool import Client, Closed, Exchange
+from sfss.stores.memcached_server import Introduction, Server, refused
 from sfss.stores.memcached_writer import SMALL, NoNode, Writers
 
 ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
@@ -60,12 +57,6 @@ ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
 the NUL after the key, CRLF after the value. Flags take 4 in memcached 1.6; before 1.5 they and the
 size were kept as text of up to 24.
 """
-
-BEANSDB_ITEM_LIMIT: Final = 50 * MIB
-"""gobeansdb's and Beanseye's limit; Beansdb itself takes 100 MiB. None of them can be asked."""
-
-PROXY_ITEM_LIMIT: Final = 1 * MIB
-"""The limit of a stock memcached, which is what twemproxy, which cannot be asked either, hides."""
 
 _TOO_LARGE: Final = "object too large for cache"
 
@@ -81,16 +72,6 @@ class _Newer(Exception):
     def __init__(self, head: Head) -> None:
         super().__init__(head)
         self.head = head
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """What the server has said of itself, when so many connections had been found closed."""
-
-    item_limit: int
-    is_node: bool
-    has_cas: bool
-    deaths: int
 
 
 class MemcachedStore:
@@ -115,12 +96,12 @@ class MemcachedStore:
         self._pipeline = Pipeline(host, port, settings.timeout_s, patience_s)
         self._writers = Writers(host, port, settings.timeout_s)
         self._listings = Listings(address, host, port, settings.timeout_s)
-        self._known: _Server | None = None
-        self._asking = asyncio.Lock()
+        self._introduction = Introduction(address, self._client)
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None; see ``Store.get``."""
-        if self._known is not None and self._known.is_node:
+        known = self._introduction.known
+        if known is not None and known.is_node:
             value = await self._pipelined(key)
             if value is not None:
                 return self._record(key, value)
@@ -176,8 +157,9 @@ class MemcachedStore:
             status = (await self._run(exchange)).status
             if status.word != "STORED":
                 if status.text.startswith(_TOO_LARGE):
+                    # What it is decides what the refusal means.
                     with suppress(OSError, Closed, BadReply, Unreachable):
-                        await self._server()  # what it is decides what the refusal means
+                        await self._introduction.server()
                 raise self._set_error(status, record, exchange)
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
@@ -197,7 +179,7 @@ class MemcachedStore:
             # It bounds the time by itself, which costs less than the border.
             status = (await self._writers.run(exchange)).status
         except NoNode:
-            self._known = None
+            self._introduction.forget()
             return await self.set_newest(key, record)
         except (OSError, UnicodeError, Closed, BadReply) as error:
             reason = str(error) or f"no answer within {self._settings.timeout_s:g} s"
@@ -257,7 +239,7 @@ class MemcachedStore:
                 guard(await self._head(key))
             status = (await self._run(exchange)).status
         if status.word not in DELETE.ends:
-            raise self._refused(status, exchange)
+            raise refused(self.address, status, exchange)
         # Sent twice, the first may have removed what the second did not find.
         return status.word == "DELETED" or exchange.times_sent > 1
 
@@ -275,7 +257,7 @@ class MemcachedStore:
                 if status.word in ("STORED", "DELETED") or (twice and status.word == "NOT_FOUND"):
                     return True
                 if status.word not in ("EXISTS", "NOT_FOUND"):
-                    raise self._refused(status, exchange)
+                    raise refused(self.address, status, exchange)
 
     async def _removal(self, key: bytes, guard: Guard) -> Exchange | None:
         """Return what removes exactly that which is under ``key`` now, and ``guard`` has allowed to
@@ -308,8 +290,8 @@ class MemcachedStore:
         ``version``.
         """
         async with self._border(Exchange(stats_command(), STATS)):
-            stats = await self._stats()
-            return {"version": await self._version()} if stats is None else stats
+            stats = await self._introduction.stats()
+            return {"version": await self._introduction.version()} if stats is None else stats
 
     async def close(self) -> None:
         """Wait for what is being asked, end listings, and close every connection."""
@@ -334,12 +316,12 @@ class MemcachedStore:
 
     async def _run(self, exchange: Exchange) -> Answer:
         """Make a change: a small one at a node with all others, else on a connection of its own."""
-        known = self._known
+        known = self._introduction.known
         if known is not None and known.is_node and len(exchange.request) <= SMALL:
             try:
                 return await self._writers.run(exchange)
             except NoNode:
-                self._known = None
+                self._introduction.forget()
         return await self._client.run(exchange)
 
     async def _fetch(self, exchange: Exchange) -> Value | None:
@@ -348,7 +330,7 @@ class MemcachedStore:
             expected, found = read_damage(answer.status.text[:200])
             raise Corrupt(self.address, exchange.keys[0], expected, found)
         if answer.status.word != "END":
-            raise self._refused(answer.status, exchange)
+            raise refused(self.address, answer.status, exchange)
         return answer.values[0] if answer.values else None
 
     async def _head(self, key: bytes) -> Head | None:
@@ -380,23 +362,20 @@ class MemcachedStore:
             return 0, bytes(records.held(record.body))
         return RECORD_FLAGS, records.encode(record)
 
-    def _refused(self, status: Status, exchange: Exchange) -> Unreachable:
-        reason = f"it answered {status.word} {status.text[:200]}".rstrip()
-        return Unreachable(self.address, reason, exchange.applied)
-
     def _set_error(self, status: Status, record: Record, exchange: Exchange) -> SfssError:
         if status.word == "NOT_STORED":
             return StoreFull(self.address, "it answered NOT_STORED: no room, or over its limit")
         if status.word == "SERVER_ERROR" and status.text.startswith(_TOO_LARGE):
             # The limit that we went by is wrong, and the right one is not in the answer.
-            known, self._known = self._known, None
+            known = self._introduction.known
+            self._introduction.forget()
             lost = known is None or not known.is_node  # a node keeps what it has
             return TooLarge(len(record.body), None, self.address, former_lost=lost)
         if status.word == "SERVER_ERROR" and status.text.startswith(DISK_FULL):
             return StoreFull(self.address, status.text[:200])
         if status.word == "SERVER_ERROR" and status.text.startswith("out of memory"):
             return StoreFull(self.address, status.text[:200], former_lost=True)
-        return self._refused(status, exchange)
+        return refused(self.address, status, exchange)
 
     async def _check_size(self, key: bytes, record: Record, value_size: int) -> None:
         value_limit = await self._item_limit() - ITEM_OVERHEAD - len(key)
@@ -407,58 +386,10 @@ class MemcachedStore:
 
     async def _item_limit(self) -> int:
         """Return the most bytes an item may have."""
-        return self._settings.item_limit or (await self._server()).item_limit
+        return self._settings.item_limit or (await self._introduction.server()).item_limit
 
-    async def _what_it_is(self) -> _Server:
-        if self._known is not None and self._known.deaths == self._client.deaths:
-            return self._known
+    async def _what_it_is(self) -> Server:
+        if (server := self._introduction.latest) is not None:
+            return server
         async with self._border(Exchange(stats_command(), STATS)):
-            return await self._server()
-
-    async def _server(self) -> _Server:
-        """Return what the server is, asked once by whoever comes first.
-
-        Asked again after connections were found closed: another may have been started, or the same
-        with another limit.
-        """
-        async with self._asking:
-            deaths, known = self._client.deaths, self._known
-            if known is None or known.deaths != deaths:
-                known = self._known = await self._ask_server(deaths)
-            return known
-
-    async def _ask_server(self, deaths: int) -> _Server:
-        settings = await self._stats("settings") or {}
-        is_node = memtext_commands.NEWEST in settings
-        has_cas = settings.get("cas_enabled") == "yes"
-        if "item_size_max" in settings:
-            return _Server(_number(settings["item_size_max"]), is_node, has_cas, deaths)
-        if await self._stats():
-            return _Server(BEANSDB_ITEM_LIMIT, is_node, has_cas, deaths)
-        # A server that has just died closes connections, too; one that gives its version has not.
-        await self._version()
-        return _Server(PROXY_ITEM_LIMIT, is_node, has_cas, deaths)
-
-    async def _stats(self, group: str = "") -> dict[str, str] | None:
-        """Return statistics, or None from a server that knows no such command."""
-        exchange = Exchange(stats_command(group), STATS)
-        try:
-            answer = await self._client.run(exchange)
-        except Closed:
-            return None
-        if answer.status.word == "SERVER_ERROR":
-            raise self._refused(answer.status, exchange)
-        return answer.stats if answer.status.word == "END" else None
-
-    async def _version(self) -> str:
-        exchange = Exchange(VERSION_COMMAND, VERSION)
-        status = (await self._client.run(exchange)).status
-        if status.word != "VERSION":
-            raise self._refused(status, exchange)
-        return status.text
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise BadReply(f"an item_size_max of {text[:80]!r}")
-    return int(text)
+            return await self._introduction.server()

@@ -20,13 +20,9 @@ from sfss.errors import (
 )
 from sfss.memtext import BadKey
 from sfss.record import RECORD_FLAGS, Head, Record, encode, new_record, raw_record
-from sfss.stores.memcached import (
-    BEANSDB_ITEM_LIMIT,
-    ITEM_OVERHEAD,
-    PROXY_ITEM_LIMIT,
-    MemcachedStore,
-)
+from sfss.stores.memcached import ITEM_OVERHEAD, MemcachedStore
 from sfss.stores.memcached_pool import ServerConnection
+from sfss.stores.memcached_server import BEANSDB_ITEM_LIMIT, PROXY_ITEM_LIMIT
 from tests.servers import Server, gobeansdb, nutcracker, running
 from tests.servers import memcached as memcached_with
 from tests.stores.scripted import CLOSE, Script, ScriptedServer, until
