@@ -10,9 +10,9 @@ Which record is newer, ``rank`` says, and nothing else does: everywhere, in ever
 record wins.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
 
 from sfss.errors import (
@@ -27,7 +27,7 @@ from sfss.errors import (
     TooLarge,
     Unreachable,
 )
-from sfss.record import VERSION_LIMIT, Head, Kind, Record, described, digest_of
+from sfss.record import VERSION_LIMIT, Head, Kind, Record, digest_of
 
 MICROSECONDS_A_DAY: Final = 86_400 * 1_000_000
 
@@ -260,13 +260,14 @@ def unproven(answers: Sequence[Answer], debts: Debts) -> StoreError:
         if isinstance(answer.failure, Corrupt):  # not is_damaged: for the type
             damaged.append(answer.failure)
         if trust(answer, debts.get(answer.address)) < Trust.FAIR:
-            reasons[answer.address] = _reason(answer.failure)
+            reasons[answer.address] = reason_of(answer.failure)
     if damaged and len(damaged) == len(reasons):
         return damaged[0]
     return NoStoreReachable(reasons)
 
 
-def _reason(failure: SfssError | None, otherwise: str = "it still lacks a write") -> str:
+def reason_of(failure: SfssError | None, otherwise: str = "it still lacks a write") -> str:
+    """Return why a store, named before, is not believed; without a ``failure``, ``otherwise``."""
     if failure is None:
         return otherwise
     if isinstance(failure, Corrupt):
@@ -274,28 +275,14 @@ def _reason(failure: SfssError | None, otherwise: str = "it still lacks a write"
     return failure.reason if isinstance(failure, Unreachable) else str(failure)
 
 
-def failures(answers: Iterable[Answer]) -> dict[str, str]:
-    """Return the stores without a sound answer, with the reasons."""
-    return {each.address: _reason(each.failure) for each in answers if each.failure is not None}
+def failures(outcomes: Iterable[Answer | Written]) -> dict[str, str]:
+    """Return the stores without a sound answer, or that have not kept a write, with the reasons."""
+    return {each.address: reason_of(each.failure) for each in outcomes if each.failure is not None}
 
 
 def unknown(answers: Iterable[Answer]) -> dict[str, str]:
     """Return the stores that could not be asked, with the reasons."""
     return failures(answer for answer in answers if not answer.is_damaged)
-
-
-def differ(answers: Sequence[Answer]) -> bool:
-    """Tell whether some of the stores that answered could be mended from others."""
-    found = newest(answers)
-    return found is not None and bool(lacking(answers, found.head))
-
-
-def lacking(answers: Iterable[Answer], head: Head) -> list[str]:
-    """Return the addresses of those that answered and have not got ``head``: nothing, as far as
-    they know, something older, or something damaged.
-    """
-    having = (None, Fault.UNKNOWN)
-    return [each.address for each in answers if each.is_unsure or _fault(each, head) not in having]
 
 
 def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
@@ -313,36 +300,6 @@ def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
     kinds = {record.head.kind for record in having}
     same = sum(rank(record.head) == rank(found.head) for record in having)
     return kinds == {Kind.TOMBSTONE} and same >= quorums.write
-
-
-def is_reapable(answers: Sequence[Answer], head: Head, before: int) -> bool:
-    """Tell whether the tombstone ``head`` can be forgotten: it is older than the version
-    ``before``, and each store has it or has nothing. ``answers`` are of all stores.
-    """
-    return (
-        head.kind is Kind.TOMBSTONE
-        and head.version < before
-        and all(_fault(answer, head) in (None, Fault.MISSING) for answer in answers)
-    )
-
-
-def why_kept(copy: Answer, primaries: Sequence[Answer]) -> str | None:
-    """Return why ``copy``, on a store that is no primary, must not be removed; None: all of the
-    ``primaries`` have what it is, or something newer.
-    """
-    if copy.failure is not None and not copy.is_damaged:
-        return str(copy.failure)
-    ranks = []
-    for answer in primaries:
-        if answer.record is None:
-            lacks = _lacks(copy.record.head if copy.record else None)
-            return f"store {answer.address}: {_reason(answer.failure, lacks)}"
-        ranks.append(rank(answer.record.head))
-        if copy.record is not None and ranks[-1] < rank(copy.record.head):
-            return f"store {answer.address}: it has something older"
-    if copy.is_damaged and min(ranks) < max(ranks):
-        return "it is damaged, and the stores where it belongs do not have the same"
-    return None
 
 
 def tombstone(version: int) -> Record:
@@ -377,88 +334,15 @@ def refusal(written: Sequence[Written], wanted: int) -> SfssError:
             return max(alike, key=lambda each: each.former_lost)
     if len(failed) == len(written) and all(isinstance(each, RequestError) for each in failed):
         return failed[0]
-    reasons = {each.address: _reason(each.failure) for each in written if each.failure is not None}
     got = len(written) - len(failed)
-    return QuorumFailed(wanted, got, reasons, any(each.maybe for each in written))
+    return QuorumFailed(wanted, got, failures(written), any(each.maybe for each in written))
 
 
 def not_noted(
     written: Sequence[Written], wanted: int, address: str, error: SfssError
 ) -> QuorumFailed:
     """Return the error for a write where ``address``, the list of debts, failed with ``error``."""
-    reasons = {each.address: _reason(each.failure) for each in written if each.failure is not None}
-    reasons[address] = f"what the others lack cannot be noted: {_reason(error)}"
+    reasons = failures(written)
+    reasons[address] = f"what the others lack cannot be noted: {reason_of(error)}"
     got = sum(each.failure is None for each in written)
     return QuorumFailed(wanted, got, reasons, indeterminate=True)
-
-
-class Fault(StrEnum):
-    """What can be wrong with one copy."""
-
-    MISSING = "missing"
-    STALE = "stale"
-    DAMAGED = "damaged"
-    MISPLACED = "misplaced"
-    UNKNOWN = "unknown"
-
-
-class Finding(NamedTuple):
-    """What is wrong with the copy of ``key`` at one store; ``reason`` is for a person."""
-
-    address: str
-    key: bytes
-    fault: Fault
-    reason: str
-
-
-def findings(
-    key: bytes, answers: Sequence[Answer], primaries: Collection[str], before: int
-) -> list[Finding]:
-    """Return all that is wrong with the copies of ``key``.
-
-    ``answers`` are of its primaries and of others that may hold it, too. A tombstone older than the
-    version ``before`` need not be everywhere: it is about to be reaped.
-    """
-    found = newest(answers)
-    head = None if found is None else found.head
-    reaping = head is not None and head.kind is Kind.TOMBSTONE and head.version < before
-    faults: list[Finding] = []
-    for answer in answers:
-        fault = _fault(answer, head)
-        if answer.address not in primaries and fault is not Fault.UNKNOWN:
-            fault = None if answer.says_no else Fault.MISPLACED
-        if fault is not None and not (reaping and fault is Fault.MISSING):
-            faults.append(Finding(answer.address, key, fault, _EXPLAIN[fault](answer, head)))
-    return faults
-
-
-def _fault(answer: Answer, head: Head | None) -> Fault | None:
-    """Return what is wrong with a primary's copy where ``head`` is the newest of all."""
-    if answer.failure is not None:
-        return Fault.DAMAGED if answer.is_damaged else Fault.UNKNOWN
-    if head is None:
-        return None
-    if answer.record is None:
-        return Fault.MISSING
-    return Fault.STALE if rank(answer.record.head) < rank(head) else None
-
-
-def _lacks(head: Head | None) -> str:
-    return f"it has not got {'the file' if head is None else described(head)}"
-
-
-def _explain_stale(answer: Answer, head: Head | None) -> str:
-    if answer.record is None or head is None:
-        return _lacks(head)
-    is_same = answer.record.head.version == head.version
-    newer = "another of the same time, which wins" if is_same else described(head)
-    return f"it has {described(answer.record.head)}, and not {newer}"
-
-
-_EXPLAIN: Final[Mapping[Fault, Callable[[Answer, Head | None], str]]] = {
-    Fault.MISSING: lambda _, head: _lacks(head),
-    Fault.STALE: _explain_stale,
-    Fault.DAMAGED: lambda answer, _: _reason(answer.failure),
-    Fault.UNKNOWN: lambda answer, _: f"it cannot be asked: {_reason(answer.failure)}",
-    Fault.MISPLACED: lambda answer, _: "it does not belong on this store",
-}

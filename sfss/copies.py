@@ -52,7 +52,6 @@ from sfss.agreement import (
     Kept,
     Owing,
     Quorums,
-    differ,
     file_head,
     is_gone,
     newest,
@@ -63,6 +62,7 @@ from sfss.agreement import (
 )
 from sfss.browsing import Browsing
 from sfss.errors import Corrupt, NoStoreReachable, StoreError
+from sfss.faults import differ
 from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.metrics import Counts

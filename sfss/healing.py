@@ -21,19 +21,15 @@ from sfss.agreement import (
     CopiesSettings,
     Debt,
     Debts,
-    Finding,
     Written,
     decide,
-    findings,
     is_paid,
-    is_reapable,
-    lacking,
     newest,
     rank,
     unknown,
-    why_kept,
 )
 from sfss.errors import Corrupt, SfssError, StoreError
+from sfss.faults import Finding, findings, is_reapable, lacking, why_kept
 from sfss.holders import Holders, Turns
 from sfss.owed import Owed, place
 from sfss.placement import Places

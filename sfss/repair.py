@@ -24,9 +24,10 @@ from enum import StrEnum
 from math import inf
 from typing import Final, NamedTuple, TypeVar
 
-from sfss.agreement import Debt, Fault, Finding
+from sfss.agreement import Debt
 from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, StoreError
+from sfss.faults import MENDABLE, Fault, Finding
 from sfss.healing import Healed
 from sfss.inventory import Listed
 from sfss.owed import Owed
@@ -48,7 +49,6 @@ PATIENCE_S: Final = 30.0
 _TRIES: Final = 4
 _PAYMENTS: Final = 10
 _RETRY_S: Final = 0.5
-_MENDABLE: Final = frozenset({Fault.MISSING, Fault.STALE, Fault.DAMAGED})
 
 Result = TypeVar("Result")
 
@@ -192,7 +192,7 @@ class Mender:
             return Treated([Seen(each) for each in await self._confirmed(found, listed.key, also)])
         if any(each.fault is Fault.STALE for each in found):
             found = await self._confirmed(found, listed.key, also)
-        if any(each.fault in _MENDABLE for each in found):
+        if any(each.fault in MENDABLE for each in found):
             return await self._mend(found, listed.key, also)
         reaped = 0
         if self._tool is Tool.SCRUB and not found:
@@ -248,7 +248,7 @@ class Mender:
             why.update(healed.failures)
             left = await self._verify(key, also)
             is_hopeless = not healed.mended and not healed.failures
-            if is_hopeless or not any(each.fault in _MENDABLE for each in left):
+            if is_hopeless or not any(each.fault in MENDABLE for each in left):
                 break
         else:
             left = await self._confirmed(left, key, also)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sfss.agreement import Fault
+from sfss.faults import Fault
 from sfss.repair import Outcome, Tool
 from sfss.repair_notes import Notes
 

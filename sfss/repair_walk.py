@@ -10,7 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from sfss.agreement import Fault, Finding
+from sfss.faults import Fault, Finding
 from sfss.inventory import Inventory, Listed
 from sfss.repair import Outcome, Stopped, Treated, pause
 from sfss.repair_notes import Notes

@@ -14,19 +14,14 @@ from sfss.agreement import (
     Answer,
     CopiesSettings,
     Debt,
-    Fault,
     Quorums,
     Trust,
     Verdict,
     Written,
     decide,
-    differ,
     file_head,
-    findings,
     is_gone,
     is_paid,
-    is_reapable,
-    lacking,
     newest,
     newest_seen,
     not_noted,
@@ -37,7 +32,6 @@ from sfss.agreement import (
     trust,
     unknown,
     unproven,
-    why_kept,
 )
 from sfss.errors import (
     Corrupt,
@@ -49,6 +43,7 @@ from sfss.errors import (
     TooLarge,
     Unreachable,
 )
+from sfss.faults import Fault, differ, findings, is_reapable, lacking, why_kept
 from sfss.record import VERSION_LIMIT, Kind, Record, new_record, raw_record
 
 KEY = b"k"

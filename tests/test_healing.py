@@ -10,10 +10,10 @@ import lmdb
 import pytest
 
 from sfss.agreement import CopiesSettings, Debt
-from sfss.agreement import Fault as Wrong
 from sfss.config import MemcachedSettings
 from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, QuorumFailed, StoreFull
+from sfss.faults import Fault as Wrong
 from sfss.healing import HEALS_WAITING, Healed, Paid, next_delay_s
 from sfss.placement import Places
 from sfss.record import RECORD_FLAGS, encode, new_record

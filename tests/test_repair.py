@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sfss.agreement import MICROSECONDS_A_DAY, Debt, Fault, Finding, tombstone
+from sfss.agreement import MICROSECONDS_A_DAY, Debt, tombstone
+from sfss.faults import Fault, Finding
 from sfss.inventory import Inventory, Listed, make_inventory
 from sfss.owed import EVERYTHING, Owed
 from sfss.record import encode
