@@ -21,9 +21,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import formatdate
-from functools import lru_cache
 from typing import Final
+
+from sfss.http_text import http_date
 
 FIELDS: Final = ("If-Match", "If-Unmodified-Since", "If-None-Match", "If-Modified-Since")
 """The preconditions, in the order in which they are looked at."""
@@ -50,12 +50,6 @@ class Validators:
         if self.modified_s is not None:
             found["Last-Modified"] = http_date(self.modified_s)
         return found
-
-
-@lru_cache(maxsize=1024)
-def http_date(second: int) -> str:
-    """Return a second since 1970 as an HTTP-date (RFC 9110, 5.6.7)."""
-    return formatdate(second, usegmt=True)
 
 
 def unmet(fields: Mapping[str, str], current: Validators | None, reading: bool) -> str | None:

@@ -24,9 +24,9 @@ from sfss import record as records
 from sfss.asking import FORWARDED, forwarded_for
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
+from sfss.http_text import http_date
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
-from sfss.web.conditional import http_date
 from sfss.web.locations import locate
 
 REQUEST_LIMIT: Final = 4096

@@ -9,9 +9,10 @@ from aiohttp import web
 
 from sfss.agreement import Kept
 from sfss.errors import BadArgument, NotFound, PreconditionFailed
+from sfss.http_text import http_date
 from sfss.record import Body, Buffer, Content, Head, Record, digest_of_any, pieces_of
 from sfss.web import body, conditional, http, mediatypes, names_kept
-from sfss.web.conditional import Span, Validators, http_date
+from sfss.web.conditional import Span, Validators
 
 PARTS_SIZE_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of all ranges of one answer with several; whoever asks for more gets the whole file."""
@@ -141,6 +142,7 @@ async def digest_of_file(body: Body) -> bytes:
 
 
 def validators_of(head: Head) -> Validators:
+    """Return what tells this state of a file from another."""
     modified_s = head.version // 1_000_000 if head.version else None
     return Validators(f'"{head.digest.hex()}"', modified_s)
 

@@ -16,10 +16,10 @@ from aiohttp import web
 
 from sfss.cluster import Thing
 from sfss.errors import CannotList, NotFound, StoreError, StoreFull
+from sfss.http_text import http_date
 from sfss.record import Body, Head
 from sfss.spool import HELD_LIMIT, Spool
-from sfss.web import files, html, http, mediatypes
-from sfss.web.conditional import http_date
+from sfss.web import files, html, http
 from sfss.web.locations import Location, is_addressable, reference
 
 _JSON_FIELDS: Final = {
@@ -27,7 +27,6 @@ _JSON_FIELDS: Final = {
     "Vary": "Accept",
     "X-Content-Type-Options": "nosniff",
 }
-
 
 _REMEMBERED_LIMIT: Final = 1000
 """Folders without files that a worker remembers."""
@@ -213,7 +212,7 @@ def _response(asked: str, head: Head | None) -> str:
         validators = files.validators_of(head)
         properties = (
             f"<D:resourcetype/><D:getcontentlength>{head.size}</D:getcontentlength>"
-            f"<D:getcontenttype>{escape(mediatypes.guess(asked))}</D:getcontenttype>"
+            f"<D:getcontenttype>{escape(files.media_type_of(head, asked))}</D:getcontenttype>"
             f"<D:getetag>{validators.etag}</D:getetag>"
         )
         if head.version:

@@ -60,8 +60,8 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Site:
     """What the faces show, the longest silence in a body that they bear, the folder for bodies that
-    are too large to be held in memory, the rules, FROM and TO, for paths in URLs, and
-    what opens the face "admin".
+    are too large to be held in memory, the rules, FROM and TO, for paths in URLs, and what opens
+    the face "admin".
     """
 
     cluster: Cluster
@@ -112,7 +112,6 @@ class Answer(web.StreamResponse):
         return 0 if self._must_be_empty_body else self._part[1] - self._part[0]
 
 
-_NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 
@@ -141,7 +140,7 @@ def forwarded(request: web.BaseRequest) -> bytes:
 
 
 def json_answer(
-    document: object, status: int = 200, fields: Mapping[str, str] = _NO_FIELDS
+    document: object, status: int = 200, fields: Mapping[str, str] = NO_FIELDS
 ) -> Answer:
     """Return an answer with ``document`` as JSON."""
     text = json.dumps(document, ensure_ascii=False) + "\n"

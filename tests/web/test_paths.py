@@ -299,6 +299,16 @@ class TestWebDAV:
         one = site.request("PROPFIND", f"{folder}a%26b.txt", None, {"Depth": "1"})
         assert list(properties(one.body)) == [f"{folder}a%26b.txt"]
 
+    def test_properties_have_the_type_that_get_has(self, site: Gateway, folder: str) -> None:
+        put(site, f"{folder}a.txt", **{"Content-Type": 'text/html; charset="utf-8"'})
+        (told,) = properties(
+            site.request("PROPFIND", f"{folder}a.txt", None, {"Depth": "0"}).body
+        ).values()
+        assert told["getcontenttype"] == 'text/html; charset="utf-8"'
+        assert (
+            told["getcontenttype"] == site.request("GET", f"{folder}a.txt").headers["content-type"]
+        )
+
     def test_propfind_of_what_is_not_there(self, site: Gateway, folder: str) -> None:
         statuses = [
             site.request("PROPFIND", target, None, {"Depth": depth}).status
@@ -412,7 +422,7 @@ class TestCrawling:
                 stored = {line.partition(": ")[0] for line in lines if line.endswith(": stored")}
                 assert stored == {each.address for each in nodes[:2]}
                 (failed,) = (line for line in lines if not line.endswith(": stored"))
-                assert failed.startswith(f"{nodes[2].address}: cannot be reached")
+                assert failed.startswith(f"{nodes[2].address}: cannot be reached: ")
                 page = site.request("GET", "/__missing__/")
                 assert "/c%20d" in links(page.body)
                 assert re.search(
