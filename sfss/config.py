@@ -55,7 +55,8 @@ class ServerSettings:
     faces: tuple[str, ...] = setting(
         DEFAULT_FACES,
         "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
-        " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration",
+        " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration; upload,"
+        " fetch, blobs: /upload, /fetch and /blob, files by their content",
         SOME_FACES,
     )
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
@@ -257,6 +258,18 @@ class PathsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ContentSettings:
+    """The faces "upload", "fetch" and "blobs"."""
+
+    digest: str = setting(
+        "sha1",
+        "what of its content is the id of an upload: sha1, as SOS has it, or sha256; both are"
+        " fetched",
+        one_of("sha1", "sha256"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, a section each; and ``listen``, whose tables take the place of
     ``server.host``, ``server.port`` and ``server.faces``.
@@ -270,6 +283,7 @@ class Settings:
     replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
     paths: PathsSettings = field(default_factory=PathsSettings)
+    content: ContentSettings = field(default_factory=ContentSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:

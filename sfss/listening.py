@@ -8,7 +8,7 @@ from typing import Final
 from sfss.checks import ADDRESSES, Check, distinct_of
 from sfss.errors import SettingError
 
-FACES: Final = ("native", "status", "paths", "debug", "admin")
+FACES: Final = ("native", "status", "paths", "debug", "admin", "upload", "fetch", "blobs")
 """The faces that there are; ``web.app`` has their routes."""
 
 DEFAULT_FACES: Final = ("native", "status")

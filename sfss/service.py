@@ -169,6 +169,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         spool_folder,
         rewrites,
         settings.server.admin_token,
+        settings.content.digest,
     )
     shown = [listen.faces for listen in settings.listeners()]
     runner = Runner(site, settings.server, counters, shown)

@@ -1,14 +1,14 @@
 """The whole public API on one screen."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from sfss.asking import FORWARDED
 from sfss.errors import SfssError
-from sfss.web import admin, crawling, debug, http, native, paths, status, webdav
+from sfss.web import admin, content, crawling, debug, http, native, paths, status, webdav
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -16,9 +16,12 @@ Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 ANYWHERE: Final = "/*"
 """Instead of an address: every one that has no route of its own."""
 
+ANY_NAME: Final = "*"
+"""At the end of an address, for whatever stands there."""
+
 
 class Route(NamedTuple):
-    """One line of the API."""
+    """One line of the API. An address may end with ``ANY_NAME``, behind its second "/"."""
 
     method: str
     address: str
@@ -58,16 +61,49 @@ PATHS: Final = (
     Route("COPY", ANYWHERE, webdav.copy, "Destination:  copy a file: 201, 204"),
     Route("MOVE", ANYWHERE, webdav.move, "Destination:  move a file: 201, 204"),
 )
+UPLOAD: Final = (Route("POST", "/upload", content.upload, "keep the body: 200 with its id"),)
+FETCH: Final = (Route("GET", "/fetch/*", content.fetch, "/fetch/ID or /fetch/ID.EXT  a blob"),)
+BLOBS: Final = (
+    Route("GET", "/alive", content.alive, "200 as long as this process answers"),
+    Route("GET", "/blobs", content.listing, "all ids, as one JSON array"),
+    Route("GET", "/blob/*", content.read, "/blob/ID  a blob"),
+    Route("POST", "/blob/*", content.put, "/blob/ID  keep the body under this id: 200"),
+    Route("DELETE", "/blob/*", content.remove, "/blob/ID  remove a blob: 204"),
+)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
     "paths": PATHS,
     "debug": DEBUG,
     "admin": ADMIN,
+    "upload": UPLOAD,
+    "fetch": FETCH,
+    "blobs": BLOBS,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 
+FOR_PROGRAMS: Final = frozenset({"upload", "fetch", "blobs"})
+"""The faces whose refusals are JSON, whoever asks."""
+
 _log = logging.getLogger(__name__)
+
+
+class Addresses:
+    """The addresses that have a meaning of their own: ``known``, of which some stand for many."""
+
+    def __init__(self, known: Container[str]) -> None:
+        self._known = known
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, str) and (
+            address in self._known or _family(address) in self._known
+        )
+
+
+def _family(address: str) -> str:
+    """Return the address of a route for all that has the first part of ``address``."""
+    _, first, _ = [*address.split("/", 2), "", ""][:3]
+    return f"/{first}/{ANY_NAME}"
 
 
 class App:
@@ -76,16 +112,30 @@ class App:
     def __init__(self, site: http.Site, faces: Iterable[str]) -> None:
         self._site, self.faces = site, frozenset(faces)
         self._handlers: dict[str, dict[str, Handler]] = {}
-        for route in (route for face in faces for route in FACES[face]):
-            methods = self._handlers.setdefault(route.address, {})
-            methods[route.method] = route.handler
-            if route.method == "GET":
-                methods["HEAD"] = route.handler
+        self._only_json: set[str] = set()
+        for face in self.faces:
+            for route in FACES[face]:
+                self._add(route)
+                if face in FOR_PROGRAMS:
+                    self._only_json.add(route.address)
+
+    def _add(self, route: Route) -> None:
+        methods = self._handlers.setdefault(route.address, {})
+        methods[route.method] = route.handler
+        if route.method == "GET":
+            methods["HEAD"] = route.handler
 
     @property
-    def addresses(self) -> frozenset[str]:
+    def addresses(self) -> Addresses:
         """The addresses that have a meaning of their own."""
-        return frozenset(self._handlers)
+        return Addresses(frozenset(self._handlers))
+
+    def _address(self, path: str) -> str:
+        """Return the address of the route for ``path``."""
+        if path in self._handlers:
+            return path
+        family = _family(path)
+        return family if family in self._handlers else ANYWHERE
 
     async def answer(self, request: web.BaseRequest) -> http.Answer:
         """Answer any request: by its handler, or with the refusal that an error stands for."""
@@ -93,7 +143,10 @@ class App:
             return unclear
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
-        methods = self._handlers.get(request.path) or self._handlers.get(ANYWHERE)
+        address = self._address(request.path)
+        methods = self._handlers.get(address)
+        if address in self._only_json:
+            request[http.ONLY_JSON] = True
         if methods is None:
             known = ", ".join(self._handlers)
             return http.refuse(request, 404, f"no such address; known are {known}")

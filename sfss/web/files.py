@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -50,9 +50,16 @@ def media_type_of(head: Head, path: str) -> str:
     return said or mediatypes.guess(path)
 
 
-async def remove(site: http.Site, request: web.BaseRequest, path: str) -> http.Answer:
-    """Remove the file at ``path``: 204; raises ``NotFound`` where there is none."""
-    guard = guard_of(request)
+async def remove(
+    site: http.Site,
+    request: web.BaseRequest,
+    path: str,
+    validators: Callable[[Head], Validators] | None = None,
+) -> http.Answer:
+    """Remove the file at ``path``: 204; raises ``NotFound`` where there is none. ``validators`` as
+    in ``guard_of``.
+    """
+    guard = guard_of(request, validators)
 
     def guard_present(head: Head | None) -> None:
         # Without a file it is 404 whatever the condition (RFC 9110, 13.2.1). Not left to the
@@ -67,6 +74,20 @@ async def remove(site: http.Site, request: web.BaseRequest, path: str) -> http.A
     return http.Answer(204, {})
 
 
+_NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
+
+
+class Look(NamedTuple):
+    """How a file is shown: what tells its states apart, its type, and ``more`` header fields.
+    ``for_browsers``: they are told to believe the type.
+    """
+
+    validators: Validators
+    media_type: str
+    more: Mapping[str, str]
+    for_browsers: bool = True
+
+
 async def show(
     site: http.Site,
     request: web.BaseRequest,
@@ -78,30 +99,44 @@ async def show(
 
     Raises ``NotFound``, ``PreconditionFailed``.
     """
-    record = await _found(site, request, path)
-    validators = validators_of(record.head)
+    record = await found(site, request, path)
+    head = record.head
+    look = Look(validators_of(head), media_type_of(head, path), more(head))
+    return answer(request, record, look)
+
+
+def answer(request: web.BaseRequest, record: Record, look: Look) -> http.Answer:
+    """Answer GET and HEAD with ``record``, or with what conditions and ranges make of it.
+
+    Raises ``PreconditionFailed``.
+    """
+    validators = look.validators
     unmet = conditional.unmet(_precondition_fields(request), validators, reading=True)
     if unmet in conditional.NOT_MODIFIED:
-        return http.Answer(304, {**validators.fields(), **more(record.head)})
+        return http.Answer(304, {**validators.fields(), **look.more})
     if unmet:
         raise PreconditionFailed(unmet)
     fields = {
-        "Content-Type": media_type_of(record.head, path),
+        "Content-Type": look.media_type,
         "Accept-Ranges": "bytes",
-        "X-Content-Type-Options": "nosniff",
+        **(_NO_SNIFFING if look.for_browsers else http.NO_FIELDS),
         **validators.fields(),
         **_expires(record.head),
-        **more(record.head),
+        **look.more,
     }
     whole = (0, record.head.size)
-    return _part(request, record, fields) or http.Answer(200, fields, record.body, whole)
+    part = _part(request, record, validators, fields)
+    return part or http.Answer(200, fields, record.body, whole)
 
 
 def _expires(head: Head) -> dict[str, str]:
     return {"Expires": http_date(head.expiry // 1_000_000)} if head.expiry else {}
 
 
-async def _found(site: http.Site, request: web.BaseRequest, path: str) -> Record:
+async def found(site: http.Site, request: web.BaseRequest, path: str) -> Record:
+    """Return the file at ``path``, for HEAD without its body; raise ``NotFound`` where there is
+    none.
+    """
     if request.method == "HEAD":
         head = await site.cluster.head(path)
         record = None if head is None else Record(head, b"")
@@ -112,8 +147,13 @@ async def _found(site: http.Site, request: web.BaseRequest, path: str) -> Record
     return record
 
 
-def guard_of(request: web.BaseRequest) -> Callable[[Head | None], None] | None:
-    """Return the preconditions of a write as the stores take them; None where there are none."""
+def guard_of(
+    request: web.BaseRequest, validators: Callable[[Head], Validators] | None = None
+) -> Callable[[Head | None], None] | None:
+    """Return the preconditions of a write as the stores take them; None where there are none.
+    ``validators``: of a file, ``validators_of`` unless given.
+    """
+    of = validators or validators_of
     fields = _precondition_fields(request)
     if not fields:
         return None
@@ -121,7 +161,7 @@ def guard_of(request: web.BaseRequest) -> Callable[[Head | None], None] | None:
         raise BadArgument(name, repr(fields[name]), 'entity tags in quotes or "*" are expected')
 
     def guard(head: Head | None) -> None:
-        current = None if head is None else validators_of(head)
+        current = None if head is None else of(head)
         unmet = conditional.unmet(fields, current, reading=False)
         if unmet:
             raise PreconditionFailed(unmet)
@@ -147,12 +187,14 @@ def validators_of(head: Head) -> Validators:
     return Validators(f'"{head.digest.hex()}"', modified_s)
 
 
-def _part(request: web.BaseRequest, record: Record, fields: dict[str, str]) -> http.Answer | None:
+def _part(
+    request: web.BaseRequest, record: Record, validators: Validators, fields: dict[str, str]
+) -> http.Answer | None:
     """Return what a Range asks for; None where the whole file is the answer."""
     wanted, if_range = request.headers.get("Range"), request.headers.get("If-Range")
     if wanted is None or request.method != "GET":
         return None
-    if not conditional.range_applies(if_range, validators_of(record.head)):
+    if not conditional.range_applies(if_range, validators):
         return None
     size = record.head.size
     spans = conditional.parse_range(wanted, size)

@@ -51,6 +51,9 @@ PAGE_LIMIT: Final = 1000
 
 NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
+ONLY_JSON: Final = "only JSON"
+"""What is set in a request to say that a refusal is not for people, whoever asks."""
+
 SENTENCE_LIMIT: Final = 1000
 """Characters that a refusal quotes at most."""
 
@@ -70,6 +73,8 @@ class Site:
     spool_folder: Path
     rewrites: Sequence[tuple[str, str]] = ()
     admin_token: str = ""
+    digest: str = "sha1"
+    """Which digest of their content is the id of blobs: "sha1" or "sha256"."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -197,7 +202,7 @@ def wants_json(request: web.BaseRequest) -> bool:
 
 
 def _wants_text(request: web.BaseRequest) -> bool:
-    if wants_json(request):
+    if request.get(ONLY_JSON) or wants_json(request):
         return False
     accept = request.headers.get("Accept", "").lower()
     agent = request.headers.get("User-Agent", "")

@@ -4,11 +4,13 @@ Pure. What clients send without meaning anything by it is left out: curl gives e
 sends with ``--data-binary`` the type of a form, and many programs call all bytes an octet-stream.
 """
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sfss.errors import BadArgument, TooManyNames
+from sfss.record import METADATA_LIMIT
 
 CONTENT_TYPE: Final = "Content-Type"
 
@@ -20,6 +22,12 @@ FIELDS_LIMIT: Final = 64
 
 FIELDS_SIZE_LIMIT: Final = 16 * 1024
 """Characters of all their names and values."""
+
+_ENCODED_LIMIT: Final = METADATA_LIMIT - 4096
+"""Bytes of them as they are kept; the rest is for names of our own."""
+
+_OBEYED: Final = ("X-Accel-", "X-Sendfile", "X-Lighttpd-Send", "X-Reproxy-")
+"""How fields begin that servers in front take for orders: to send some other file, say."""
 
 _TYPE_LIMIT: Final = 200
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -35,16 +43,23 @@ _SAYS_NOTHING: Final = frozenset(
     }
 )
 _SECONDS: Final = re.compile("[0-9]{1,10}")
+_FIELD_NAME: Final = re.compile(f"X-{_TOKEN}")
+_UNSENDABLE: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 def media_type(text: str | None) -> str | None:
     """Return the type that a client gives a file (RFC 9110, 8.3.1); None where it is none, or says
     nothing.
     """
+    said = well_formed_type(text)
+    return None if said and said.partition(";")[0].strip().lower() in _SAYS_NOTHING else said
+
+
+def well_formed_type(text: str | None) -> str | None:
+    """Return the type that ``text`` is; None where it is none."""
     if text is None or len(text) > _TYPE_LIMIT or not _TYPE.fullmatch(text.strip()):
         return None
-    said = text.strip()
-    return None if said.partition(";")[0].strip().lower() in _SAYS_NOTHING else said
+    return text.strip()
 
 
 def ttl_s(argument: str | None, field: str | None) -> int | None:
@@ -62,18 +77,43 @@ def ttl_s(argument: str | None, field: str | None) -> int | None:
 
 def fields_to_keep(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return those of the header ``fields`` of a request that begin with ``X-``, their names in the
-    usual case, several of one name joined.
+    usual case, several of one name joined. Left out is what servers in front take for orders.
 
-    Raises ``TooManyNames``.
+    Raises ``TooManyNames``, and ``BadArgument`` for a field that is not UTF-8: it could not be sent
+    back as it was.
     """
     kept: dict[str, str] = {}
     for name, value in fields:
         if name[:2].lower() == "x-":
             usual = "-".join(part.capitalize() for part in name.split("-"))
+            if usual.startswith(_OBEYED):
+                continue
+            if not _is_utf8(value):
+                raise BadArgument(usual, repr(value), "UTF-8 is expected")
             kept[usual] = f"{kept[usual]}, {value}" if usual in kept else value
     size = sum(len(name) + len(value) for name, value in kept.items())
-    if len(kept) > FIELDS_LIMIT or size > FIELDS_SIZE_LIMIT:
-        found = f"{len(kept)} fields with {size} characters"
+    encoded = len(json.dumps(kept))
+    if len(kept) > FIELDS_LIMIT or size > FIELDS_SIZE_LIMIT or encoded > _ENCODED_LIMIT:
+        found = f"{len(kept)} fields with {size} characters, {encoded} bytes as they are kept"
         allowed = f"{FIELDS_LIMIT} with {FIELDS_SIZE_LIMIT} are allowed"
         raise TooManyNames(found, allowed)
     return kept
+
+
+def shown_fields(names: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the ``names`` kept with a file that are fields to send back; never one that
+    would end its line, whoever has written the file.
+    """
+    return {
+        name: value
+        for name, value in names.items()
+        if _FIELD_NAME.fullmatch(name) and not _UNSENDABLE.search(value)
+    }
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from sfss.web.names_kept import (
     TTL_LIMIT_S,
     fields_to_keep,
     media_type,
+    shown_fields,
     ttl_s,
 )
 
@@ -76,3 +77,20 @@ def test_too_many_or_too_large_fields() -> None:
         fields_to_keep((f"X-{n}", "") for n in range(FIELDS_LIMIT + 1))
     with pytest.raises(TooManyNames, match="characters"):
         fields_to_keep([("X-A", "v" * FIELDS_SIZE_LIMIT)])
+
+
+def test_what_servers_in_front_obey_is_not_kept() -> None:
+    fields = [("X-Accel-Redirect", "/a"), ("x-sendfile", "/b"), ("X-Accelerate", "c")]
+    assert fields_to_keep(fields) == {"X-Accelerate": "c"}
+
+
+def test_fields_that_could_not_be_kept_or_sent_back() -> None:
+    with pytest.raises(TooManyNames, match="bytes as they are kept"):
+        fields_to_keep([("X-A", "ä" * 10_500)])
+    with pytest.raises(BadArgument, match="X-A is"):
+        fields_to_keep([("X-A", "\udcff")])
+
+
+def test_only_fields_that_are_whole_are_shown() -> None:
+    names = {"X-A": "1", "Content-Type": "a/b", "X-B": "1\r\nSet-Cookie: a", "X-C D": "", "X-": "x"}
+    assert shown_fields({**names, "X-E": "\udcff", "X-F": "ü\t"}) == {"X-A": "1", "X-F": "ü\t"}
