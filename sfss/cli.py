@@ -81,7 +81,7 @@ def _tool(options: argparse.Namespace) -> int:
 
 def _tool_options(options: argparse.Namespace) -> Options:
     settings = read_settings(options.config, None, options.cluster)
-    names = ("as_json", "dry_run", "rate", "fresh", "every_days")
+    names = ("as_json", "dry_run", "rate", "fresh", "every_days", "min_copies")
     chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
     return Options(Tool(options.command), settings, Path(options.work), **chosen)
 
@@ -130,9 +130,21 @@ def _parser() -> argparse.ArgumentParser:
         added = _add_tool(commands, tool, help)
         if tool is Tool.MIGRATE:
             _add_migration(added)
+        if tool is Tool.REPAIR:
+            _add_min_copies(added)
         else:
             _add_repetition(added)
     return parser
+
+
+def _add_min_copies(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-copies",
+        type=int,
+        default=0,
+        metavar="NUMBER",
+        help="count a file that has fewer sound copies then as wrong (default: 0)",
+    )
 
 
 def _add_migration(parser: argparse.ArgumentParser) -> None:

@@ -81,11 +81,14 @@ class Seen(NamedTuple):
 
 
 class Treated(NamedTuple):
-    """What was seen of one key, and done: bytes of bodies ``written``, tombstones ``reaped``."""
+    """What was seen of one key, and done: bytes of bodies ``written``, tombstones ``reaped``; and
+    whether it is ``scarce``, a file with too few copies.
+    """
 
     seen: Sequence[Seen] = ()
     written: int = 0
     reaped: int = 0
+    scarce: bool = False
 
 
 class Stopped(Exception):
@@ -321,6 +324,41 @@ def _compared(
         *seen,
         *(Seen(each, Outcome.FAILED, why.get(each.address, "")) for each in left.values()),
     ]
+
+
+class Counted:
+    """Has ``mender`` treat keys, and tells which files have fewer than ``wanted`` sound copies
+    then.
+    """
+
+    def __init__(
+        self,
+        mender: Mender,
+        copies: Copies,
+        primaries: Callable[[bytes], Sequence[str]],
+        wanted: int,
+    ) -> None:
+        self._mender, self._copies = mender, copies
+        self._primaries, self._wanted = primaries, wanted
+
+    async def treat(self, listed: Listed) -> Treated:
+        """Look at a key, and do what is to be done. Raises ``Stopped``."""
+        treated = await self._mender.treat(listed)
+        left = {
+            seen.finding.address
+            for seen in treated.seen
+            if seen.outcome in (Outcome.FOUND, Outcome.FAILED)
+        }
+        sound = set(self._primaries(listed.key)) - left
+        is_scarce = len(sound) < self._wanted and await self._is_file(listed.key)
+        return treated._replace(scarce=is_scarce)
+
+    async def _is_file(self, key: bytes) -> bool:
+        """Tell whether there is a file, or may be: a deletion needs no copies."""
+        try:
+            return await self._copies.head(key) is not None
+        except StoreError:
+            return True
 
 
 class Reader:

@@ -26,6 +26,7 @@ from sfss.errors import BadPath, CannotList, SettingError, SfssError, Unreachabl
 from sfss.inventory import Inventory, Listed, make_inventory, open_inventory
 from sfss.keys import KeyScheme
 from sfss.repair import (
+    Counted,
     Mender,
     Patience,
     Reader,
@@ -61,6 +62,7 @@ class Options:
     where an interrupted run has ended; ``every_days``: from the beginning of one run to that of the
     next, 0 for one run only. ``since_us``: a run of another number is not gone on with. Once
     ``goes_on`` says no, the run is told to stop. ``waits_s``: for another run to leave the folder.
+    ``min_copies``: a file with fewer sound ones counts as wrong.
     """
 
     tool: Tool
@@ -74,6 +76,7 @@ class Options:
     since_us: int = 0
     goes_on: Callable[[], bool] | None = None
     waits_s: float = 0.0
+    min_copies: int = 0
 
 
 def run_tool(options: Options) -> int:
@@ -82,7 +85,8 @@ def run_tool(options: Options) -> int:
     0: nothing is wrong any more; 1: something is; 2: not everything could be looked at; 130: the
     run was interrupted. Raises ``SettingError``.
     """
-    for flag, value in (("--rate", options.rate), ("--every", options.every_days)):
+    numbers = {"--rate": options.rate, "--every": options.every_days}
+    for flag, value in (*numbers.items(), ("--min-copies", options.min_copies)):
         if not 0 <= value < inf:
             raise _wrong(flag, f"is {value:g}", "a number from 0 is expected")
     logging.config.dictConfig(logging_settings("error"))
@@ -177,7 +181,7 @@ def _fingerprint(options: Options) -> str:
         settings.replicated,
         settings.migration,
     )
-    what = (options.tool.value, options.dry_run, stores, options.since_us)
+    what = (options.tool.value, options.dry_run, stores, options.since_us, options.min_copies)
     return xxh3_128_hexdigest(repr(what).encode())
 
 
@@ -354,15 +358,20 @@ class Run:
 
     def _needs_look(self, listed: Listed, blind: set[str], down: set[str]) -> bool:
         tool = Tool.SCRUB if self.subject.replicas is None else self.options.tool
-        return needs_look(tool, listed, self.subject.primaries(listed.key), blind, down)
+        primaries = self.subject.primaries(listed.key)
+        is_scarce = len(primaries) < self.options.min_copies
+        return is_scarce or needs_look(tool, listed, primaries, blind, down)
 
     def _treat(self, patience: Patience) -> Callable[[Listed], Awaitable[Treated]]:
         subject, options = self.subject, self.options
         if subject.replicas is None:
             (store,) = subject.stores.values()
             return Reader(store, patience).treat
-        copies = subject.replicas.copies
-        return Mender(copies, subject.primaries, options.tool, options.dry_run, patience).treat
+        copies, primaries = subject.replicas.copies, subject.primaries
+        mender = Mender(copies, primaries, options.tool, options.dry_run, patience)
+        if options.min_copies:
+            return Counted(mender, copies, primaries, options.min_copies).treat
+        return mender.treat
 
     async def _conclude(self) -> None:
         if self._mends and not self.unreachable and (replicas := self.subject.replicas):

@@ -53,7 +53,7 @@ class Report:
             return INTERRUPTED
         if self.unreachable or self.notes.counts[Fault.UNKNOWN.value]:
             return 2
-        return 1 if self.remaining else 0
+        return 1 if self.remaining or self.notes.counts["scarce"] else 0
 
     def document(self) -> dict[str, Any]:
         """Return all of it, for programs."""
@@ -74,6 +74,7 @@ class Report:
             "moved": counts[_counter(Outcome.MOVED)],
             "failed": counts[_counter(Outcome.FAILED)],
             "remaining": self.remaining,
+            "scarce": counts["scarce"],
             "reaped": counts["reaped"],
             "written_bytes": counts["written_bytes"],
             "settled": list(self.settled),
@@ -97,6 +98,8 @@ class Report:
         lines = [f"not listed: {why}" for why in self.unreachable.values()]
         if not self.is_whole:
             lines.append(self._interrupted())
+        if counts["scarce"]:
+            lines.append(f"{counts['scarce']} files have fewer sound copies than --min-copies says")
         if counts["foreign"]:
             lines.append(f"{counts['foreign']} keys are no paths of sfss and were left alone")
         if counts[Fault.MISPLACED.value] and self.tool is not Tool.REBALANCE:

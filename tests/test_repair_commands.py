@@ -20,7 +20,7 @@ import lmdb
 import pytest
 
 from sfss import inventory as inventories
-from sfss.agreement import Debt
+from sfss.agreement import Debt, tombstone
 from sfss.cli import main
 from sfss.config import Settings
 from sfss.config_checks import load_checked
@@ -167,6 +167,7 @@ async def test_the_document(tmp_path: Path) -> None:
         "moved": 0,
         "failed": 0,
         "remaining": 0,
+        "scarce": 0,
         "reaped": 0,
         "written_bytes": 4,
         "settled": [],
@@ -191,6 +192,25 @@ async def test_the_document(tmp_path: Path) -> None:
     }
     reason = document["found"][1]["reason"]
     assert reason == "it has not got the file of 2023-11-14 22:13:20.001000 UTC"
+
+
+async def test_files_with_too_few_copies_are_counted(tmp_path: Path) -> None:
+    ward = Ward()
+    keys = [ward.scheme.key(f"photos/{number}.jpg") for number in range(4)]
+    for key in keys:
+        ward.plant(key, ward.record(b"body"), *ward.primaries(key)[:2])
+    report = await run(ward, tmp_path, Tool.REPAIR, min_copies=3)
+    assert (report.status, report.document()["scarce"], report.remaining) == (0, 0, 0)
+    # No placement of this cluster gives a file so many.
+    report = await run(ward, tmp_path, Tool.REPAIR, min_copies=4)
+    assert (report.status, report.document()["scarce"], report.remaining) == (1, 4, 0)
+    assert "4 files have fewer sound copies than --min-copies says" in report.text()
+    # A deletion needs none.
+    for address in ward.primaries(keys[0]):
+        ward.plant(keys[0], None, address)
+    ward.plant(keys[1], tombstone(1 << 50), *ward.primaries(keys[1]))
+    report = await run(ward, tmp_path, Tool.REPAIR, min_copies=4)
+    assert report.document()["scarce"] == 2
 
 
 async def test_what_a_terminal_would_obey_is_shown(tmp_path: Path) -> None:
