@@ -172,11 +172,19 @@ class ReplicatedSettings:
     placement: str = setting(
         "ketama",
         "ketama: the next stores round a ring; mirror: all stores; jump, chash: the stores of one"
-        " shard",
-        one_of("ketama", "mirror", "jump", "chash"),
+        " shard; groups: those of the first shard that takes it, for files by their content",
+        one_of("ketama", "mirror", "jump", "chash", "groups"),
     )
     shards: tuple[str, ...] = setting(
-        (), 'for jump and chash, each "NAME STORE STORE ...", or "NAME xWEIGHT STORE ..."', SHARDS
+        (),
+        'for jump, chash and groups, each "NAME STORE STORE ...", or "NAME xWEIGHT STORE ..."',
+        SHARDS,
+    )
+    preferred: tuple[str, ...] = setting(
+        (), "stores that are asked before others, and their groups too (groups)", STORES
+    )
+    read_only: tuple[str, ...] = setting(
+        (), "stores whose groups get no new files (groups)", STORES
     )
     copies: int = setting(3, "stores that hold a file (ketama)", between(1, 16))
     write_quorum: int = setting(

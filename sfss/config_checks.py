@@ -18,6 +18,9 @@ from sfss.errors import SettingError
 HELD_FILE_LIMIT: Final = 64 * MIB
 """Bytes that a file may have where records are held in memory."""
 
+FACES_OF_GROUPS: Final = ("upload", "fetch", "blobs", "status", "debug")
+"""What can be shown of groups: files that do not change."""
+
 Choice: TypeAlias = ReplicatedSettings | MigrationSettings
 """The settings that say which stores there are, and how files are placed on them."""
 
@@ -94,6 +97,7 @@ def least_copies(choice: Choice) -> int:
 def _check_replicated(settings: Settings, source: str) -> None:
     replicated = settings.replicated
     _check_places(replicated, "replicated", source)
+    _check_groups(settings, source)
     unused = f"former_{_unused(replicated)}"
     if getattr(replicated, unused):
         raise _not_used("replicated", unused, replicated, source)
@@ -125,6 +129,34 @@ def _check_names(addresses: Sequence[str], source: str) -> None:
             raise SettingError(source, "address of a store", f"is {address!r}", wanted)
 
 
+def _check_groups(settings: Settings, source: str) -> None:
+    options = settings.replicated
+    groups = [read_shard(shard)[2] for shard in options.shards]
+    if options.placement != "groups":
+        groups = []
+    for name in ("preferred", "read_only"):
+        for store in getattr(options, name):
+            if not any(store in group for group in groups):
+                wanted = 'a store of replicated.shards is expected, and placement "groups"'
+                raise SettingError(source, f"replicated.{name}", f"names {store!r}", wanted)
+    if groups and all(set(group) & set(options.read_only) for group in groups):
+        found = "names stores of all groups"
+        raise SettingError(source, "replicated.read_only", found, "one that takes files is needed")
+    if groups:
+        _check_alone(settings, source)
+
+
+def _check_alone(settings: Settings, source: str) -> None:
+    """Raise ``SettingError`` for what does not go with groups: files that change, and moves."""
+    shown = {face for listen in settings.listeners() for face in listen.faces}
+    if wrong := sorted(shown - set(FACES_OF_GROUPS)):
+        wanted = f'replicated.placement "groups" goes with {", ".join(FACES_OF_GROUPS)}'
+        raise SettingError(source, "listen.faces", f'shows "{wrong[0]}"', wanted)
+    if settings.replicated.former_shards or migrates(settings):
+        wanted = 'replicated.placement "groups" moves no files'
+        raise SettingError(source, "replicated.placement", 'is "groups"', wanted)
+
+
 def _check_migration(settings: Settings, source: str) -> None:
     _check_places(settings.migration, "migration", source)
     for name in ("former_stores", "former_shards"):
@@ -134,7 +166,7 @@ def _check_migration(settings: Settings, source: str) -> None:
 
 
 def _unused(choice: Choice) -> str:
-    return "stores" if choice.placement in ("jump", "chash") else "shards"
+    return "stores" if choice.placement in ("jump", "chash", "groups") else "shards"
 
 
 def _not_used(section: str, name: str, choice: Choice, source: str) -> SettingError:

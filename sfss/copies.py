@@ -118,6 +118,11 @@ class Copies:
         """How often things have happened: the events of ``metrics``."""
         return self._holders.counts
 
+    @property
+    def rests(self) -> bool:
+        """Whether all stores are left alone: they have failed a moment ago, or are not live."""
+        return all(map(self._holders.rests, self._holders.addresses))
+
     def count_in(self, counts: Counts) -> None:
         """Count in ``counts`` from now on."""
         self._holders.counts = counts

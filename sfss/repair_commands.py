@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -22,6 +22,7 @@ from xxhash import xxh3_128_hexdigest
 
 from sfss.config import Settings
 from sfss.config_checks import HELD_FILE_LIMIT, has_plain_files
+from sfss.config_groups import parts_of
 from sfss.errors import BadPath, CannotList, SettingError, SfssError, Unreachable
 from sfss.inventory import Inventory, Listed, make_inventory, open_inventory
 from sfss.keys import KeyScheme
@@ -127,16 +128,34 @@ async def _runs_until(options: Options, stopping: asyncio.Event) -> int:
     loop = asyncio.get_running_loop()
     while True:
         began_s = loop.time()
-        report = await _run(options, stopping)
-        text = json.dumps(report.document(), indent=2) if options.as_json else report.text()
-        print(text, flush=True)
+        status = await _run_all(options, stopping)
         if not options.every_days or stopping.is_set():
-            return report.status
+            return status
         rest_s = began_s + options.every_days * _DAY_S - loop.time()
         try:
             await pause(max(0.0, rest_s), stopping)
         except Stopped:
-            return report.status
+            return status
+
+
+async def _run_all(options: Options, stopping: asyncio.Event) -> int:
+    """Do a run, one for each group where there are groups; print what was found, and return the
+    worst exit status.
+    """
+    parts = parts_of(options.settings)
+    reports: dict[str, Report] = {}
+    for part in parts:
+        work = options.work / part.name
+        reports[part.name] = await _run(
+            replace(options, settings=part.settings, work=work), stopping
+        )
+    if options.as_json:
+        documents = {name: report.document() for name, report in reports.items()}
+        print(json.dumps(documents.get("", documents), indent=2), flush=True)
+    else:
+        for name, report in reports.items():
+            print(f"{name}:\n{report.text()}" if name else report.text(), flush=True)
+    return max(report.status for report in reports.values())
 
 
 async def _run(options: Options, stopping: asyncio.Event) -> Report:

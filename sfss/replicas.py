@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Final
 
 from xxhash import xxh3_64_hexdigest
@@ -187,7 +188,8 @@ def _open(
     own = Marks(marks, address)
     if address.startswith("file:"):
         return FolderStore(address, Path(folder_of(address)), own)
-    return WebdavStore(address, own, settings.webdav, locks=locks)
+    spool_folder = Path(settings.server.spool_folder or gettempdir())
+    return WebdavStore(address, own, settings.webdav, spool_folder, locks)
 
 
 def is_live(roster: Roster | None, address: str) -> bool:

@@ -3,6 +3,7 @@
 ``sfss serve`` and plain ``gunicorn -k sfss.worker.Worker sfss.service:application`` start here.
 """
 
+import asyncio
 import logging
 import logging.config
 import os
@@ -17,11 +18,13 @@ from sfss.checks import read_rewrites
 from sfss.cluster import Cluster
 from sfss.config import Setting, Settings
 from sfss.config_checks import has_plain_files, load_checked
+from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.errors import SettingError
+from sfss.groups import Group, Groups
 from sfss.keys import FILES_LIMIT, KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
-from sfss.replicas import MARKS, check_migration, claim_folder, make_replicas
+from sfss.replicas import MARKS, Replicas, check_migration, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
@@ -88,6 +91,34 @@ def _replicated(settings: Settings, board: Board, counters: Counters) -> Cluster
     return cluster
 
 
+def _grouped(settings: Settings, board: Board, counters: Counters) -> Cluster:
+    parts = groups_of(settings)
+    folders = [Path(part.settings.replicated.owed_folder) for part in parts]
+    # As in _open_folder, for all of them.
+    number = xxh3_64_intdigest(b"\0".join(os.fsencode(each.absolute()) for each in folders))
+    make, timeout_s = board.store != number, settings.embedded.timeout_s
+    opened: list[Replicas] = []
+    for part, folder in zip(parts, folders, strict=True):
+        owed, marks = EmbeddedStore(folder, make=make, timeout_s=timeout_s), None
+        if has_plain_files(settings):
+            marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
+        opened.append(make_replicas(part.settings, owed, marks))
+        opened[-1].copies.count_in(counters.events)
+    board.store = number
+    groups = [
+        Group(part.name, each.copies, part.takes) for part, each in zip(parts, opened, strict=True)
+    ]
+    work = [
+        task for each, folder in zip(opened, folders, strict=True) for task in each.work(folder)
+    ]
+
+    async def close() -> None:
+        await asyncio.gather(*(each.close() for each in opened))
+
+    engine = Groups(groups)
+    return Cluster(engine, make_scheme(settings), settings.cluster.max_file_size, work, close)
+
+
 def _nodes(settings: Settings, _: Board, __: Counters) -> Cluster:
     return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
 
@@ -123,6 +154,7 @@ _KINDS: Final = {
     "nodes": _nodes,
     "proxies": _proxies,
     "replicated": _replicated,
+    "groups": _grouped,
 }
 
 
@@ -132,7 +164,8 @@ def make_cluster(settings: Settings, board: Board, counters: Counters) -> Cluste
     The workers of a gateway tell each other through ``board`` which folder they have opened; this
     one counts in ``counters``.
     """
-    return _KINDS[settings.cluster.kind](settings, board, counters)
+    kind = "groups" if has_groups(settings) else settings.cluster.kind
+    return _KINDS[kind](settings, board, counters)
 
 
 def stores_of(settings: Settings) -> str:
@@ -183,14 +216,34 @@ def check(settings: Settings, former: Settings | None = None) -> None:
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
     folder = _folder(settings)
-    if folder is not None:
-        is_new = former is None or _folder(former) != folder
-        if settings.cluster.kind == "replicated":
-            _check_owed_folder(folder, settings, former)
-            check_migration(settings)
-            claim_folder(settings)
-        else:
-            check_folder(folder, make=is_new)
+    if settings.cluster.kind == "replicated":
+        _check_copies(settings, former)
+    elif folder is not None:
+        check_folder(folder, make=former is None or _folder(former) != folder)
+
+
+def _check_copies(settings: Settings, former: Settings | None) -> None:
+    """Check the folders of what stores still have to get, one for each group where there are
+    groups: with an empty one, stores would be believed that have missed something.
+    """
+    root = Path(settings.replicated.owed_folder)
+    others = [root / "data.mdb"] if has_groups(settings) else list(root.glob("*/stores"))
+    if any(file.exists() for file in others):
+        found = f"is {str(root)!r}, of a cluster with another placement"
+        wanted = "groups and other placements need folders of their own"
+        raise SettingError("settings", "replicated.owed_folder", found, wanted)
+    parts = parts_of(settings)
+    before = {}
+    if former is not None and former.cluster.kind == "replicated":
+        before = {part.name: part.settings for part in parts_of(former)}
+        if before.keys() != {part.name for part in parts}:
+            found, wanted = "changes the groups", "that takes a restart"
+            raise SettingError("settings", "replicated.shards", found, wanted)
+    for part in parts:
+        folder = Path(part.settings.replicated.owed_folder)
+        _check_owed_folder(folder, part.settings, before.get(part.name, former))
+        check_migration(part.settings)
+        claim_folder(part.settings)
 
 
 def _check_owed_folder(folder: Path, settings: Settings, former: Settings | None) -> None:

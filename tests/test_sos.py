@@ -1,8 +1,10 @@
 """conf/sos.toml at work: two blob servers, an upload port and a fetch port, real processes."""
 
 import hashlib
+import json
 import re
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -247,3 +249,150 @@ def test_a_blob_server_that_others_mirror(tmp_path: Path) -> None:
             assert {**copy.headers, "date": ""} == {**got.headers, "date": ""}
             assert copy.body == got.body
         assert two.request("GET", "/blobs").json() == one.request("GET", "/blobs").json()
+
+
+GROUPS = """
+[[listen]]
+address = "127.0.0.1:{port}"
+faces = ["upload", "fetch", "blobs", "status"]
+[server]
+workers = 2
+[cluster]
+kind = "replicated"
+[replicated]
+placement = "groups"
+shards = ["old {}", "new {} {}"]
+write_quorum = 1
+cooling_s = 0.2
+owed_folder = "owed"
+"""
+
+
+@dataclass
+class Grouped:
+    """A gateway over two groups, of one server and of two."""
+
+    site: Gateway
+    nodes: list[Server]
+    config: Path
+
+    def upload(self, body: bytes) -> Answer:
+        """Upload a body."""
+        return self.site.request("POST", "/upload", body, CURL)
+
+    def fetch(self, body: bytes) -> Answer:
+        """Fetch what holds this body."""
+        return self.site.request("GET", f"/fetch/{sha1(body)}", None, CURL)
+
+    def holders(self, body: bytes) -> list[bool]:
+        """Return which servers have it."""
+        return [sha1(body) in keys_of(each) for each in self.nodes]
+
+    def configure(self, more: str = "") -> None:
+        """Write the settings, with ``more`` of them."""
+        addresses = [each.address for each in self.nodes]
+        self.config.write_text(GROUPS.format(*addresses, port=self.site.port) + more)
+
+    def tool(self, *arguments: str) -> tuple[int, str]:
+        """Run a command; return its exit status and what it prints."""
+        done = subprocess.run(
+            [*SFSS, *arguments, "--config", str(self.config)],
+            cwd=self.config.parent,
+            env=PYTHON_ENVIRON,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+
+@pytest.fixture(name="grouped")
+def two_groups(tmp_path: Path) -> Iterator[Grouped]:
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running(node(tmp_path))) for _ in range(3)]
+        config, port = tmp_path / "groups.toml", quiet_port()
+        site = Gateway([*SFSS, "serve", "--config", str(config)], port, tmp_path, PYTHON_ENVIRON)
+        grouped = Grouped(site, nodes, config)
+        grouped.configure()
+        stack.enter_context(running(site))
+        yield grouped
+        assert "Traceback" not in site.output()
+
+
+def test_a_group_that_is_full_or_down_is_passed_over(grouped: Grouped) -> None:
+    old, new, mirror = grouped.nodes
+    assert grouped.upload(b"first").status == 200
+    assert grouped.holders(b"first") == [True, False, False]
+    size = (node_folder(old) / "data.mdb").stat().st_size
+    resource.prlimit(old.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    large = bytes(range(256)) * 4096
+    assert grouped.upload(large).status == 200
+    wait_until(lambda: grouped.holders(large) == [False, True, True], "the others have it")
+    assert [grouped.fetch(each).body for each in (b"first", large)] == [b"first", large]
+    assert grouped.fetch(b"absent").status == 404
+    old.kill()
+    assert grouped.upload(b"second").status == 200
+    answers = [grouped.fetch(each).status for each in (b"first", large, b"second", b"absent")]
+    assert answers == [504, 200, 200, 504]
+    new.kill()
+    assert grouped.upload(b"third").status == 200
+    assert grouped.fetch(b"third").status == 200
+    mirror.kill()
+    assert (grouped.upload(b"no").status, grouped.fetch(b"third").status) == (504, 504)
+    old.start()
+    assert grouped.site.request("GET", "/blobs").status == 501
+    wait_until(lambda: grouped.upload(b"fourth").status == 200, "one is back")
+    new.start()
+    mirror.start()
+    wait_until(lambda: grouped.holders(b"third") == [False, True, True], "it is mirrored")
+    assert grouped.fetch(b"absent").status == 404
+
+
+def test_a_group_that_is_only_read_by_a_setting(grouped: Grouped) -> None:
+    grouped.upload(b"before")
+    assert grouped.site.stop() == 0
+    grouped.configure(f"read_only = ['{grouped.nodes[0].address}']\n")
+    grouped.site.start()
+    assert grouped.upload(b"after").status == 200
+    wait_until(lambda: grouped.holders(b"after") == [False, True, True], "it is mirrored")
+    assert grouped.fetch(b"before").body == b"before"
+    gone = grouped.site.request("DELETE", f"/blob/{sha1(b'before')}", None, CURL)
+    assert gone.status == 409
+    assert grouped.site.request("DELETE", f"/blob/{sha1(b'after')}").status == 204
+    assert grouped.fetch(b"after").status == 404
+
+
+def test_a_group_is_repaired_by_itself(grouped: Grouped) -> None:
+    assert grouped.tool("repair", "--min-copies", "1")[0] == 0
+    grouped.upload(b"one copy")
+    status, text = grouped.tool("repair", "--min-copies", "2")
+    assert status == 1
+    assert "old:\n1 files have fewer sound copies than --min-copies says" in text
+    report = json.loads(grouped.tool("repair", "--json")[1])
+    assert {name: each["keys"] for name, each in report.items()} == {"old": 1, "new": 0}
+
+
+def test_groups_have_lists_of_debts_of_their_own(grouped: Grouped, tmp_path: Path) -> None:
+    assert sorted(each.name for each in (tmp_path / "owed").iterdir()) == ["new", "old"]
+    text = grouped.config.read_text()
+    other = tmp_path / "other.toml"
+    other.write_text(
+        text.replace('"groups"', '"jump"').replace(str(grouped.site.port), str(quiet_port()))
+    )
+    done = subprocess.run(
+        [*SFSS, "serve", "--config", str(other)],
+        cwd=tmp_path,
+        env=PYTHON_ENVIRON,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "of a cluster with another placement" in done.stderr
+    grouped.config.write_text(text.replace('"new ', '"newer '))
+    grouped.site.send(signal.SIGHUP)
+    wait_until(lambda: "changes the groups" in grouped.site.output(), "that is refused")
+    assert grouped.upload(b"still here").status == 200
