@@ -4,8 +4,8 @@ An item whose flags are ``RECORD_FLAGS`` is a record already, and is kept as wha
 becomes the body of a record of our own; ``FLAGS_NAME`` in its metadata says so and remembers its
 flags, and its expiry is the record's. Either way what is given back is what was given.
 
-The cas number of an item is made of version and digest alone: equal records have equal numbers, on
-every node and at any time.
+The cas number of an item is made of version, digest and kind alone: equal records have equal
+numbers, on every node and at any time.
 """
 
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from sfss.record import (
     RECORD_FLAGS,
     Buffer,
     Head,
+    Kind,
     Record,
     decode,
     digest_of,
@@ -34,6 +35,7 @@ RELATIVE_EXPTIME_LIMIT: Final = 60 * 60 * 24 * 30
 """An exptime up to this many seconds counts from now, a larger one from 1970 (protocol.txt)."""
 
 _EXPIRED: Final = 1
+_DELETED: Final = b"deleted"
 _LAST_EXPIRY: Final = (1 << 63) - 1
 
 
@@ -96,6 +98,8 @@ def item_size(head: Head) -> int:
 
 def unique_of(head: Head) -> int:
     """Return the cas number, of 64 bits."""
+    if head.kind is Kind.TOMBSTONE:  # which may have the digest of the file that it was
+        return xxh3_64_intdigest(head.digest + _DELETED, head.version)
     return xxh3_64_intdigest(head.digest, head.version)
 
 

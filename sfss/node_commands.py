@@ -159,6 +159,8 @@ class Node:
         if command.exptime < 0:
             # It has expired when it comes: there is nothing to keep.
             await self._store.delete(command.key, guard)
+        elif command.mode == NEWEST:
+            await self._store.set_copy(command.key, record, guard)
         else:
             await self._store.set(command.key, record, guard)
         return STORED

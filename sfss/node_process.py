@@ -20,6 +20,7 @@ from sfss.node import Server
 from sfss.node_commands import NodeSettings
 from sfss.service import logging_settings
 from sfss.stores.embedded import EmbeddedStore
+from sfss.sweeping import keep_sweeping
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7900"
 BACKLOG: Final = 1024
@@ -69,10 +70,13 @@ async def _serve(address: Address, folder: Path, settings: NodeSettings) -> None
         server = Server(store, settings, address.port)
         listener = await _listen(address, server)
         _log.info("sfss %s: node listens on %s, %s", __version__, address, store.address)
+        sweeping = asyncio.ensure_future(keep_sweeping(store))
         await stopping.wait()
         listener.close()
         _log.info("stopping: %d clients", server.traffic.connections)
         await server.drain(DRAIN_S)
+        sweeping.cancel()
+        await asyncio.gather(sweeping, return_exceptions=True)
     finally:
         await store.close()
 

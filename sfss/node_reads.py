@@ -6,7 +6,7 @@ from typing import Final, NamedTuple, Protocol
 from sfss.errors import Corrupt
 from sfss.items import is_alive, is_own, item_of, unique_of
 from sfss.record import Buffer, Form, Head, Record, decode, digest_of
-from sfss.stores.base import Store, ViewableStore
+from sfss.stores.base import Guard, Store, ViewableStore
 
 _REMEMBERED: Final = 8192
 _STAMP_LIMIT: Final = 512
@@ -23,6 +23,9 @@ class NodeStore(Store, ViewableStore, Protocol):
         """Return some of the keys behind ``after``, in byte order, with their heads, None where
         that is damaged; and the key to go on after, None at the end. Raises ``Unreachable``.
         """
+
+    async def set_copy(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Do as ``set``, with a record that leaves a tombstone when it has expired."""
 
     async def delete_damaged(self, key: bytes) -> bool:
         """Remove what is under ``key`` if it is damaged, in one step; return whether it was.

@@ -10,7 +10,8 @@ offset  size  field (all integers little-endian, unsigned)
 8       8     version: microseconds since 1970 (UTC), up to the year 9999; the newest wins
 16      8     expiry: microseconds since 1970 (UTC), 0 never
 24      8     size of the body in bytes
-32      16    digest of the body: 128-bit XXH3, canonical (big-endian) form
+32      16    digest of the body: 128-bit XXH3, canonical (big-endian) form; in the tombstone of a
+              file that has expired, of the body that the file had
 48      8     checksum: 64-bit XXH3 of bytes 0 to 47 followed by the metadata
 56      m     metadata: a JSON object of strings in UTF-8, nothing at all where there is none
 56+m    n     body
@@ -53,6 +54,8 @@ _FIELDS: Final = Struct("<2sBBIQQQ16s")
 _CHECKSUM: Final = Struct("<Q")
 _HEADER: Final = Struct(_FIELDS.format + "Q")
 HEADER_SIZE: Final = _HEADER.size
+_EXPIRY: Final = Struct("<Q")
+_EXPIRY_OFFSET: Final = 16
 
 PIECE_SIZE: Final = 256 * 1024
 """Bytes of a long body that are read at a time."""
@@ -193,6 +196,28 @@ def is_alive(head: Head, now_us: int) -> bool:
     return not head.expiry or head.expiry > now_us
 
 
+def has_expired(head: Head, now_us: int) -> bool:
+    """Tell whether this is a file, and one that has expired."""
+    return head.kind is Kind.FILE and not is_alive(head, now_us)
+
+
+def expired_tombstone(head: Head) -> Record:
+    """Return what takes the place of the file with ``head`` once it has expired.
+
+    It has the version and the digest of the file, so that every store makes the same of it, and in
+    the order of ``agreement.rank`` it comes right behind the file: it is newer than that, and than
+    nothing that the file was older than.
+    """
+    return Record(Head(head.version, 0, head.digest, Kind.TOMBSTONE, head.expiry), b"")
+
+
+def expiry_in(value: Buffer) -> int:
+    """Return the expiry that stands in the header of the record in ``value``, unchecked; 0 where
+    that is too short.
+    """
+    return int(_EXPIRY.unpack_from(value, _EXPIRY_OFFSET)[0]) if len(value) >= HEADER_SIZE else 0
+
+
 def raw_head(body: Buffer) -> Head:
     """Return the head for a body that some other client stored without a header."""
     return Head(0, len(body), digest_of(body))
@@ -241,7 +266,7 @@ def decode(value: Buffer, store: str, key: bytes) -> Record:
     """
     head, body_offset = _decode_head(value, store, key)
     body = memoryview(value)[body_offset:]
-    if xxh3_128_digest(body) != head.digest:
+    if xxh3_128_digest(body) != head.digest and (body or head.kind is Kind.FILE):
         raise Corrupt(store, key, f"digest {head.digest.hex()}", xxh3_128_hexdigest(body))
     return Record(head, body)
 

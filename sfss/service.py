@@ -24,15 +24,18 @@ from sfss.groups import Group, Groups
 from sfss.keys import FILES_LIMIT, KeyScheme
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
-from sfss.replicas import MARKS, Replicas, check_migration, claim_folder, make_replicas
+from sfss.replicas import MARKS, Replicas, Turn, check_migration, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
+from sfss.sweeping import keep_sweeping
 from sfss.web.http import Site
 from sfss.web.server import Runner
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
+
+_SWEEPER: Final = "sweeper"
 
 
 def read_settings(
@@ -59,7 +62,13 @@ def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:
     options = settings.embedded
     store = _open_folder(Path(options.folder), options.timeout_s, board)
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
-    return Cluster(alone, make_scheme(settings), settings.cluster.max_file_size)
+    sweeper = Turn(Path(options.folder) / _SWEEPER)
+    return Cluster(
+        alone,
+        make_scheme(settings),
+        settings.cluster.max_file_size,
+        [keep_sweeping(store, sweeper.is_ours)],
+    )
 
 
 def _open_folder(folder: Path, timeout_s: float, board: Board) -> EmbeddedStore:

@@ -16,7 +16,16 @@ from sfss.items import (
     record_of,
     unique_of,
 )
-from sfss.record import RECORD_FLAGS, Head, Kind, Record, decode, encode, new_record
+from sfss.record import (
+    RECORD_FLAGS,
+    Head,
+    Kind,
+    Record,
+    decode,
+    encode,
+    expired_tombstone,
+    new_record,
+)
 
 NOW_US = 1_700_000_000_000_000
 
@@ -101,7 +110,8 @@ def test_equal_records_have_equal_cas_numbers_and_others_have_not() -> None:
     ]
     numbers = [unique_of(record.head) for record in records]
     assert numbers == [unique_of(decode(encode(record), "", b"").head) for record in records]
-    assert len(set(numbers)) == 4
+    numbers += [unique_of(expired_tombstone(record.head).head) for record in records]
+    assert len(set(numbers)) == 8
     assert all(0 <= number < 1 << 64 for number in numbers)
 
 

@@ -25,6 +25,9 @@ from sfss.record import (
     described,
     encode,
     encode_head,
+    expired_tombstone,
+    expiry_in,
+    has_expired,
     new_record,
     raw_record,
 )
@@ -69,6 +72,9 @@ WELL = {
     "metadata": lambda: assembled(metadata=json.dumps(METADATA, separators=(",", ":")).encode()),
     "tombstone": lambda: assembled(b"", kind=2),
     "expiry": lambda: assembled(expiry=VERSION + 1),
+    "expired": lambda: assembled(
+        b"", kind=2, expiry=VERSION + 1, digest=xxh3_128_digest(b"Hello, world\n")
+    ),
     "empty": lambda: assembled(b""),
 }
 DAMAGED: dict[str, Callable[[], bytes]] = {
@@ -108,6 +114,9 @@ EXPECTED = {
         b"Hello, world\n",
     ),
     "empty": new_record(b"", VERSION),
+    "expired": Record(
+        Head(VERSION, 0, xxh3_128_digest(b"Hello, world\n"), Kind.TOMBSTONE, VERSION + 1), b""
+    ),
 }
 
 
@@ -119,9 +128,22 @@ def test_golden_records_are_read(name: str) -> None:
     assert decode(memoryview(golden(name)), "store", b"key") == read
 
 
-@pytest.mark.parametrize("name", ["ok", "tombstone", "expiry", "empty"])
+@pytest.mark.parametrize("name", ["ok", "tombstone", "expiry", "expired", "empty"])
 def test_golden_records_are_written(name: str) -> None:
     assert encode(EXPECTED[name]) == golden(name)
+
+
+def test_what_an_expired_file_becomes() -> None:
+    head, other = EXPECTED["expiry"].head, EXPECTED["ok"].head
+    assert expired_tombstone(head._replace(metadata=METADATA)) == EXPECTED["expired"]
+    assert has_expired(head, VERSION + 1)
+    assert not has_expired(head, VERSION)
+    assert not has_expired(EXPECTED["expired"].head, VERSION + 1)
+    assert not has_expired(other, VERSION_LIMIT)
+    with pytest.raises(Corrupt):  # what a tombstone may say, a file may not
+        decode(assembled(b"", digest=head.digest), "", b"")
+    assert expiry_in(golden("expiry")) == expiry_in(golden("expired")) == VERSION + 1
+    assert expiry_in(golden("ok")) == expiry_in(golden("header-cut")) == 0
 
 
 def test_metadata_is_kept() -> None:

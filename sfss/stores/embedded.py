@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -27,7 +27,7 @@ from sfss import __version__
 from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
 from sfss.items import unique_of
 from sfss.keys import KEY_LIMIT
-from sfss.record import Buffer, Head, Record, decode, encode_head, held
+from sfss.record import Head, Kind, Record, decode, encode_head, held
 from sfss.stores.base import Child, Entry, Guard, Stamped, Use, children_of
 from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
@@ -36,6 +36,8 @@ INITIAL_MAP_SIZE: Final = 1 << 34
 
 _BATCH_OPERATIONS: Final = 1000
 _BATCH_BYTES: Final = 16 * 1024 * 1024
+
+_SWEPT_IN_RESERVE: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -51,13 +53,24 @@ class _Repair:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sweep:
+    """That what has expired at ``now_us`` is to go, up to ``limit`` records; ``future`` is told
+    whether there may be more.
+    """
+
+    future: asyncio.Future[bool]
+    now_us: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     """The last thing in the queue; ``future`` is told when all before it is done."""
 
     future: asyncio.Future[bool]
 
 
-_Waiting: TypeAlias = Change | _Repair | _Stop
+_Waiting: TypeAlias = Change | _Repair | _Sweep | _Stop
 
 
 def check_folder(folder: Path, make: bool) -> None:
@@ -132,17 +145,35 @@ class EmbeddedStore:
         counts as nothing there: it can be replaced. Raises what ``guard`` raises, ``StoreFull``,
         ``Unreachable``; ValueError for a key that is no key.
         """
-        await self._change(key, encode_head(record.head), held(record.body), guard)
+        await self._change(self._setting(key, record, guard))
+
+    async def set_copy(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
+        """Do as ``set`` with a record of which other stores have copies: when it has expired and is
+        swept, a tombstone remains. A copy of something older, which one of them may have yet,
+        would be the newest else.
+        """
+        change = self._setting(key, record, guard)
+        change.leaves_tombstone = True
+        await self._change(change)
+
+    async def sweep(self, now_us: int, limit: int) -> bool:
+        """Remove files that have expired at ``now_us``, up to ``limit`` of them; return whether
+        there may be more. Errors as in ``set``.
+
+        Where there are none, nobody is waited for.
+        """
+        return await self._enqueue(_Sweep(self._new_future(), now_us, limit))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
-        return await self._change(key, None, b"", guard)
+        return await self._change(Change(self._new_future(), key, None, b"", guard))
 
     async def delete_damaged(self, key: bytes) -> bool:
         """Remove the record under ``key`` if it is damaged, its body included; return whether it
         was. Nobody comes in between. Errors as in ``set``.
         """
-        return await self._change(key, None, b"", None, if_damaged=True)
+        change = Change(self._new_future(), key, None, b"", None, if_damaged=True)
+        return await self._change(change)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
@@ -202,17 +233,14 @@ class EmbeddedStore:
             self._queue.put(self._stop)
         await asyncio.wait([self._stop.future], timeout=self._patience.timeout_s)
 
-    async def _change(
-        self,
-        key: bytes,
-        head: bytes | None,
-        body: Buffer,
-        guard: Guard | None,
-        if_damaged: bool = False,
-    ) -> bool:
-        if not 0 < len(key) <= KEY_LIMIT:
-            raise ValueError(f"a key has 1 to {KEY_LIMIT} bytes, not {len(key)}")
-        change = Change(self._new_future(), key, head, body, guard, if_damaged)
+    def _setting(self, key: bytes, record: Record, guard: Guard | None) -> Change:
+        head, body = encode_head(record.head), held(record.body)
+        expiry = record.head.expiry if record.head.kind is Kind.FILE else 0
+        return Change(self._new_future(), key, head, body, guard, expiry=expiry)
+
+    async def _change(self, change: Change) -> bool:
+        if not 0 < len(change.key) <= KEY_LIMIT:
+            raise ValueError(f"a key has 1 to {KEY_LIMIT} bytes, not {len(change.key)}")
         try:
             return await self._enqueue(change)
         finally:
@@ -221,7 +249,7 @@ class EmbeddedStore:
     def _new_future(self) -> asyncio.Future[bool]:
         return asyncio.get_running_loop().create_future()
 
-    async def _enqueue(self, item: Change | _Repair) -> bool:
+    async def _enqueue(self, item: Change | _Repair | _Sweep) -> bool:
         if self._stop is not None:
             raise Unreachable(self.address, "it is closed", applied=False)
         self._queue.put(item)
@@ -299,6 +327,8 @@ class _Writer:
         answers = list(zip([change.future for change in changes], outcomes, strict=True))
         repairs = [item for item in batch if isinstance(item, _Repair)]
         answers += [(repair.future, self._repair(repair.error)) for repair in repairs]
+        sweeps = [item for item in batch if isinstance(item, _Sweep) and not item.future.done()]
+        answers += [(sweep.future, self._sweep(sweep)) for sweep in sweeps]
         _post(answers)
         return next((item for item in batch if isinstance(item, _Stop)), None)
 
@@ -335,6 +365,20 @@ class _Writer:
         if changes[0].head is None and self._folder.spend_reserve():
             return self._settle(changes)
         return [StoreFull(self._address, reason)]
+
+    def _sweep(self, sweep: _Sweep) -> Outcome:
+        try:
+            return self._folder.sweep(sweep.now_us, sweep.limit).more
+        except Unreachable as error:
+            return error
+        except lmdb.Error as error:
+            if not self._folder.why_full(error, 0) or not self._folder.spend_reserve():
+                return _failure(self._address, b"database", error)
+        except Exception as error:
+            _log.exception("store %s: what has expired cannot be removed", self._address)
+            return Unreachable(self._address, repr(error))
+        # With less room, fewer at a time.
+        return self._sweep(replace(sweep, limit=_SWEPT_IN_RESERVE))
 
     def _repair(self, error: lmdb.Error) -> Outcome:
         try:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import lmdb
 
 from sfss.errors import Corrupt, Unreachable
 from sfss.record import Buffer, Form, Head, decode, decode_head
 from sfss.stores.base import Entry, Guard, Use
+from sfss.stores.lmdb_expiries import INDEX, Expiries, Swept
 from sfss.stores.lmdb_opening import (
     FORMAT_KEY,
     bad_folder,
@@ -52,11 +53,16 @@ _log = logging.getLogger(__name__)
 Outcome: TypeAlias = bool | Exception
 """Of a change: whether the key was there (delete), or why it was not made."""
 
+_Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
+
+Answer = TypeVar("Answer")
+
 
 @dataclass(slots=True)
 class Change:
     """A write that waits, of a value in two parts; ``head`` None deletes. ``if_damaged``: nothing
-    is changed if there is a sound record. ``taken``: the writer thread has begun it.
+    is changed if there is a sound record. ``taken``: the writer thread has begun it. ``expiry``: of
+    a file that is to be swept then, 0 never; ``leaves_tombstone``: not without a trace.
     """
 
     future: asyncio.Future[bool]
@@ -65,6 +71,8 @@ class Change:
     body: Buffer
     guard: Guard | None
     if_damaged: bool = False
+    expiry: int = 0
+    leaves_tombstone: bool = False
     taken: bool = False
 
     def give_up(self) -> None:
@@ -96,6 +104,7 @@ class LmdbFolder:
         self._lock = threading.Lock()
         self._closed = False
         self._environment: lmdb.Environment | None = None
+        self._expiries: Expiries | None = None
         self._reserve = folder / "reserve"
         self._reserve_spent = False
         try:
@@ -230,9 +239,10 @@ class LmdbFolder:
         with self._lock:
             environment = self._usable()
             with environment.begin() as transaction:
+                others = 1 + (transaction.get(INDEX) is not None)  # FORMAT_KEY
                 entries = transaction.stat()["entries"]
         return {
-            "curr_items": entries - 1,  # FORMAT_KEY
+            "curr_items": entries - others,
             "bytes": size,
             "avail_space": space.f_bavail * space.f_frsize,
             "total_space": space.f_blocks * space.f_frsize,
@@ -243,25 +253,64 @@ class LmdbFolder:
 
         The outcome of one that its guard forbade is what the guard raised.
         """
+        expires = any(change.expiry for change in changes)
+
+        def work(transaction: _Transaction, expiries: Expiries | None) -> list[Outcome]:
+            return [self._apply(transaction, expiries, change) for change in changes]
+
+        return self._in_transaction(work, sum(change.size for change in changes), expires)
+
+    def sweep(self, now_us: int, limit: int) -> Swept:
+        """Remove up to ``limit`` of the records that have expired at ``now_us``, in one transaction
+        that is on disk when this returns. Where there are none it costs next to nothing.
+        """
+
+        def work(transaction: _Transaction, expiries: Expiries | None) -> Swept:
+            return Swept() if expiries is None else expiries.sweep(transaction, now_us, limit)
+
+        if not self._is_due(now_us):
+            return Swept()
+        return self._in_transaction(work, limit * _CHANGE_OVERHEAD)
+
+    def _is_due(self, now_us: int) -> bool:
+        with self._lock, self._usable().begin(buffers=True) as transaction:
+            if self._expiries is None:
+                return transaction.get(INDEX) is not None
+            return self._expiries.is_due(transaction, now_us)
+
+    def _in_transaction(
+        self,
+        work: Callable[[_Transaction, Expiries | None], Answer],
+        needed: int,
+        expires: bool = False,
+    ) -> Answer:
+        """Return what ``work`` returns, which needs so many bytes; it is given the index of
+        expiries, which is made if something ``expires``.
+        """
         for _ in range(ATTEMPTS):
             try:
-                with self._usable().begin(write=True, buffers=True) as transaction:
+                environment = self._usable()
+                with environment.begin(write=True, buffers=True) as transaction:
                     # Now that the lock is held: to wait for it may have taken long.
                     self._check_place(applied=False)
-                    outcomes = [self._apply(transaction, change) for change in changes]
+                    expiries = self._expiries or Expiries.within(environment, transaction, expires)
+                    answer = work(transaction, expiries)
+                self._expiries = expiries
                 self._check_place(applied=None)
                 if self._reserve_spent:
                     self._keep_reserve()
-                return outcomes
+                return answer
             except lmdb.MapFullError:
-                self._grow(sum(change.size for change in changes))
+                self._grow(needed)
             except lmdb.Error as error:
                 if not mendable(error):
                     raise
                 self.mend(error)
         raise lmdb.MapFullError("the map keeps changing")
 
-    def _apply(self, transaction: "lmdb.Transaction[memoryview]", change: Change) -> Outcome:
+    def _apply(
+        self, transaction: _Transaction, expiries: Expiries | None, change: Change
+    ) -> Outcome:
         if change.future.done():
             return False  # given up while the lock was waited for: newer writes may have come
         try:
@@ -273,19 +322,23 @@ class LmdbFolder:
             return refusal
         if change.if_damaged and self._is_sound(transaction, change.key):
             return False
+        if expiries is not None:
+            expiries.forget(transaction, change.key)
+            if change.expiry:
+                expiries.add(transaction, change.key, change.expiry, change.leaves_tombstone)
         if change.head is None:
             return transaction.delete(change.key)
         # Joined only now: of all the bodies that wait, two copies would be too many.
         return transaction.put(change.key, b"".join((change.head, change.body)))
 
-    def _is_sound(self, transaction: "lmdb.Transaction[memoryview]", key: bytes) -> bool:
+    def _is_sound(self, transaction: _Transaction, key: bytes) -> bool:
         try:
             decode(transaction.get(key) or b"", self._address, key)
         except Corrupt:
             return False
         return True
 
-    def _head(self, transaction: "lmdb.Transaction[memoryview]", key: bytes) -> Head | None:
+    def _head(self, transaction: _Transaction, key: bytes) -> Head | None:
         value = transaction.get(key)
         try:
             return None if value is None else decode_head(value, self._address, key)
@@ -327,7 +380,7 @@ class LmdbFolder:
     def _close(self) -> None:
         if self._environment is not None:
             self._environment.close()
-            self._environment = None
+            self._environment = self._expiries = None
         self.last_commit.close()
 
     def why_full(self, error: lmdb.Error, needed: int) -> str | None:
