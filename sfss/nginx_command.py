@@ -22,7 +22,7 @@ def run_nginx(options: argparse.Namespace) -> None:
         sys.stdout.write(text)
         return
     output = Path(options.output)
-    for flag, folder in (*_folders(options).items(), ("--output", output.parent)):
+    for flag, folder in _folders(options).items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

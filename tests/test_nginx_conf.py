@@ -131,18 +131,26 @@ def test_it_goes_to_standard_output_or_a_file(
     assert '    client_body_temp_path "/srv/files/.uploads";\n' in text
     assert 'pid "/srv/files/.nginx/nginx.pid";\n' in text
     file = tmp_path / "nginx.conf"
-    assert sfss(["nginx", "node", "--root", "/srv/files", "--output", str(file)]) == 0
-    assert (file.read_text(), capsys.readouterr().out) == (text, "")
+    root = ["--root", str(tmp_path / "files")]
+    assert sfss(["nginx", "node", *root, "--output", str(file)]) == 0
+    own = text.replace("/srv", str(tmp_path))
+    assert (file.read_text(), capsys.readouterr().out) == (own, "")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         ["node", "--root", "/a", "--listen", "80"],
-        ["node", "--root", "/a", "--output", "/none/such/file"],
+        ["node", "--root", ".", "--output", "/none/such/file"],
         ["front", "--gateway", "a"],
     ],
 )
-def test_a_wrong_value_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_value_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert sfss(["nginx", *arguments]) == 2
     assert arguments[-2] in capsys.readouterr().err

@@ -362,7 +362,7 @@ def test_nginx_takes_it_from_root_and_from_anybody(kind: str) -> None:
 def test_with_a_file_the_folders_are_made(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    root, conf = tmp_path / "a" / "files", tmp_path / "b" / "node.conf"
+    root, conf = tmp_path / "a" / "files", tmp_path / "a" / "node.conf"
     listen = ["--listen", f"127.0.0.1:{free_port()}"]
     assert sfss(["nginx", "node", "--root", str(root), *listen, "--output", str(conf)]) == 0
     assert (root / ".nginx").is_dir()
