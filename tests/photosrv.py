@@ -121,10 +121,12 @@ def variables(gateway: Gateway) -> dict[str, object]:
 
 
 def logging(node: Server) -> Path:
-    """Have a node (not started) log its requests, and return the file: a line "METHOD path"."""
+    """Have a node (not started) log its requests, and return the file: a line "METHOD path" for
+    each, with the X-Forwarded-For behind.
+    """
     conf = Path(node.command[node.command.index("-c") + 1])
     file = node.folder / f"requests-{node.port}.log"
-    own = f"log_format plain '$request_method $uri'; access_log {file} plain;"
+    own = f"log_format plain '$request_method $uri $http_x_forwarded_for'; access_log {file} plain;"
     assert "access_log off;" in conf.read_text()
     conf.write_text(conf.read_text().replace("access_log off;", own))
     return file
@@ -133,6 +135,7 @@ def logging(node: Server) -> Path:
 def slowed(node: Server, rate: str) -> None:
     """Have a node (not started) send no more than ``rate`` bytes a second on a connection."""
     conf = Path(node.command[node.command.index("-c") + 1])
+    assert "sendfile on;" in conf.read_text()
     conf.write_text(conf.read_text().replace("sendfile on;", f"sendfile on; limit_rate {rate};"))
 
 
@@ -152,12 +155,12 @@ def memory_kib(pid: int, name: str) -> int:
     raise AssertionError(name)
 
 
-def open_file_sizes(pid: int) -> list[int]:
-    """Return the sizes of the files that a process has open, those without a name as well."""
+def spooled_sizes(pid: int) -> list[int]:
+    """Return the sizes of the files without a name that a process has open: what it spools."""
     sizes = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            if str(entry.readlink()).startswith("/") and entry.is_file():
+            if str(entry.readlink()).endswith("(deleted)") and entry.is_file():
                 sizes.append(entry.stat().st_size)
         except OSError:
             continue

@@ -19,7 +19,6 @@ from tests.photosrv import (
     get,
     logging,
     memory_kib,
-    open_file_sizes,
     owed,
     paid,
     plant,
@@ -27,6 +26,7 @@ from tests.photosrv import (
     set_age,
     site,
     slowed,
+    spooled_sizes,
     url_of,
     variables,
 )
@@ -302,14 +302,19 @@ def test_a_node_that_dies_in_the_middle_of_a_body(tmp_path: Path) -> None:
         for node in (dying, other):
             plant(node, "a.bin", body)
             set_age(file_of(node, "a.bin"), 10)
-        one = own.gateway(SFSS_SERVER_WORKERS="1", SFSS_REPLICATED_READ_MODE="first")
+        settings = {
+            "SFSS_SERVER_WORKERS": "1",
+            "SFSS_REPLICATED_READ_MODE": "first",
+            "SFSS_REPLICATED_HEAD_TIMEOUT_MS": "60000",  # the other is asked when this one fails
+        }
+        one = own.gateway(**settings)
         server = stack.enter_context(running(one))
         pool = stack.enter_context(ThreadPoolExecutor(1))
+        assert get(server, "none").status == 404  # now there is one
         (worker,) = server.workers()
-        assert get(server, "none").status == 404
         reading = pool.submit(get, server, "a.bin")
         wait_until(
-            lambda: any(MIB // 2 < size < 4 * MIB for size in open_file_sizes(worker)),
+            lambda: any(MIB // 2 < size < 4 * MIB for size in spooled_sizes(worker)),
             "half of the body has come",
         )
         assert not reading.done()
@@ -495,6 +500,24 @@ def test_whatever_is_done_to_the_roster_no_request_is_dropped(tmp_path: Path) ->
         roster.write_text(both)
         said("left nobody", 4)
         paid(server)
+
+
+def test_nodes_are_told_for_whom_they_are_asked(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        nodes = [nginx_node(tmp_path) for _ in range(6)]
+        logs = {node.port: logging(node) for node in nodes}
+        for node in nodes:
+            stack.enter_context(running(node))
+        own = Site(tmp_path, nodes)
+        server = stack.enter_context(running(own.gateway()))
+        given = {"a": "", "b": "10.1.2.3, 10.1.2.4", "c": "2001:db8::1"}
+        for path, header in given.items():
+            headers = {"X_Forwarded_For": header} if header else {}
+            assert put(server, path, b"x", **headers).status == 201
+            told = f"{header}, 127.0.0.1" if header else "127.0.0.1"
+            for node in own.pair(path):
+                line = f"PUT /{path} {told}\n"
+                wait_until(lambda of=node, line=line: line in logs[of.port].read_text(), line)
 
 
 # -- data centers
