@@ -1,6 +1,7 @@
 """The ``sfss`` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 for a wrong setting or argument; of
     the repair tools as ``run_tool``, of ``sfss put`` as ``run_put``.
     """
+    _fill_standard_files()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # The sfss of 2014 had one command and no name for it: bin/sfss --host H --port P.
     if given and given[0].startswith("-") and given[0] not in ("-h", "--help", "--version"):
@@ -48,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingError as error:
         print(f"sfss: {error}", file=sys.stderr)
         return 2
+
+
+def _fill_standard_files() -> None:
+    """Have standard input, output and error be something where whoever started us has closed them:
+    else the next file or socket gets their number, and libuv aborts when that is closed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -574,6 +574,15 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_may_be_closed(client: Client, closed: str) -> None:
+    client.write("there")
+    for name, status in (("there", 0), ("missing", 1)):
+        command = ["bash", "-c", f'"$@" {closed}', "bash", *client.command(name)]
+        ended = subprocess.run(command, cwd=client.folder, env=ENVIRON, timeout=60)
+        assert ended.returncode == status
+
+
 def test_nobody_reads_what_failed(tmp_path: Path) -> None:
     client = Client(f"http://127.0.0.1:{free_port()}", tmp_path)
     reading, writing = os.pipe()
