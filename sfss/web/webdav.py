@@ -3,6 +3,7 @@
 Not there: locks, properties that clients set, and whatever works on a folder with all in it.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -103,13 +104,21 @@ async def _copied(site: http.Site, request: web.BaseRequest) -> tuple[http.Answe
             raise PreconditionFailed("Overwrite")
 
     digest = await files.digest_of_file(record.body)
-    content = Content(record.body, digest, _names_at(record.head, source.path, target.path))
+    names = _names_at(record.head, source.path, target.path)
+    content = Content(record.body, digest, names, _ttl_s(record.head))
     kept = await site.cluster.put(target.path, content, guard)
     fields = {
         "Location": reference(f"/{target.asked}"),
         **files.validators_of(kept.head).fields(),
     }
     return http.Answer(_status_of(found), fields), record.head
+
+
+def _ttl_s(head: Head) -> int | None:
+    """Return for how many seconds a copy is kept: as long as what it is made from."""
+    if not head.expiry:
+        return None
+    return max(1, (head.expiry - time.time_ns() // 1000) // 1_000_000)
 
 
 def _names_at(head: Head, source: str, target: str) -> dict[str, str]:

@@ -368,6 +368,20 @@ class TestWebDAV:
         assert site.request("COPY", f"{folder}b").status == 400
         assert site.request("GET", f"{folder}b").body == b"one"
 
+    def test_copies_expire_with_what_they_are_made_from(self, site: Gateway, folder: str) -> None:
+        assert site.request("PUT", f"{folder}soon?ttl=3", b"x").status == 201
+        for method, source, target in (("COPY", "soon", "copied"), ("MOVE", "soon", "moved")):
+            fields = {"Destination": f"{folder}{target}"}
+            assert site.request(method, f"{folder}{source}", None, fields).status == 201
+            answer = site.request("GET", f"{folder}{target}")
+            assert "expires" in answer.headers or answer.status == 404
+        for name in ("copied", "moved"):
+            wait_until(
+                lambda name=name: site.request("GET", f"{folder}{name}").status == 404,
+                f"{name} has expired",
+                10,
+            )
+
 
 class TestCrawling:
     def test_the_index_leads_to_all_files(self, tmp_path: Path) -> None:
