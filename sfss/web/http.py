@@ -109,6 +109,9 @@ class Answer(web.StreamResponse):
         except OSError as error:
             # The length was promised: to break off is the only way to say that it is not kept.
             raise ConnectionError(f"the file cannot be read on: {error}") from error
+        finally:
+            # What is left of a request that was broken off may stay for long: not its file.
+            self._content, pieces = b"", iter(())
         await super().write_eof()
 
     @property

@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from email.utils import parsedate_to_datetime
@@ -12,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.photosrv import open_file_sizes
 from tests.servers import Gateway, ask, gateway, node, running, wait_until
 from tests.test_replicated import replicated_gateway
 from tests.web.client import LIMIT, Wire, head, sentence, wire
@@ -533,3 +536,32 @@ class TestHostilePaths:
             status = self.exchange(connection, "PUT", target)
         climbs = b".." in target or (b"2e%2e" in target and b"252e" not in target)
         assert not (climbs and status == 201)
+
+
+def test_the_file_of_a_download_that_was_broken_off_is_closed(tmp_path: Path) -> None:
+    size = 20_000_001
+    settings = (
+        "[server]\nfaces = ['paths']\n[cluster]\nkind = 'replicated'\nmax_file_size = 50000000\n"
+        "[replicated]\nplacement = 'mirror'\nstores = ['file:files']\n"
+    )
+    with running(gateway(tmp_path, settings=settings)) as site:
+        assert site.request("PUT", "/large", bytes(size)).status == 201
+
+        def held() -> int:
+            return sum(open_file_sizes(worker).count(size) for worker in site.workers())
+
+        with ExitStack() as opened:
+            for _ in range(10):
+                client = opened.enter_context(socket.create_connection((site.host, site.port)))
+                client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: held() == 10, "all are being sent")
+            wait_until(lambda: _waits(site.workers()[0]), "the server waits for the clients")
+        wait_until(lambda: held() == 0, "none is open", 10)
+
+
+def _waits(pid: int) -> bool:
+    """Tell whether a process has used no time of a processor for a moment."""
+    stat = Path(f"/proc/{pid}/schedstat")
+    before = stat.read_text()
+    time.sleep(0.1)
+    return stat.read_text() == before
