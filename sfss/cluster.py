@@ -175,10 +175,19 @@ class Cluster:
         return await self._engine.put(key, record, guard and _of_alive(guard))
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
-        """Remove the file at ``path``; return whether there was one. See ``Engine.delete``, and
-        ``put`` for ``guard``.
+        """Remove the file at ``path``; return whether there was one that had not expired. See
+        ``Engine.delete``, and ``put`` for ``guard``.
         """
-        return await self._engine.delete(self._scheme.key(path), guard and _of_alive(guard))
+        found: list[Head | None] = []
+
+        def note(head: Head | None) -> None:
+            found.append(head)
+            if guard is not None:
+                _of_alive(guard)(head)
+
+        was_there = await self._engine.delete(self._scheme.key(path), note)
+        last = found[-1] if found else None
+        return was_there and (last is None or _is_alive(last))
 
     async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:
         """Return up to ``limit`` files whose paths begin with ``prefix`` and come after ``after``.

@@ -155,16 +155,22 @@ def memory_kib(pid: int, name: str) -> int:
     raise AssertionError(name)
 
 
-def spooled_sizes(pid: int) -> list[int]:
-    """Return the sizes of the files without a name that a process has open: what it spools."""
+def open_file_sizes(pid: int, only_nameless: bool = False) -> list[int]:
+    """Return the sizes of the files that a process has open."""
     sizes = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            if str(entry.readlink()).endswith("(deleted)") and entry.is_file():
+            is_nameless = str(entry.readlink()).endswith("(deleted)")
+            if entry.is_file() and (is_nameless or not only_nameless):
                 sizes.append(entry.stat().st_size)
         except OSError:
             continue
     return sizes
+
+
+def spooled_sizes(pid: int) -> list[int]:
+    """Return the sizes of the files without a name that a process has open: what it spools."""
+    return open_file_sizes(pid, only_nameless=True)
 
 
 def set_age(file: Path, age_s: float) -> None:

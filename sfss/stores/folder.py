@@ -252,7 +252,11 @@ class FolderStore:
         size, mtime_us = seen.stamp.size, seen.stamp.mtime_ns // 1000
         if head is not None and is_about(head, size, mtime_us, self._writing.precision_us):
             return head
-        return raw_file_head(size, mtime_us // SECOND_US)
+        raw = raw_file_head(size, mtime_us // SECOND_US)
+        if head is not None and raw.version < head.version < mtime_us:
+            # Changed within the second of our own write, and after it: the change wins.
+            return raw._replace(version=mtime_us)
+        return raw
 
     async def _head_if_sound(self, key: bytes, seen: Seen | None) -> Head | None:
         try:

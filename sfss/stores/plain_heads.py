@@ -19,7 +19,9 @@ _LAST_SECOND: Final = VERSION_LIMIT // SECOND_US
 
 
 def raw_file_head(size: int, mtime_s: int) -> Head:
-    """Return the head of a file of ``size`` bytes that another program has written."""
+    """Return the head of a file of ``size`` bytes that another program has written: whole seconds,
+    which are the same for a file on a folder and on a node.
+    """
     mtime_s = min(max(mtime_s, 0), _LAST_SECOND)
     return Head(mtime_s * SECOND_US, size, _token(size, mtime_s))
 

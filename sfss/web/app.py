@@ -118,17 +118,14 @@ class App:
                 self._add(route)
                 if face in FOR_PROGRAMS:
                     self._only_json.add(route.address)
+        self.addresses = Addresses(frozenset(self._handlers) - {ANYWHERE})
+        """The addresses that have a meaning of their own."""
 
     def _add(self, route: Route) -> None:
         methods = self._handlers.setdefault(route.address, {})
         methods[route.method] = route.handler
         if route.method == "GET":
             methods["HEAD"] = route.handler
-
-    @property
-    def addresses(self) -> Addresses:
-        """The addresses that have a meaning of their own."""
-        return Addresses(frozenset(self._handlers))
 
     def _address(self, path: str) -> str:
         """Return the address of the route for ``path``."""
@@ -143,6 +140,7 @@ class App:
             return unclear
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
+        request[http.TAKEN] = self.addresses
         address = self._address(request.path)
         methods = self._handlers.get(address)
         if address in self._only_json:

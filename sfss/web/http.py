@@ -51,6 +51,9 @@ PAGE_LIMIT: Final = 1000
 
 NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
+TAKEN: Final = "taken"
+"""Under this name a request has the addresses of its listener that name no files."""
+
 ONLY_JSON: Final = "only JSON"
 """What is set in a request to say that a refusal is not for people, whoever asks."""
 

@@ -146,4 +146,7 @@ def _destination(site: http.Site, request: web.BaseRequest) -> Location:
             host = ""
         if host.lower() != request.headers.get("Host", "").lower():
             raise BadArgument("Destination", "elsewhere", "a URL of this server is expected")
-    return locate(destination, site.rewrites)
+    location = locate(destination, site.rewrites)
+    if f"/{location.asked}" in request[http.TAKEN]:
+        raise BadArgument("Destination", "an address of the service", "another name is expected")
+    return location

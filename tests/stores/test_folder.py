@@ -496,6 +496,21 @@ async def test_a_file_changed_in_place_is_another_programs(
     assert await body_at(store, b"file") == b"ours"
 
 
+async def test_a_change_within_the_second_of_our_own_write_is_newer_than_that(
+    store: FolderStore, root: Path
+) -> None:
+    written = new_record(b"ours", 1_700_000_000_300_000)
+    await store.set(b"file", written)
+    with (root / "file").open("ab") as file:
+        file.write(b" and more")
+    os.utime(root / "file", ns=(0, 1_700_000_000_700_000_000))
+    head = await store.head(b"file")
+    assert head is not None and head.version == 1_700_000_000_700_000
+    record = await store.get(b"file")
+    assert record is not None and (record.head, held(record.body)) == (head, b"ours and more")
+    assert await store.set_newest(b"file", written) == head
+
+
 async def test_a_file_replaced_by_another_program(store: FolderStore, root: Path) -> None:
     await store.set(b"file", new_record(b"ours", VERSION))
     (root / "theirs").write_bytes(b"them")

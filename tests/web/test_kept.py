@@ -59,6 +59,14 @@ def test_a_file_expires(gateway: Gateway) -> None:
     assert gateway.get("kept/soon").body == b"body"
 
 
+def test_what_has_expired_is_not_there_to_be_deleted(gateway: Gateway) -> None:
+    assert put(gateway, "kept/delete", "&ttl=1") == 200
+    wait_until(lambda: gateway.get("kept/delete").status == 404, "the file has expired")
+    assert gateway.request("DELETE", "/file?path=kept/delete").status == 404
+    assert put(gateway, "kept/delete", "&ttl=1000") == 200
+    assert gateway.request("DELETE", "/file?path=kept/delete").status == 204
+
+
 def test_a_page_is_full_although_files_have_expired(gateway: Gateway) -> None:
     for number in range(6):
         assert put(gateway, f"kept-page/{number}", "&ttl=1" if number % 2 else "") == 200

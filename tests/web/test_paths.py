@@ -366,7 +366,8 @@ class TestWebDAV:
         assert bodies[1].body == bodies[2].body == b"one"
         assert transfer("MOVE", "nothing", f"{folder}x") == 404
         refused = [f"{folder}b", "http://elsewhere/x", "//elsewhere/x", f"{folder}x/", "%ff"]
-        assert [transfer("MOVE", "b", target) for target in refused] == [400] * 5
+        refused += ["/__readme.txt", "/%5F_missing__/", f"{site.url}/__index__/"]
+        assert [transfer("MOVE", "b", target) for target in refused] == [400] * len(refused)
         assert transfer("COPY", "", f"{folder}x") == 400
         assert site.request("COPY", f"{folder}b").status == 400
         assert site.request("GET", f"{folder}b").body == b"one"
