@@ -107,7 +107,7 @@ class ClusterSettings:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
-    """The embedded store; for cluster.kind "embedded", and timeout_s for "replicated", too."""
+    """The embedded store, for cluster.kind "embedded"; timeout_s for any folder on this disk."""
 
     folder: str = setting(
         "var/store",

@@ -5,6 +5,7 @@ the tool "migrate", here, in a process of its own.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -49,7 +50,7 @@ class Migrate:
         try:
             return self._run(migration)
         except Refused as error:
-            print(f"sfss: {error}")
+            print(f"sfss: {error}", file=sys.stderr)
             return _REFUSED
         finally:
             migration.close()

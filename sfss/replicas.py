@@ -155,8 +155,7 @@ def make_replicas(
     options = settings.replicated
     locks = None if marks is None else _open_locks(options)
     stores = {address: _open(address, settings, marks, locks) for address in addresses_of(settings)}
-    check_migration(settings)
-    migration = open_migration(settings) if migrates(settings) else None
+    migration = _migration(settings)
     places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
     copies = Copies(
@@ -187,7 +186,8 @@ def _open(
     assert marks is not None
     own = Marks(marks, address)
     if address.startswith("file:"):
-        return FolderStore(address, Path(folder_of(address)), own)
+        timeout_s = settings.embedded.timeout_s
+        return FolderStore(address, Path(folder_of(address)), own, timeout_s=timeout_s)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     return WebdavStore(address, own, settings.webdav, spool_folder, locks)
 
@@ -207,10 +207,16 @@ def open_migration(settings: Settings) -> Migration:
 
 def check_migration(settings: Settings) -> None:
     """Raise ``SettingError`` where a migration is under way that ``settings`` do not describe."""
+    migration = _migration(settings)
+    if migration is not None:
+        migration.close()
+
+
+def _migration(settings: Settings) -> Migration | None:
     if migrates(settings):
-        open_migration(settings).close()
-    else:
-        check_none(_migration_file(settings), _fingerprint(settings.replicated))
+        return open_migration(settings)
+    check_none(_migration_file(settings), _fingerprint(settings.replicated))
+    return None
 
 
 def _migration_file(settings: Settings) -> Path:
