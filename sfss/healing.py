@@ -30,10 +30,11 @@ from sfss.agreement import (
 )
 from sfss.errors import Corrupt, SfssError, StoreError
 from sfss.faults import Finding, findings, is_reapable, lacking, why_kept
-from sfss.holders import Holders, Turns
+from sfss.holders import Holders
 from sfss.owed import Owed, place
 from sfss.placement import Places
 from sfss.record import Head, Record
+from sfss.turns import Turns
 
 HEALS_WAITING: Final = 1000
 """Keys that wait to be healed in the background; a scrub finds what is dropped beyond that."""

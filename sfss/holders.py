@@ -7,8 +7,7 @@ not kept. All work that others must not cut short runs in tasks that ``Backgroun
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -17,7 +16,16 @@ from sfss.complaints import Complaints
 from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.metrics import Counts
 from sfss.record import Head, Record
-from sfss.stores.base import BrowsableStore, Child, Guard, NewestStore, ViewableStore
+from sfss.stores.base import (
+    BrowsableStore,
+    Child,
+    Guard,
+    HasNewer,
+    NewestStore,
+    ViewableStore,
+    unless_newer,
+)
+from sfss.turns import Turns
 
 _TASK_BYTES: Final = 16 * 1024
 """What a task that nobody waits for counts besides its body."""
@@ -71,26 +79,6 @@ class Background:
         """Wait until nothing is left, of what is running and of what that starts."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-class Turns:
-    """A lock for each of many things, kept only while somebody has it or waits for it."""
-
-    def __init__(self) -> None:
-        self._locks: dict[Hashable, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def of(self, thing: Hashable) -> AsyncIterator[None]:
-        """Hold the lock of ``thing`` for the block; whoever asks first gets it first."""
-        lock, users = self._locks.get(thing) or (asyncio.Lock(), 0)
-        self._locks[thing] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(thing)
-            if users > 1:
-                self._locks[thing] = lock, users - 1
 
 
 class Holders:
@@ -229,7 +217,7 @@ class Holders:
         """Make the store forget what it has under ``key``, damaged or not, unless it is seen to be
         newer than ``head``; return False if it is, or if that failed.
         """
-        return await self._removed(address, key, _unless_newer(head))
+        return await self._removed(address, key, unless_newer(head))
 
     async def _removed(self, address: str, key: bytes, guard: Guard) -> bool:
         if not self.is_live(address):
@@ -237,7 +225,7 @@ class Holders:
         async with self._turns.of((address, key)):
             try:
                 await self._asked(address).delete(key, guard)
-            except _Another:
+            except (_Another, HasNewer):
                 return False
             except Exception as error:
                 self._failed(address, error, applied=None)
@@ -308,14 +296,6 @@ def _always(address: str) -> bool:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _unless_newer(own: Head) -> Guard:
-    def guard(found: Head | None) -> None:
-        if found is not None and rank(found) > rank(own):
-            raise _Another
-
-    return guard
 
 
 def _only_if(expected: Head) -> Guard:

@@ -18,6 +18,7 @@ FLOORS = {
     "config": 1,
     "listening": 1,
     "spool": 1,
+    "turns": 1,
     "config_checks": 1,
     "config_groups": 1,
     "config_text": 1,

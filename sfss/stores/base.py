@@ -10,12 +10,33 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+from sfss.agreement import rank
 from sfss.record import Buffer, Form, Head, Kind, Record
 
 Guard: TypeAlias = Callable[[Head | None], None]
 """Called with the head of what a key holds (None: nothing) just before it is changed; raises to
 forbid the change.
 """
+
+
+class HasNewer(Exception):
+    """Raised by a guard that keeps what is there, which has ``head``."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+
+def unless_newer(own: Head) -> Guard:
+    """Return a guard that lets a record with ``own`` take the place of nothing newer; it raises
+    ``HasNewer``.
+    """
+
+    def guard(found: Head | None) -> None:
+        if found is not None and rank(found) > rank(own):
+            raise HasNewer(found)
+
+    return guard
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,21 @@ from pathlib import Path
 from typing import Final, TypeVar, TypeVarTuple
 
 from sfss import __version__
-from sfss.agreement import rank
 from sfss.errors import BadPath, Corrupt, StoreError, Unreachable, Unsettled
 from sfss.items import unique_of
 from sfss.keys import names_of
 from sfss.record import Body, Head, Kind, Record, decode_lone_head, digest_of, digest_of_any
 from sfss.spool import FileBody
-from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, scan_of
+from sfss.stores.base import (
+    KEYS_LIMIT,
+    Child,
+    Entry,
+    Guard,
+    HasNewer,
+    Stamped,
+    scan_of,
+    unless_newer,
+)
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks
 from sfss.stores.plain_folder import Names, PlainFolder, Seen, Stamp, stamp_of
@@ -52,14 +60,6 @@ Given = TypeVarTuple("Given")
 
 class _Changing(OSError):
     """Raised when a file is changed while it is read."""
-
-
-class _IsNewer(Exception):
-    """Raised by a guard that keeps what is there, which has ``head``."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__()
-        self.head = head
 
 
 @dataclass(slots=True)
@@ -144,10 +144,10 @@ class FolderStore:
         """Keep ``record`` unless there is something newer; see ``NewestStore``. Errors as in
         ``set``. Nobody but another program can come in between.
         """
-        names, guard = names_of(key), _unless_newer(record.head)
+        names, guard = names_of(key), unless_newer(record.head)
         try:
             await self._changed(key, lambda: self._set(key, names, record, guard))
-        except _IsNewer as refusal:
+        except HasNewer as refusal:
             return refusal.head
         return None
 
@@ -388,11 +388,3 @@ class FolderStore:
             raise Unreachable(self.address, f"its marks: {error}", applied) from error
         except StoreError as error:
             raise Unreachable(self.address, f"its marks: {error}", applied) from error
-
-
-def _unless_newer(own: Head) -> Guard:
-    def guard(found: Head | None) -> None:
-        if found is not None and rank(found) > rank(own):
-            raise _IsNewer(found)
-
-    return guard

@@ -18,6 +18,8 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
+from sfss.turns import Turns
+
 _FLOCK: Final = Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
 _FILE: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _TAKEN: Final = frozenset({errno.EAGAIN, errno.EACCES})
@@ -32,7 +34,7 @@ class KeyLocks:
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
-        self._turns: dict[int, tuple[asyncio.Lock, int]] = {}
+        self._turns = Turns()
 
     @classmethod
     def on(cls, file: Path) -> "KeyLocks":
@@ -48,26 +50,18 @@ class KeyLocks:
     def is_held(self, key: bytes) -> bool:
         """Tell whether anybody has the lock of ``key`` at this moment, in whatever process."""
         place = _place(key)
-        turn = self._turns.get(place)
-        return (turn is not None and turn[0].locked()) or self._is_taken(place)
+        return self._turns.is_taken(place) or self._is_taken(place)
 
     @asynccontextmanager
     async def of(self, key: bytes) -> AsyncIterator[None]:
         """Hold the lock of ``key`` for the block; whoever asks first here gets it first here."""
         place = _place(key)
-        turn, users = self._turns.get(place) or (asyncio.Lock(), 0)
-        self._turns[place] = turn, users + 1
-        try:
-            async with turn:
-                await self._take(place)
-                try:
-                    yield
-                finally:
-                    self._lock(fcntl.F_UNLCK, place)
-        finally:
-            turn, users = self._turns.pop(place)
-            if users > 1:
-                self._turns[place] = turn, users - 1
+        async with self._turns.of(place):
+            await self._take(place)
+            try:
+                yield
+            finally:
+                self._lock(fcntl.F_UNLCK, place)
 
     async def _take(self, place: int) -> None:
         pause_s = _FIRST_PAUSE_S

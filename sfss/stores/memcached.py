@@ -45,7 +45,7 @@ from sfss.memtext import (
 )
 from sfss.memtext_commands import DAMAGED, DISK_FULL, read_damage
 from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Record
-from sfss.stores.base import Entry, Guard, Stamped, Use
+from sfss.stores.base import Entry, Guard, HasNewer, Stamped, Use, unless_newer
 from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
 from sfss.stores.memcached_pool import Client, Closed, Exchange
@@ -64,14 +64,6 @@ _TOO_LARGE: Final = "object too large for cache"
 _ABSENT: Final = "taken for absent by a conditional write: %s"
 
 _log = logging.getLogger(__name__)
-
-
-class _Newer(Exception):
-    """Raised by a guard when there is something newer than what was to be written: ``head``."""
-
-    def __init__(self, head: Head) -> None:
-        super().__init__(head)
-        self.head = head
 
 
 class MemcachedStore:
@@ -215,13 +207,9 @@ class MemcachedStore:
                     raise self._set_error(status, record, exchange)
 
     async def _set_newest_in_two_steps(self, key: bytes, record: Record) -> Head | None:
-        def guard(found: Head | None) -> None:
-            if found is not None and rank(found) > rank(record.head):
-                raise _Newer(found)
-
         try:
-            await self.set(key, record, guard)
-        except _Newer as newer:
+            await self.set(key, record, unless_newer(record.head))
+        except HasNewer as newer:
             return newer.head
         return None
 

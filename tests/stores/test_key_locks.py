@@ -42,8 +42,8 @@ async def test_another_process_waits(files: list[int]) -> None:
         order.append("here")
     await waiting
     assert order == ["here", "there"]
-    assert not here._turns
-    assert not there._turns
+    assert not here._turns._locks
+    assert not there._turns._locks
 
 
 async def test_turns_in_one_process(files: list[int]) -> None:
