@@ -1,6 +1,6 @@
 """Whether settings that are right by themselves go together. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from sfss.checks import keeps_files, read_shard, store_name
@@ -9,9 +9,7 @@ from sfss.config import (
     MIB,
     MigrationSettings,
     ReplicatedSettings,
-    Setting,
     Settings,
-    load,
 )
 from sfss.errors import SettingError
 
@@ -23,21 +21,6 @@ FACES_OF_GROUPS: Final = ("upload", "fetch", "blobs", "status", "debug")
 
 Choice: TypeAlias = ReplicatedSettings | MigrationSettings
 """The settings that say which stores there are, and how files are placed on them."""
-
-
-def load_checked(
-    text: str = "",
-    source: str = "settings",
-    environ: Mapping[str, str] | None = None,
-    options: Mapping[str, Setting] | None = None,
-    cluster: str = "",
-) -> Settings:
-    """Return what ``config.load`` does; raise ``SettingError`` also where settings do not go
-    together.
-    """
-    settings = load(text, source, environ, options, cluster)
-    check_together(settings, source)
-    return settings
 
 
 def check_together(settings: Settings, source: str) -> None:

@@ -17,8 +17,9 @@ from xxhash import xxh3_64_intdigest
 from sfss.checks import read_rewrites
 from sfss.cluster import Cluster
 from sfss.config import Setting, Settings
-from sfss.config_checks import has_plain_files, load_checked
+from sfss.config_checks import has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
+from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
 from sfss.keys import FILES_LIMIT, KeyScheme
@@ -55,7 +56,7 @@ def read_settings(
         text = Path(file).read_text(encoding="utf-8") if file else ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(str(file), "file", str(error), "a TOML file is expected") from None
-    return load_checked(text, file or "settings", os.environ, options, cluster)
+    return load(text, file or "settings", os.environ, options, cluster)
 
 
 def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:

@@ -9,7 +9,7 @@ import pytest
 from sfss.checks import read_shard
 from sfss.config import DECLARATIONS, Settings
 from sfss.config_checks import addresses_of, has_plain_files, least_copies, migrates
-from sfss.config_checks import load_checked as load
+from sfss.config_reading import load
 from sfss.config_text import as_table, as_toml
 from sfss.errors import SettingError
 from sfss.listening import Listen

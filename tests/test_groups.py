@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from sfss.agreement import CopiesSettings
-from sfss.config_checks import load_checked
 from sfss.config_groups import groups_of, parts_of
+from sfss.config_reading import load
 from sfss.errors import (
     CannotList,
     Corrupt,
@@ -241,15 +241,15 @@ shards = ["one a:1 b:1", "two c:1 d:1"]
 
 
 def test_the_settings_of_groups() -> None:
-    settings = load_checked(GROUPS + "preferred = ['d:1']\nread_only = ['a:1']")
+    settings = load(GROUPS + "preferred = ['d:1']\nread_only = ['a:1']")
     two, one = groups_of(settings)
     assert (two.name, two.takes, two.settings.replicated.stores) == ("two", True, ("d:1", "c:1"))
     assert (one.name, one.takes, one.settings.replicated.stores) == ("one", False, ("a:1", "b:1"))
     assert one.settings.replicated.placement == "mirror"
     assert one.settings.replicated.owed_folder == "var/owed/one"
     assert parts_of(settings) == [two, one]
-    (alone,) = parts_of(load_checked())
-    assert (alone.name, alone.settings) == ("", load_checked())
+    (alone,) = parts_of(load())
+    assert (alone.name, alone.settings) == ("", load())
 
 
 @pytest.mark.parametrize(
@@ -268,5 +268,5 @@ def test_the_settings_of_groups() -> None:
 )
 def test_settings_that_do_not_go_with_groups(text: str, words: str) -> None:
     with pytest.raises(SettingError) as caught:
-        load_checked(text)
+        load(text)
     assert words in str(caught.value)

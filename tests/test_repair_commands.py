@@ -23,7 +23,7 @@ from sfss import inventory as inventories
 from sfss.agreement import Debt, tombstone
 from sfss.cli import main
 from sfss.config import Settings
-from sfss.config_checks import load_checked
+from sfss.config_reading import load
 from sfss.errors import CannotList
 from sfss.owed import EVERYTHING, Owed
 from sfss.record import RECORD_FLAGS, encode, new_record
@@ -523,7 +523,7 @@ class Cluster:
         """Put files, as a gateway does."""
 
         async def put_all() -> None:
-            settings = load_checked(self.text)
+            settings = load(self.text)
             replicas = make_replicas(settings, EmbeddedStore(self.folder / "owed"))
             scheme = make_scheme(settings)
             for path, body in bodies.items():
@@ -700,7 +700,7 @@ def test_a_run_that_is_interrupted_or_killed_goes_on(
 async def test_the_roster_is_watched_while_a_tool_runs(tmp_path: Path) -> None:
     roster, here = tmp_path / "roster", "127.0.0.1:1"
     roster.write_text(here)
-    settings = load_checked(
+    settings = load(
         f"[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['{here}', '127.0.0.2:1']\n"
         f"copies = 2\nowed_folder = '{tmp_path / 'owed'}'\n"
         f"roster = '{roster}'\nroster_check_s = 0.05\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sfss.config import Settings
-from sfss.config_checks import load_checked
+from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.replicas import Replicas, check_migration, make_replicas
 from tests.stores.dict_store import DictStore
@@ -16,7 +16,7 @@ NEW = "shards = ['one http://d:1/', 'two http://c:1/', 'three x2 http://e:1/']\n
 
 def settings(folder: Path, shards: str, new: str = "") -> Settings:
     """Return settings for shards of nodes, with debts in ``folder``."""
-    return load_checked(
+    return load(
         "[cluster]\nkind = 'replicated'\n"
         f"[replicated]\nplacement = 'jump'\nowed_folder = '{folder}'\n{shards}[migration]\n{new}"
     )
@@ -52,7 +52,7 @@ async def test_without_shards_none_has_a_name(tmp_path: Path) -> None:
 
 
 def _mirror(folder: Path) -> Settings:
-    return load_checked(
+    return load(
         "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'mirror'\n"
         f"stores = ['http://a:1/']\nowed_folder = '{folder}'\n"
     )
