@@ -20,6 +20,7 @@ from sfss.put_command import add_put, run_put
 from sfss.repair import Tool
 from sfss.repair_commands import DEFAULT_FOLDER, Options, run_tool
 from sfss.service import read_settings
+from sfss.stores_command import add_stores, run_stores
 from sfss.worker import Gateway
 
 _FLAGS: Final = {
@@ -107,6 +108,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "node": _node,
     "put": run_put,
     "nginx": run_nginx,
+    "stores": run_stores,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
 }
@@ -137,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_node(commands)
     add_put(commands)
     add_nginx(commands)
+    add_stores(commands, _cluster_parser())
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
         if tool is Tool.MIGRATE:
@@ -271,6 +274,12 @@ def _settings_parser() -> argparse.ArgumentParser:
             metavar=declaration.name.upper(),
             help=f"{declaration.help} (default: {declaration.default})",
         )
+    return parser
+
+
+def _cluster_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_cluster(parser)
     return parser
 
 

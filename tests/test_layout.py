@@ -73,6 +73,7 @@ FLOORS = {
     "put_command": 5,
     "nginx_conf": 5,
     "nginx_command": 5,
+    "stores_command": 5,
     "cli": 5,
 }
 SIBLINGS = {
@@ -152,6 +153,8 @@ SIBLINGS = {
     ("cli", "put_command"): "sfss put",
     ("nginx_command", "nginx_conf"): "what is asked for is written",
     ("cli", "nginx_command"): "sfss nginx",
+    ("stores_command", "service"): "the settings are read as for a gateway",
+    ("cli", "stores_command"): "sfss stores",
     ("worker", "service"): "a worker starts the service",
     ("cli", "service"): "the command line reads the settings",
     ("cli", "worker"): "sfss serve is the gunicorn application",
