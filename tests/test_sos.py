@@ -396,3 +396,43 @@ def test_groups_have_lists_of_debts_of_their_own(grouped: Grouped, tmp_path: Pat
     grouped.site.send(signal.SIGHUP)
     wait_until(lambda: "changes the groups" in grouped.site.output(), "that is refused")
     assert grouped.upload(b"still here").status == 200
+
+
+def test_blobs_as_plain_files(tmp_path: Path) -> None:
+    settings = """
+    [server]
+    faces = ["upload", "fetch", "blobs"]
+    [cluster]
+    kind = "replicated"
+    max_file_size = 33554432
+    [replicated]
+    placement = "groups"
+    shards = ["one file:one", "two file:two file:three"]
+    write_quorum = 1
+    """
+    large = bytes(range(256)) * 80_000
+    with running(gateway(tmp_path, settings=settings)) as site:
+        for body in (large, b"small"):
+            answer = site.request("POST", "/upload", body, {"X-Name": "n"})
+            assert (answer.status, answer.json()["id"]) == (200, sha1(body))
+            file = tmp_path / "one" / "blobs" / sha1(body)[:2] / sha1(body)
+            assert file.read_bytes() == body
+            got = site.request("GET", f"/fetch/{sha1(body)}")
+            assert (got.body, got.headers["x-name"]) == (body, "n")
+        part = site.request("GET", f"/fetch/{sha1(large)}", None, {"Range": "bytes=-5"})
+        assert (part.status, part.body) == (206, large[-5:])
+        # As other programs put files there.
+        for folder, body, name in (("two", large[1:], large[1:]), ("one", b"wrong", b"right")):
+            file = tmp_path / folder / "blobs" / sha1(name)[:2] / sha1(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(body)
+        assert site.request("GET", f"/fetch/{sha1(large[1:])}").body == large[1:]
+        assert site.request("HEAD", f"/fetch/{sha1(large[1:])}").status == 200
+        assert site.request("GET", f"/fetch/{sha1(b'right')}").status == 500
+        assert site.request("POST", "/upload", b"right").status == 200
+        assert site.request("GET", f"/fetch/{sha1(b'right')}").body == b"right"
+        ids = sorted(map(sha1, (large, b"small", large[1:], b"right")))
+        assert site.request("GET", "/blobs").json() == ids
+        assert site.request("DELETE", f"/blob/{sha1(large[1:])}").status == 204
+        assert site.request("GET", f"/fetch/{sha1(large[1:])}").status == 404
+        assert "Traceback" not in site.output()
