@@ -317,7 +317,7 @@ def stamped(record: Record, above: Head | None) -> Record:
 
 def file_head(head: Head | None) -> Head | None:
     """Return ``head`` if it is a file's: a guard is not to hear of tombstones."""
-    return head if head is not None and head.kind is Kind.FILE else None
+    return head if head is not None and head.kind is not Kind.TOMBSTONE else None
 
 
 def newest_seen(written: Iterable[Written]) -> Head | None:

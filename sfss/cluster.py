@@ -57,6 +57,11 @@ class Engine(Protocol):
     def state(self) -> int:
         """Return a number that is another after every change; see ``ViewableStore.state``."""
 
+    async def room(self) -> int | None:
+        """Return how many bytes a record may have so that every store takes it, as far as they say;
+        None where they say nothing.
+        """
+
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries as ``Store.scan`` does; raises ``CannotList``."""
 

@@ -94,8 +94,18 @@ class ClusterSettings:
     )
     max_file_size: int = setting(
         2 * MIB,
-        "bytes a file may have; above 64 MiB only where plain files are kept",
+        "bytes a file may have, up to 1 GiB",
         between(1, 1024 * MIB),
+    )
+    chunks_above: int = setting(
+        4 * MIB,
+        "bytes above which a file is kept in chunks; so is what is larger than an item may be",
+        between(16 * 1024, 64 * MIB),
+    )
+    chunks_kept_s: float = setting(
+        60.0,
+        "seconds that chunks of a file that was replaced or deleted are kept for its readers",
+        at_least(0),
     )
 
 

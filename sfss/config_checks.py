@@ -32,9 +32,10 @@ def check_together(settings: Settings, source: str) -> None:
     elif kind != "embedded" and not settings.memcached.servers:
         wanted = f'cluster.kind "{kind}" needs at least one "host:port"'
         raise SettingError(source, "memcached.servers", "is empty", wanted)
-    if settings.cluster.max_file_size > HELD_FILE_LIMIT and not has_plain_files(settings):
+    is_raw = kind != "embedded" and settings.memcached.raw
+    if settings.cluster.max_file_size > HELD_FILE_LIMIT and is_raw:
         found = f"is {settings.cluster.max_file_size}"
-        wanted = f"at most {HELD_FILE_LIMIT}, but for stores of plain files"
+        wanted = f"at most {HELD_FILE_LIMIT} where memcached.raw is true: no chunks are written"
         raise SettingError(source, "cluster.max_file_size", found, wanted)
 
 

@@ -210,6 +210,10 @@ class Copies:
         await self._finish(self._keep(key, record, guard))
         return is_there
 
+    async def room(self) -> int | None:
+        """Return how many bytes a record may have; see ``cluster.Engine.room``."""
+        return await self._holders.room()
+
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return what all stores together list, the newest of each key; see ``Browsing``."""
         return await self._browsing.scan(prefix, after, limit)

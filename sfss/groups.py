@@ -50,6 +50,11 @@ class Groups:
         self._groups = groups
         self._known: dict[bytes, Group] = {}
 
+    async def room(self) -> int | None:
+        """Return how many bytes a record may have; see ``cluster.Engine.room``."""
+        rooms = [await group.copies.room() for group in self._groups]
+        return min((room for room in rooms if room is not None), default=None)
+
     async def get(self, key: bytes) -> Record | None:
         """Return the file under ``key``, or None where no group has it; raises as ``Copies.get``,
         where a group that cannot tell may have it.

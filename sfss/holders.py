@@ -23,6 +23,7 @@ from sfss.stores.base import (
     HasNewer,
     NewestStore,
     ViewableStore,
+    least_room,
     unless_newer,
 )
 from sfss.turns import Turns
@@ -232,6 +233,11 @@ class Holders:
                 return False
         self._answered(address)
         return True
+
+    async def room(self) -> int | None:
+        """Return how many bytes a record may have so that all stores take it that do not rest."""
+        awake = [store for address, store in self._stores.items() if not self.rests(address)]
+        return await least_room(awake)
 
     async def stats(self) -> dict[str, dict[str, str]]:
         """Return the statistics of every store by address; ``error`` alone of one that fails.

@@ -5,7 +5,9 @@ offset  size  field (all integers little-endian, unsigned)
 ======  ====  ==================================================================================
 0       2     magic, ``SF``
 2       1     format version, 1
-3       1     kind: 1 file, 2 tombstone (a deletion that has to be remembered)
+3       1     kind: 1 file, 2 tombstone (a deletion that has to be remembered), 4 manifest (of a
+              file that is kept in chunks, see ``chunks``); an sfss that does not know a kind
+              takes the record for damaged, and does not serve it
 4       4     size of the metadata in bytes, at most 65 536
 8       8     version: microseconds since 1970 (UTC), up to the year 9999; the newest wins
 16      8     expiry: microseconds since 1970 (UTC), 0 never
@@ -24,7 +26,8 @@ https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from functools import lru_cache
@@ -76,14 +79,36 @@ class LongBody(Protocol):
         """
 
 
-Body: TypeAlias = Buffer | LongBody
+class StreamedBody(ABC):
+    """A body that lies in stores, and is fetched from there in pieces. It is given out by an
+    engine, and taken by nothing else: no store keeps one.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return how many bytes it has."""
+
+    @abstractmethod
+    def pieces(self, start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+        """Yield bytes ``start`` to ``stop``, no more of it than that is fetched.
+
+        Raises ``StoreError`` where they cannot be had.
+        """
+
+
+Body: TypeAlias = Buffer | LongBody | StreamedBody
 
 digest_of = xxh3_128_digest
 """The digest of a body that is held, 16 bytes."""
 
 
 def pieces_of(body: Body, start: int = 0, stop: int | None = None) -> Iterator[Buffer]:
-    """Yield bytes ``start`` to ``stop`` of ``body``, a held one at once; errors as ``read``."""
+    """Yield bytes ``start`` to ``stop`` of ``body``, a held one at once; errors as ``read``.
+
+    Not of one that is streamed: see ``streams``.
+    """
+    if isinstance(body, StreamedBody):
+        raise TypeError("a streamed body comes in the event loop")
     stop = len(body) if stop is None else stop
     if isinstance(body, bytes | bytearray | memoryview):
         yield body if (start, stop) == (0, len(body)) else memoryview(body)[start:stop]
@@ -121,6 +146,7 @@ class Kind(IntEnum):
 
     FILE = 1
     TOMBSTONE = 2
+    MANIFEST = 4  # 3 has always been one that nobody knows
 
 
 _KINDS: Final = {int(kind): kind for kind in Kind}

@@ -28,6 +28,7 @@ from sfss.stores.base import (
     Store,
     Use,
     ViewableStore,
+    least_room,
 )
 
 Answer = TypeVar("Answer")
@@ -179,6 +180,10 @@ class Routed:
                 self._complaints.answered(store.address)
                 return answer
         raise NoStoreReachable(failures, indeterminate)
+
+    async def room(self) -> int | None:
+        """Return how many bytes a record may have; see ``cluster.Engine.room``."""
+        return await least_room(self._stores)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return what the one store lists; raises ``CannotList`` where there are several."""

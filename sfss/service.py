@@ -7,7 +7,7 @@ import asyncio
 import logging
 import logging.config
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Final
@@ -15,7 +15,8 @@ from typing import Any, Final
 from xxhash import xxh3_64_intdigest
 
 from sfss.checks import read_rewrites
-from sfss.cluster import Cluster
+from sfss.chunks import prefix_of
+from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
 from sfss.config_checks import has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
@@ -23,6 +24,7 @@ from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
 from sfss.keys import FILES_LIMIT, KeyScheme
+from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
 from sfss.replicas import MARKS, Replicas, Turn, check_migration, claim_folder, make_replicas
@@ -64,11 +66,26 @@ def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:
     store = _open_folder(Path(options.folder), options.timeout_s, board)
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
     sweeper = Turn(Path(options.folder) / _SWEEPER)
-    return Cluster(
-        alone,
-        make_scheme(settings),
-        settings.cluster.max_file_size,
-        [keep_sweeping(store, sweeper.is_ours)],
+    return _with_chunks(alone, settings, [keep_sweeping(store, sweeper.is_ours)])
+
+
+def _with_chunks(
+    engine: Engine, settings: Settings, work: Sequence[Coroutine[Any, Any, None]] = ()
+) -> Cluster:
+    large = Large(engine, chunk_settings(settings))
+    return Cluster(large, make_scheme(settings), settings.cluster.max_file_size, work)
+
+
+def chunk_settings(settings: Settings) -> LargeSettings:
+    """Return which files are kept in chunks, and under which keys."""
+    cluster, scheme = settings.cluster, make_scheme(settings)
+    return LargeSettings(
+        cluster.max_file_size,
+        cluster.chunks_above,
+        prefix_of(scheme.encoding),
+        cluster.chunks_kept_s,
+        writes=cluster.kind == "embedded" or not settings.memcached.raw,
+        key_limit=scheme.limit,
     )
 
 
@@ -89,12 +106,13 @@ def _replicated(settings: Settings, board: Board, counters: Counters) -> Cluster
         marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
     replicas = make_replicas(settings, owed, marks)
     replicas.copies.count_in(counters.events)
+    engine, close = _engine_over(replicas, settings)
     cluster = Cluster(
-        replicas.copies,
+        engine,
         make_scheme(settings),
         settings.cluster.max_file_size,
         replicas.work(folder),
-        replicas.close,
+        close,
     )
     cluster.migration = replicas.migration
     cluster.has_http_nodes = any(address.startswith("http:") for address in replicas.stores)
@@ -129,6 +147,23 @@ def _grouped(settings: Settings, board: Board, counters: Counters) -> Cluster:
     return Cluster(engine, make_scheme(settings), settings.cluster.max_file_size, work, close)
 
 
+def _engine_over(
+    replicas: Replicas, settings: Settings
+) -> tuple[Engine, Callable[[], Awaitable[None]]]:
+    """Return what a cluster asks, and what closes it: a store of plain files takes files of any
+    size.
+    """
+    if has_plain_files(settings):
+        return replicas.copies, replicas.close
+    large = Large(replicas.copies, chunk_settings(settings))
+
+    async def close() -> None:
+        await large.finish()
+        await replicas.close()
+
+    return large, close
+
+
 def _nodes(settings: Settings, _: Board, __: Counters) -> Cluster:
     return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
 
@@ -146,7 +181,7 @@ def _over_memcached(
     options = settings.memcached
     stores = {address: MemcachedStore(address, options) for address in options.servers}
     routed = Routed(list(stores.values()), route(stores, KetamaRing(options.servers)))
-    return Cluster(routed, make_scheme(settings), settings.cluster.max_file_size)
+    return _with_chunks(routed, settings)
 
 
 def make_scheme(settings: Settings) -> KeyScheme:

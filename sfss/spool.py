@@ -16,7 +16,7 @@ from sfss.record import Body
 HELD_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a body that are held in memory; a longer one goes to a file."""
 
-_FLUSH_SIZE: Final = 1024 * 1024
+_FLUSH_SIZE: Final = 256 * 1024
 _SMALL_PIECE: Final = 4096  # kept apart, those of a body that trickles in take many times its size
 
 

@@ -6,7 +6,8 @@ has been acknowledged by the store. An operation that is cancelled or times out 
 usable and harms no other operation.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -107,6 +108,37 @@ class NewestStore(Store, Protocol):
         """
 
 
+@runtime_checkable
+class LimitedStore(Protocol):
+    """A store that does not take records of any size."""
+
+    async def room(self) -> int:
+        """Return how many bytes a record may have, whatever its key is: as the store has said,
+        now or before.
+
+        Raises ``Unreachable``.
+        """
+
+
+_ROOM_WITHIN_S: Final = 0.25
+"""Seconds for which stores are waited for that have not said yet how much they take."""
+
+
+async def least_room(stores: Iterable[Store]) -> int | None:
+    """Return how many bytes a record may have so that all ``stores`` take it which say that within
+    a moment; None where none does.
+    """
+    asked = [
+        asyncio.ensure_future(store.room()) for store in stores if isinstance(store, LimitedStore)
+    ]
+    if not asked:
+        return None
+    done, late = await asyncio.wait(asked, timeout=_ROOM_WITHIN_S)
+    for task in late:
+        task.cancel()
+    return min((task.result() for task in done if task.exception() is None), default=None)
+
+
 _CHILDREN_AT_ONCE: Final = 64
 
 
@@ -181,7 +213,7 @@ async def children_of(scan: Scan, prefix: bytes, after: bytes, limit: int) -> li
             name, slash, _ = entry.key[len(prefix) :].partition(b"/")
             if slash:
                 found.append(Child(name + slash, None))
-            elif entry.head.kind is Kind.FILE:
+            elif entry.head.kind is not Kind.TOMBSTONE:
                 found.append(Child(name, entry.head))
             position = _behind(entry.key[: len(prefix) + len(name) + len(slash)])
         if not entries:

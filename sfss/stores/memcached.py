@@ -21,6 +21,7 @@ from sfss import record as records
 from sfss.agreement import rank
 from sfss.config import MemcachedSettings
 from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.keys import KEY_LIMIT
 from sfss.memtext import (
     CAS,
     DELETE,
@@ -167,6 +168,7 @@ class MemcachedStore:
             return await self._set_newest_in_two_steps(key, record)
         flags, value = self._item(record)
         exchange = Exchange(newest_command(key, flags, value), NEWEST)
+        del value  # it may be large, and is in the request
         try:
             # It bounds the time by itself, which costs less than the border.
             status = (await self._writers.run(exchange)).status
@@ -280,6 +282,14 @@ class MemcachedStore:
         async with self._border(Exchange(stats_command(), STATS)):
             stats = await self._introduction.stats()
             return {"version": await self._introduction.version()} if stats is None else stats
+
+    async def room(self) -> int:
+        """Return how many bytes a record may have; see ``LimitedStore.room``."""
+        limit = self._settings.item_limit
+        if not limit:
+            # What is known may be out of date: that is found out by the next write.
+            limit = (self._introduction.known or await self._what_it_is()).item_limit
+        return max(0, limit - ITEM_OVERHEAD - KEY_LIMIT)
 
     async def close(self) -> None:
         """Wait for what is being asked, end listings, and close every connection."""

@@ -16,7 +16,7 @@ from math import ceil
 from typing import Final, NamedTuple, Protocol, cast
 
 from sfss.http_text import BadResponse, Head, ResponseParser
-from sfss.record import Body, LongBody, pieces_of
+from sfss.record import Body, pieces_of
 
 HELD_LIMIT: Final = 1024 * 1024
 """Bytes of an answer that are held; a longer one is given out piece by piece."""
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(b"".join((request.head, body)) if body else request.head)
 
-    async def _send(self, body: LongBody) -> None:
+    async def _send(self, body: Body) -> None:
         pieces, left = pieces_of(body), len(body)
         try:
             while left:

@@ -154,7 +154,9 @@ class App:
             sentence = f"{request.method} is not allowed here; allowed are {allowed}"
             return http.refuse(request, 405, sentence, {"Allow": allowed})
         try:
-            return await handler(self._site, request)
+            answer = await handler(self._site, request)
+            await answer.begin()
+            return answer
         except SfssError as error:
             return http.refuse_error(request, error)
         except Exception:

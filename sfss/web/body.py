@@ -19,6 +19,9 @@ from sfss.web import form
 ENVELOPE_LIMIT: Final = 64 * 1024
 """Bytes that a form may have beside the file in it."""
 
+UNSURE_HELD: Final = 512 * 1024
+"""Bytes that are held of a body that may be too long for it."""
+
 FORM_LIMIT: Final = 64 * 1024 * 1024
 """Bytes that a file in a form may have: a form is looked through in memory."""
 
@@ -91,7 +94,10 @@ async def _read(request: web.BaseRequest, limits: Limits, most: int) -> Received
 
 
 async def _spooled(request: web.BaseRequest, limits: Limits, most: int) -> Received:
-    length, spool = request.content_length, Spool(limits.spool_folder, limits.held)
+    length = request.content_length
+    # What is certain to go to a file, or may be, is not collected before.
+    may_hold = length is not None and length <= limits.held
+    spool = Spool(limits.spool_folder, limits.held if may_hold else min(limits.held, UNSURE_HELD))
     # Not "until at_eof()": a body that was cut off is at its end, too, and only reading it raises.
     while spool.size != length and (piece := await _piece(request.content, limits.timeout_s)):
         if spool.size + len(piece) > most:

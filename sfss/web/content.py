@@ -216,7 +216,7 @@ async def _show(
         {**_caching(blob_id, record.head), **names_kept.shown_fields(names)},
         for_browsers,
     )
-    return files.answer(request, record, look)
+    return await files.answer(request, record, look)
 
 
 async def _check(site: http.Site, blob_id: str, record: Record) -> None:

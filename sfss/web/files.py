@@ -10,7 +10,8 @@ from aiohttp import web
 from sfss.agreement import Kept
 from sfss.errors import BadArgument, NotFound, PreconditionFailed
 from sfss.http_text import http_date
-from sfss.record import Body, Buffer, Content, Head, Record, digest_of_any, pieces_of
+from sfss.record import Buffer, Content, Head, Record, StreamedBody, digest_of_any
+from sfss.streams import stream
 from sfss.web import body, conditional, http, mediatypes, names_kept
 from sfss.web.conditional import Span, Validators
 
@@ -102,10 +103,10 @@ async def show(
     record = await found(site, request, path)
     head = record.head
     look = Look(validators_of(head), media_type_of(head, path), more(head))
-    return answer(request, record, look)
+    return await answer(request, record, look)
 
 
-def answer(request: web.BaseRequest, record: Record, look: Look) -> http.Answer:
+async def answer(request: web.BaseRequest, record: Record, look: Look) -> http.Answer:
     """Answer GET and HEAD with ``record``, or with what conditions and ranges make of it.
 
     Raises ``PreconditionFailed``.
@@ -125,7 +126,7 @@ def answer(request: web.BaseRequest, record: Record, look: Look) -> http.Answer:
         **look.more,
     }
     whole = (0, record.head.size)
-    part = _part(request, record, validators, fields)
+    part = await _part(request, record, validators, fields)
     return part or http.Answer(200, fields, record.body, whole)
 
 
@@ -174,11 +175,13 @@ def _precondition_fields(request: web.BaseRequest) -> dict[str, str]:
     return {name: ", ".join(headers.getall(name)) for name in conditional.FIELDS if name in headers}
 
 
-async def digest_of_file(body: Body) -> bytes:
+async def digest_of_file(record: Record) -> bytes:
     """Return the digest of what a store has returned, which for a file that another program has
     made is not in its head.
     """
-    return await asyncio.to_thread(digest_of_any, body)
+    if isinstance(record.body, StreamedBody):
+        return record.head.digest  # such files are made here
+    return await asyncio.to_thread(digest_of_any, record.body)
 
 
 def validators_of(head: Head) -> Validators:
@@ -187,7 +190,7 @@ def validators_of(head: Head) -> Validators:
     return Validators(f'"{head.digest.hex()}"', modified_s)
 
 
-def _part(
+async def _part(
     request: web.BaseRequest, record: Record, validators: Validators, fields: dict[str, str]
 ) -> http.Answer | None:
     """Return what a Range asks for; None where the whole file is the answer."""
@@ -206,13 +209,13 @@ def _part(
     if len(spans) > 1:
         if sum(span.stop - span.start for span in spans) > PARTS_SIZE_LIMIT:
             return None
-        return _parts(record, spans, fields)
+        return await _parts(record, spans, fields)
     (span,) = spans
     fields = {**fields, "Content-Range": span.content_range(size)}
     return http.Answer(206, fields, record.body, (span.start, span.stop))
 
 
-def _parts(record: Record, spans: list[Span], fields: dict[str, str]) -> http.Answer:
+async def _parts(record: Record, spans: list[Span], fields: dict[str, str]) -> http.Answer:
     """Return several ranges as multipart/byteranges (RFC 9110, 14.6)."""
     # At random, so that no file can be made to contain it.
     boundary = secrets.token_hex(16)
@@ -223,7 +226,7 @@ def _parts(record: Record, spans: list[Span], fields: dict[str, str]) -> http.An
             f"\r\n--{boundary}\r\nContent-Type: {fields['Content-Type']}\r\n"
             f"Content-Range: {content_range}\r\n\r\n".encode("ascii")
         )
-        pieces += pieces_of(record.body, span.start, span.stop)
+        pieces += [piece async for piece in stream(record.body, span.start, span.stop)]
     pieces.append(f"\r\n--{boundary}--\r\n".encode("ascii"))
     content_type = f"multipart/byteranges; boundary={boundary}"
     return http.Answer(206, {**fields, "Content-Type": content_type}, b"".join(pieces))

@@ -1,10 +1,10 @@
 """What all faces share: errors as statuses and sentences, arguments of the query, responses."""
 
-import asyncio
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,8 @@ from sfss import __version__, errors
 from sfss.asking import forwarded_for
 from sfss.cluster import Cluster
 from sfss.metrics import Board
-from sfss.record import Body, pieces_of
+from sfss.record import Body, Buffer, StreamedBody, pieces_of
+from sfss.streams import stream
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
@@ -99,23 +100,44 @@ class Answer(web.StreamResponse):
         super().__init__(status=status, headers=headers)
         self._content, self._part = body, part or (0, len(body))
         self.content_length = self._part[1] - self._part[0]
+        self._pieces: AsyncGenerator[Buffer, None] | None = None
+        self._first: Buffer = b""
+
+    async def begin(self) -> None:
+        """Have what is sent first of a body that lies in stores: as long as nothing is sent, what
+        they raise can still be told.
+        """
+        if isinstance(self._content, StreamedBody) and self.content_length:
+            self._pieces = stream(self._content, *self._part)
+            self._first = await anext(self._pieces)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the body, or none where the method or the status has none."""
-        pieces = iter(()) if self._must_be_empty_body else pieces_of(self._content, *self._part)
         if isinstance(self._content, bytes | bytearray | memoryview):
+            pieces = iter(()) if self._must_be_empty_body else pieces_of(self._content, *self._part)
             await super().write_eof(next(pieces, b""))  # type: ignore[arg-type]
             return
+        if not self._must_be_empty_body:
+            await self._send()
+        await super().write_eof()
+
+    async def _send(self) -> None:
         try:
-            while piece := await asyncio.to_thread(next, pieces, None):
-                await self.write(piece)
-        except OSError as error:
+            async with aclosing(self._pieces or stream(self._content, *self._part)) as pieces:
+                if self._first:
+                    first, self._first = self._first, b""
+                    await self.write(first)
+                    del first  # or it would be held as long as the last one
+                async for piece in pieces:
+                    await self.write(piece)
+        except (OSError, errors.StoreError) as error:
+            if isinstance(error, errors.Corrupt):
+                _log.error("%s", error)
             # The length was promised: to break off is the only way to say that it is not kept.
             raise ConnectionError(f"the file cannot be read on: {error}") from error
         finally:
             # What is left of a request that was broken off may stay for long: not its file.
-            self._content, pieces = b"", iter(())
-        await super().write_eof()
+            self._content, self._pieces = b"", None
 
     @property
     def sent_bytes(self) -> int:

@@ -103,7 +103,7 @@ async def _copied(site: http.Site, request: web.BaseRequest) -> tuple[http.Answe
         if head is not None and not overwrites:
             raise PreconditionFailed("Overwrite")
 
-    digest = await files.digest_of_file(record.body)
+    digest = await files.digest_of_file(record)
     names = _names_at(record.head, source.path, target.path)
     content = Content(record.body, digest, names, _ttl_s(record.head))
     kept = await site.cluster.put(target.path, content, guard)
