@@ -140,6 +140,11 @@ def file_key_of(chunk: Head) -> bytes | None:
         return None
 
 
+def is_part(head: Head) -> bool:
+    """Tell whether a record is one of several that a large file is made of."""
+    return head.kind is Kind.MANIFEST or CHUNK_NAME in head.metadata
+
+
 def manifest(file: Head, layout: Layout, digests: Sequence[bytes]) -> Record:
     """Return the manifest of the file ``file``, with the ``digests`` of its chunks."""
     body = b"".join(digests)

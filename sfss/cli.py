@@ -93,7 +93,15 @@ def _tool(options: argparse.Namespace) -> int:
 
 def _tool_options(options: argparse.Namespace) -> Options:
     settings = read_settings(options.config, None, options.cluster)
-    names = ("as_json", "dry_run", "rate", "fresh", "every_days", "min_copies")
+    names = (
+        "as_json",
+        "dry_run",
+        "rate",
+        "fresh",
+        "every_days",
+        "min_copies",
+        "orphans_after_days",
+    )
     chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
     return Options(Tool(options.command), settings, Path(options.work), **chosen)
 
@@ -142,6 +150,16 @@ def _parser() -> argparse.ArgumentParser:
     add_stores(commands, _cluster_parser())
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
+        if tool is Tool.SCRUB:
+            added.add_argument(
+                "--orphans-after",
+                type=float,
+                default=1.0,
+                dest="orphans_after_days",
+                metavar="DAYS",
+                help="remove chunks of no file that were written so many days ago, 0.5 too"
+                " (default: 1)",
+            )
         if tool is Tool.MIGRATE:
             _add_migration(added)
         if tool is Tool.REPAIR:
@@ -206,7 +224,7 @@ def _add_node(commands: Any) -> None:
 _TOOLS: Final = {
     Tool.CHECK: "find files whose copies are missing, stale, or not where they belong",
     Tool.REPAIR: "make all copies equal, and give back what stores have lost",
-    Tool.SCRUB: "read all files against their digests, and mend what is damaged",
+    Tool.SCRUB: "read all files against their digests, mend what is damaged, drop orphans",
     Tool.REBALANCE: "move files to where they belong after stores were added or removed",
     Tool.MIGRATE: "move all files to the stores of [migration] while the service goes on",
 }

@@ -15,6 +15,7 @@ class Fault(StrEnum):
     STALE = "stale"
     DAMAGED = "damaged"
     MISPLACED = "misplaced"
+    ORPHAN = "orphan"
     UNKNOWN = "unknown"
 
 

@@ -188,8 +188,16 @@ class Healing:
         """Return what is wrong with the copies of ``key``, on its primaries and on the stores
         ``also`` that were seen to list it. Changes nothing.
         """
+        return (await self.survey(key, also))[0]
+
+    async def survey(
+        self, key: bytes, also: Collection[str] = ()
+    ) -> tuple[list[Finding], Head | None]:
+        """Return what ``verify`` does, and the newest head that was seen, if any."""
         answers = await self._ask(key, self._who_may_have(key, also))
-        return findings(key, answers, self._primaries(key), self._reap_before())
+        found = newest(answers)
+        faults = findings(key, answers, self._primaries(key), self._reap_before())
+        return faults, None if found is None else found.head
 
     async def move(self, key: bytes, address: str) -> Moved:
         """Remove the copy of ``key`` at ``address``, which is none of its primaries, as soon as all

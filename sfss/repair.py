@@ -6,7 +6,8 @@ tool       which keys are looked at                what is done about what is wr
 check      those of which the listings of the      nothing
            stores do not show that all is well
 repair     the same                                copies are made equal, where they belong
-scrub      all                                     the same, and old tombstones are forgotten
+scrub      all                                     the same; old tombstones are forgotten, and
+                                                   chunks of no file removed (``repair_chunks``)
 rebalance  those that are where they do not        moved to where they belong
            belong
 migrate    those of which the listings do not      copied to where they belong; nothing is removed
@@ -25,12 +26,14 @@ from math import inf
 from typing import Final, NamedTuple, TypeVar
 
 from sfss.agreement import Debt
+from sfss.chunks import is_part
 from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, StoreError
 from sfss.faults import MENDABLE, Fault, Finding
 from sfss.healing import Healed
 from sfss.inventory import Listed
 from sfss.owed import Owed
+from sfss.record import Head
 from sfss.repair_notes import Notes
 from sfss.stores.base import Store
 
@@ -69,6 +72,7 @@ class Outcome(StrEnum):
     FOUND = "found"
     MENDED = "mended"
     MOVED = "moved"
+    REMOVED = "removed"
     FAILED = "failed"
 
 
@@ -82,13 +86,15 @@ class Seen(NamedTuple):
 
 class Treated(NamedTuple):
     """What was seen of one key, and done: bytes of bodies ``written``, tombstones ``reaped``; and
-    whether it is ``scarce``, a file with too few copies.
+    whether it is ``scarce``, a file with too few copies. ``part`` is the head of what is one of the
+    records of a large file, where all is well with that.
     """
 
     seen: Sequence[Seen] = ()
     written: int = 0
     reaped: int = 0
     scarce: bool = False
+    part: Head | None = None
 
 
 class Stopped(Exception):
@@ -190,9 +196,10 @@ class Mender:
         also = listed.stores.difference(self._primaries(listed.key))
         if self._tool is Tool.REBALANCE and not self._only_looks:
             return await self._move(listed.key, also)
-        found = await self._verify(listed.key, also, begins=True)
+        found, newest = await self._survey(listed.key, also, begins=True)
         if self._only_looks:
-            return Treated([Seen(each) for each in await self._confirmed(found, listed.key, also)])
+            found = await self._confirmed(found, listed.key, also)
+            return Treated([Seen(each) for each in found], part=_part(newest))
         if any(each.fault is Fault.STALE for each in found):
             found = await self._confirmed(found, listed.key, also)
         if any(each.fault in MENDABLE for each in found):
@@ -200,20 +207,24 @@ class Mender:
         reaped = 0
         if self._tool is Tool.SCRUB and not found:
             reaped = await self._reap(listed.key)
-        return Treated([Seen(each) for each in found], reaped=reaped)
+        return Treated([Seen(each) for each in found], reaped=reaped, part=_part(newest))
 
-    async def _verify(
-        self, key: bytes, also: Collection[str], begins: bool = False
-    ) -> list[Finding]:
+    async def _verify(self, key: bytes, also: Collection[str]) -> list[Finding]:
         """Return what is wrong with ``key``, having waited for stores that do not answer."""
+        return (await self._survey(key, also))[0]
+
+    async def _survey(
+        self, key: bytes, also: Collection[str], begins: bool = False
+    ) -> tuple[list[Finding], Head | None]:
+        """Return what ``_verify`` does, and the newest head."""
         while True:
-            found = await self._next(lambda: self._healing.verify(key, also), begins)
+            found, newest = await self._next(lambda: self._healing.survey(key, also), begins)
             if self._tool is Tool.MIGRATE:  # what it leaves behind is there on purpose
                 found = [each for each in found if each.fault is not Fault.MISPLACED]
             unknown = {each.address for each in found if each.fault is Fault.UNKNOWN}
             self._patience.answered({*self._primaries(key), *also} - unknown)
             if not unknown or not await self._patience.wait(unknown):
-                return found
+                return found, newest
 
     async def _next(self, ask: Callable[[], Awaitable[Result]], begins: bool = False) -> Result:
         """Return what ``ask`` returns when it is its turn; of a run that has been told to stop, a
@@ -361,6 +372,10 @@ class Counted:
             return True
 
 
+def _part(head: Head | None) -> Head | None:
+    return head if head is not None and is_part(head) else None
+
+
 class Reader:
     """Reads the keys of a single store, which has nothing to be compared with or mended from."""
 
@@ -375,7 +390,7 @@ class Reader:
             try:
                 async with self._at_once:
                     self._patience.go_on()
-                    await self._store.get(key)
+                    record = await self._store.get(key)
             except Corrupt as error:
                 return Treated([Seen(Finding(address, key, Fault.DAMAGED, str(error)))])
             except StoreError as error:
@@ -383,7 +398,7 @@ class Reader:
                     return Treated([Seen(Finding(address, key, Fault.UNKNOWN, str(error)))])
                 continue
             self._patience.answered((address,))
-            return Treated()
+            return Treated(part=None if record is None else _part(record.head))
 
 
 async def owed_everything(owed: Owed, addresses: Iterable[str]) -> list[Debt]:

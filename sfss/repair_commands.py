@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_128_hexdigest
 
+from sfss.chunks import prefix_of, read_chunk_key
 from sfss.config import Settings
 from sfss.config_checks import HELD_FILE_LIMIT, has_plain_files
 from sfss.config_groups import parts_of
@@ -41,6 +42,7 @@ from sfss.repair import (
     pay,
     settle_everything,
 )
+from sfss.repair_chunks import ChunkCare, ManyStores, OneStore, Shelf
 from sfss.repair_notes import Notes
 from sfss.repair_report import INTERRUPTED, Drawing, Report
 from sfss.repair_walk import Pace, Walk
@@ -63,7 +65,8 @@ class Options:
     where an interrupted run has ended; ``every_days``: from the beginning of one run to that of the
     next, 0 for one run only. ``since_us``: a run of another number is not gone on with. Once
     ``goes_on`` says no, the run is told to stop. ``waits_s``: for another run to leave the folder.
-    ``min_copies``: a file with fewer sound ones counts as wrong.
+    ``min_copies``: a file with fewer sound ones counts as wrong. Chunks of no file
+    count ``orphans_after_days`` after they were written.
     """
 
     tool: Tool
@@ -78,6 +81,7 @@ class Options:
     goes_on: Callable[[], bool] | None = None
     waits_s: float = 0.0
     min_copies: int = 0
+    orphans_after_days: float = 1.0
 
 
 def run_tool(options: Options) -> int:
@@ -86,8 +90,13 @@ def run_tool(options: Options) -> int:
     0: nothing is wrong any more; 1: something is; 2: not everything could be looked at; 130: the
     run was interrupted. Raises ``SettingError``.
     """
-    numbers = {"--rate": options.rate, "--every": options.every_days}
-    for flag, value in (*numbers.items(), ("--min-copies", options.min_copies)):
+    numbers = {
+        "--rate": options.rate,
+        "--every": options.every_days,
+        "--min-copies": options.min_copies,
+        "--orphans-after": options.orphans_after_days,
+    }
+    for flag, value in numbers.items():
         if not 0 <= value < inf:
             raise _wrong(flag, f"is {value:g}", "a number from 0 is expected")
     logging.config.dictConfig(logging_settings("error"))
@@ -216,7 +225,11 @@ class Subject:
     replicas: Replicas | None = None
 
     def path_of(self, key: bytes) -> str | None:
-        """Return the path whose key is ``key``; None if no path has it."""
+        """Return the path whose key is ``key``, or what a chunk is called; None of what is not
+        ours.
+        """
+        if name := read_chunk_key(prefix_of(self.scheme.encoding), key):
+            return f"(chunk {name.number} of upload {name.upload} of {name.file})"
         try:
             path = self.scheme.path(key)
             return path if self.scheme.key(path) == key else None
@@ -255,7 +268,7 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
         owed, marks = EmbeddedStore(folder, make=False, timeout_s=timeout_s), None
         if has_plain_files(settings):
             marks = EmbeddedStore(folder / MARKS, make=False, timeout_s=timeout_s)
-        heals_at_once = at_once(min(settings.cluster.max_file_size, HELD_FILE_LIMIT))
+        heals_at_once = at_once(_largest_record(settings))
         replicas = make_replicas(settings, owed, marks, heals_at_once)
         try:
             async with _watching(replicas.roster):
@@ -272,6 +285,12 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
         kinds = '"replicated" or "embedded"' if options.tool in _ONLY_READS else '"replicated"'
         allowed = f"sfss {options.tool.value} is for {kinds}"
         raise SettingError("settings", "cluster.kind", f'is "{kind}"', allowed)
+
+
+def _largest_record(settings: Settings) -> int:
+    """Return the bytes of what is held in memory at a time."""
+    limit = HELD_FILE_LIMIT if has_plain_files(settings) else settings.cluster.chunks_above
+    return min(settings.cluster.max_file_size, limit)
 
 
 @asynccontextmanager
@@ -368,7 +387,7 @@ class Run:
             self.notes,
             self.subject.path_of,
             partial(self._needs_look, blind=blind, down=down),
-            self._treat(Patience(self.stopping, down)),
+            self._care(inventory, self._treat(Patience(self.stopping, down))),
             Pace(self.options.rate, self.stopping),
             self.stopping,
             self.drawing.walked,
@@ -391,6 +410,25 @@ class Run:
         if options.min_copies:
             return Counted(mender, copies, primaries, options.min_copies).treat
         return mender.treat
+
+    def _care(
+        self, inventory: Inventory, treat: Callable[[Listed], Awaitable[Treated]]
+    ) -> Callable[[Listed], Awaitable[Treated]]:
+        """Return ``treat``, with what chunks need beside that."""
+        subject, options = self.subject, self.options
+        if options.tool in (Tool.REBALANCE, Tool.MIGRATE) or subject.scheme.encoding == "files":
+            return treat
+        shelf: Shelf
+        if subject.replicas is None:
+            (store,) = subject.stores.values()
+            shelf = OneStore(store)
+        else:
+            shelf = ManyStores(subject.replicas.copies)
+        before = None
+        if options.tool is Tool.SCRUB:
+            before = time.time_ns() // 1000 - round(options.orphans_after_days * _DAY_S * 1e6)
+        prefix, removes = prefix_of(subject.scheme.encoding), not options.dry_run
+        return ChunkCare(treat, shelf, inventory, subject.primaries, prefix, before, removes).treat
 
     async def _conclude(self) -> None:
         if self._mends and not self.unreachable and (replicas := self.subject.replicas):

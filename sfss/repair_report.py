@@ -72,6 +72,7 @@ class Report:
             "findings": {fault.value: counts[fault.value] for fault in Fault},
             "mended": counts[_counter(Outcome.MENDED)],
             "moved": counts[_counter(Outcome.MOVED)],
+            "removed": counts[_counter(Outcome.REMOVED)],
             "failed": counts[_counter(Outcome.FAILED)],
             "remaining": self.remaining,
             "scarce": counts["scarce"],
@@ -125,7 +126,7 @@ class Report:
         faults = [f"{counts[fault.value]} {fault.value}" for fault in Fault if counts[fault.value]]
         done = [
             f"{counts[_counter(each)]} {each.value}"
-            for each in (Outcome.MENDED, Outcome.MOVED, Outcome.FAILED)
+            for each in (Outcome.MENDED, Outcome.MOVED, Outcome.REMOVED, Outcome.FAILED)
             if counts[_counter(each)]
         ]
         if counts["written_bytes"]:

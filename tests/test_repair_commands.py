@@ -115,6 +115,7 @@ async def test_all_faults_are_found_and_mended_by_their_tools(tmp_path: Path) ->
         "stale": 10,
         "damaged": 0,
         "misplaced": 10,
+        "orphan": 0,
         "unknown": 0,
     }
     for tool in (Tool.REPAIR, Tool.SCRUB, Tool.REBALANCE):
@@ -162,9 +163,17 @@ async def test_the_document(tmp_path: Path) -> None:
         "done": 2,
         "looked_at": 1,
         "foreign": 1,
-        "findings": {"missing": 1, "stale": 0, "damaged": 0, "misplaced": 0, "unknown": 0},
+        "findings": {
+            "missing": 1,
+            "stale": 0,
+            "damaged": 0,
+            "misplaced": 0,
+            "orphan": 0,
+            "unknown": 0,
+        },
         "mended": 1,
         "moved": 0,
+        "removed": 0,
         "failed": 0,
         "remaining": 0,
         "scarce": 0,

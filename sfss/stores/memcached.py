@@ -142,9 +142,10 @@ class MemcachedStore:
         memcached is out of memory (``StoreFull``), it has dropped what the key held before.
         """
         flags, value = self._item(record)
-        exchange = Exchange(set_command(key, flags, value), SET)
+        exchange, size = Exchange(set_command(key, flags, value), SET), len(value)
+        del value  # it may be large, and is in the request
         async with self._border(exchange):
-            await self._check_size(key, record, len(value))
+            await self._check_size(key, record, size)
             if guard is not None:
                 guard(await self._head(key))
             status = (await self._run(exchange)).status

@@ -1,0 +1,196 @@
+"""What the repair tools do about chunks, beside what they do about the copies of every key.
+
+A chunk is an orphan when the manifest of its file is not there, or is that of another upload: it
+was left behind, and nobody reads it. An upload under way has chunks and no manifest, too, so only
+an old orphan counts. It is removed only where all stores of the manifest were asked and agree: one
+that was down may have the manifest of a write that was never acknowledged, and that will win.
+
+A file is damaged when chunks of it are nowhere. The listings say which may be missing; whether they
+are, the stores are asked.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from xxhash import xxh3_128_hexdigest
+
+from sfss.chunks import ChunkName, Layout, chunk_key, file_key_of, layout_of, read_chunk_key
+from sfss.copies import Copies
+from sfss.errors import Corrupt, StoreError
+from sfss.faults import Fault, Finding
+from sfss.inventory import Inventory, Listed
+from sfss.record import Head
+from sfss.repair import Outcome, Seen, Treated
+from sfss.stores.base import Store
+
+_VERDICTS_KEPT: Final = 1000
+_PAGE: Final = 1000
+_AT_ONCE: Final = 4
+
+
+class Shelf(Protocol):
+    """Where chunks and manifests are: copies on many stores, or one store."""
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of what is under ``key``. Raises ``StoreError``."""
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove what is under ``key``. Raises ``StoreError``."""
+
+    async def is_settled(self, key: bytes) -> bool:
+        """Tell whether all that could have ``key`` were asked, and have the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneStore:
+    """A single store."""
+
+    store: Store
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of what is under ``key``; see ``Shelf.head``."""
+        return await self.store.head(key)
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove what is under ``key``; see ``Shelf.delete``."""
+        return await self.store.delete(key)
+
+    async def is_settled(self, key: bytes) -> bool:
+        """Return True: there is no other."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class ManyStores:
+    """Copies on many stores."""
+
+    copies: Copies
+
+    async def head(self, key: bytes) -> Head | None:
+        """Return the head of what is under ``key``; see ``Shelf.head``."""
+        return await self.copies.head(key)
+
+    async def delete(self, key: bytes) -> bool:
+        """Remove what is under ``key``; see ``Shelf.delete``."""
+        return await self.copies.delete(key)
+
+    async def is_settled(self, key: bytes) -> bool:
+        """See ``Shelf.is_settled``."""
+        return not await self.copies.healing.verify(key)
+
+
+@dataclass
+class ChunkCare:
+    """Has ``treat`` see to a key, and then, where that found nothing wrong, to what chunks need.
+
+    ``prefix`` is how their keys begin; ``primaries`` say where a key belongs. Orphans of uploads
+    that began before the version ``before`` are looked for where that is not None, and removed if
+    ``removes``.
+    """
+
+    treat_copies: Callable[[Listed], Awaitable[Treated]]
+    shelf: Shelf
+    inventory: Inventory
+    primaries: Callable[[bytes], Sequence[str]]
+    prefix: bytes
+    before: int | None = None
+    removes: bool = False
+    _orphaned: OrderedDict[ChunkName, bool] = field(default_factory=OrderedDict, init=False)
+    _at_once: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def treat(self, listed: Listed) -> Treated:
+        """Look at a key and do what is to be done; raises what ``treat_copies`` does."""
+        treated = await self.treat_copies(listed)
+        if treated.seen or treated.part is None:
+            return treated
+        try:
+            seen = await self._see(listed.key, treated.part)
+        except StoreError:
+            return treated  # the next run finds it
+        return treated if seen is None else treated._replace(seen=[seen])
+
+    async def _see(self, key: bytes, part: Head) -> Seen | None:
+        name, layout = read_chunk_key(self.prefix, key), layout_of(part)
+        async with self._at_once:
+            if name is not None:
+                return await self._see_chunk(key, name, part)
+            return None if layout is None else await self._see_file(key, layout)
+
+    async def _see_chunk(self, key: bytes, name: ChunkName, chunk: Head) -> Seen | None:
+        if self.before is None or name.version >= self.before:
+            return None
+        if not await self._is_orphan(name, chunk):
+            return None
+        finding = Finding(self._stores_of(key), key, Fault.ORPHAN, _ORPHAN)
+        if not self.removes:
+            return Seen(finding)
+        try:
+            await self.shelf.delete(key)
+        except StoreError as error:
+            return Seen(finding, Outcome.FAILED, str(error))
+        return Seen(finding, Outcome.REMOVED)
+
+    async def _is_orphan(self, name: ChunkName, chunk: Head) -> bool:
+        """Tell whether the upload has no manifest; that is the same for all of its chunks."""
+        upload = name._replace(number=0)
+        known = self._orphaned.get(upload)
+        if known is None:
+            known = await self._has_no_manifest(name, chunk)
+            if known is None:
+                return False
+            self._orphaned[upload] = known
+            if len(self._orphaned) > _VERDICTS_KEPT:
+                self._orphaned.popitem(last=False)
+        return known
+
+    async def _has_no_manifest(self, name: ChunkName, chunk: Head) -> bool | None:
+        """Tell whether the upload of a chunk has no manifest; None where that is not certain."""
+        key = file_key_of(chunk)
+        if key is None or xxh3_128_hexdigest(key) != name.file:
+            return None
+        if not await self.shelf.is_settled(key):
+            return None
+        head = await self.shelf.head(key)
+        layout = None if head is None else layout_of(head)
+        return layout is None or layout.upload != name.upload
+
+    async def _see_file(self, key: bytes, layout: Layout) -> Seen | None:
+        missing = await self._missing(key, layout)
+        if not missing:
+            return None
+        head = await self.shelf.head(key)
+        if head is None or layout_of(head) != layout:
+            return None  # it was replaced meanwhile
+        what = f"{len(missing)} of its {layout.chunks} chunks, the first is number {missing[0]}"
+        return Seen(Finding(self._stores_of(key), key, Fault.DAMAGED, f"it lacks {what}"))
+
+    async def _missing(self, key: bytes, layout: Layout) -> list[int]:
+        """Return the numbers of the chunks that no store has."""
+        names = {chunk_key(self.prefix, key, layout.upload, n): n for n in range(layout.chunks)}
+        after = begin = min(names, default=b"").rpartition(b".")[0]
+        unlisted = dict(names)
+        while page := await self.inventory.page(after, _PAGE):
+            for listed in page:
+                unlisted.pop(listed.key, None)
+            after = page[-1].key
+            if not after.startswith(begin):
+                break
+        return [number for name, number in unlisted.items() if await self._is_missing(name)]
+
+    async def _is_missing(self, key: bytes) -> bool:
+        try:
+            return await self.shelf.head(key) is None
+        except Corrupt:
+            return True
+
+    def _stores_of(self, key: bytes) -> str:
+        return ", ".join(self.primaries(key))
+
+
+_ORPHAN: Final = "it is a chunk of no file: an upload failed, or its file was replaced or deleted"
