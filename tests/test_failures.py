@@ -262,7 +262,8 @@ def test_files_of_the_sfss_of_2014(memcached: Server, tmp_path: Path) -> None:
 def test_a_file_too_large_for_the_server_is_413_and_the_old_one_stays(
     memcached: Server, tmp_path: Path
 ) -> None:
-    with running(gateway(tmp_path, settings=settings("nodes", [memcached]))) as server:
+    without_chunks = settings("nodes", [memcached], "raw = true")
+    with running(gateway(tmp_path, settings=without_chunks)) as server:
         assert server.put("a", b"old").status == 200
         refused = server.put("a", bytes(2_000_000))
         assert refused.status == 413

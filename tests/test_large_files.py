@@ -29,6 +29,7 @@ from tests.servers import (
     running,
     wait_until,
 )
+from tests.web.client import FILE, multipart
 
 MIB = 1024 * 1024
 LARGE = 32 * MIB
@@ -169,6 +170,14 @@ def test_what_went_in_comes_out(site: Site) -> None:
     assert parts.status == 206
     assert BODY[:10] in parts.body
     assert BODY[9_000_000:9_000_010] in parts.body
+
+
+def test_a_form_may_carry_a_large_file(site: Site) -> None:
+    content_type, form = multipart((FILE, BODY))
+    headers = {"Content-Type": content_type}
+    made = site.gateway.request("POST", "/files?path=large", form, headers)
+    assert made.status == 201
+    assert site.gateway.get("large").body == BODY
 
 
 def test_replaced_and_deleted_files_leave_nothing(site: Site) -> None:

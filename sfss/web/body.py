@@ -5,6 +5,7 @@ a client that waits for ``100 Continue`` learns of a refusal without sending a b
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,7 +13,7 @@ from typing import Final, NamedTuple
 from aiohttp import HttpVersion11, StreamReader, web
 
 from sfss.errors import BadBody, BodyTimeout, StoreFull, TooLarge, UnsupportedCoding
-from sfss.record import Body, held
+from sfss.record import Body
 from sfss.spool import HELD_LIMIT, Spool
 from sfss.web import form
 
@@ -21,9 +22,6 @@ ENVELOPE_LIMIT: Final = 64 * 1024
 
 UNSURE_HELD: Final = 512 * 1024
 """Bytes that are held of a body that may be too long for it."""
-
-FORM_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes that a file in a form may have: a form is looked through in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,9 @@ async def read_file(request: web.BaseRequest, limits: Limits) -> Received:
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         received = await _read(request, limits, limits.size)
         return received._replace(media_type=content_type or None)
-    boundary = form.boundary(content_type)
-    size = min(limits.size, FORM_LIMIT)
-    limits = Limits(size, limits.timeout_s, held=size + ENVELOPE_LIMIT)
-    whole = await _read(request, limits, size + ENVELOPE_LIMIT)
-    file, media_type = form.first_file(bytes(held(whole.body)), boundary)
-    if len(file) > size:
-        raise TooLarge(len(file), size)
-    return Received(file, media_type=media_type)
+    reader = form.FormReader(form.boundary(content_type))
+    received = await _read(request, limits, limits.size + ENVELOPE_LIMIT, reader)
+    return received._replace(media_type=reader.media_type)
 
 
 def _check_head(request: web.BaseRequest) -> None:
@@ -81,31 +74,46 @@ def _check_head(request: web.BaseRequest) -> None:
         raise BadBody("there is none; an empty file has Content-Length: 0")
 
 
-async def _read(request: web.BaseRequest, limits: Limits, most: int) -> Received:
-    """Return the whole body, of at most ``most`` bytes."""
+async def _read(
+    request: web.BaseRequest, limits: Limits, most: int, reader: form.FormReader | None = None
+) -> Received:
+    """Return the whole body, of at most ``most`` bytes, or the file that ``reader`` finds in it."""
     length = request.content_length
     if length is not None and length > most:
         raise TooLarge(length if most == limits.size else None, limits.size)
     await _invite(request)
     try:
-        return await _spooled(request, limits, most)
+        return await _spooled(request, limits, most, reader)
     except OSError as error:
         raise StoreFull(str(limits.spool_folder), str(error)) from error
 
 
-async def _spooled(request: web.BaseRequest, limits: Limits, most: int) -> Received:
+async def _spooled(
+    request: web.BaseRequest, limits: Limits, most: int, reader: form.FormReader | None
+) -> Received:
     length = request.content_length
     # What is certain to go to a file, or may be, is not collected before.
     may_hold = length is not None and length <= limits.held
     spool = Spool(limits.spool_folder, limits.held if may_hold else min(limits.held, UNSURE_HELD))
     # Not "until at_eof()": a body that was cut off is at its end, too, and only reading it raises.
-    while spool.size != length and (piece := await _piece(request.content, limits.timeout_s)):
-        if spool.size + len(piece) > most:
+    came = 0
+    while came != length and (piece := await _piece(request.content, limits.timeout_s)):
+        came += len(piece)
+        if came > most:
+            raise TooLarge(None, limits.size)
+        await _keep(spool, [piece] if reader is None else reader.feed(piece), limits)
+    if length is not None and came != length:
+        raise BadBody(f"it ends after {came} of {length} bytes")
+    if reader is not None:
+        await _keep(spool, reader.finish(), limits)
+    return Received(*await spool.finish())
+
+
+async def _keep(spool: Spool, pieces: Iterable[bytes], limits: Limits) -> None:
+    for piece in pieces:
+        if spool.size + len(piece) > limits.size:
             raise TooLarge(None, limits.size)
         await spool.write(piece)
-    if length is not None and spool.size != length:
-        raise BadBody(f"it ends after {spool.size} of {length} bytes")
-    return Received(*await spool.finish())
 
 
 async def _piece(content: StreamReader, timeout_s: float) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfss.errors import BadBody, UnsupportedCoding
-from sfss.web.form import PARTS_LIMIT, boundary, first_file
+from sfss.web.form import PARTS_LIMIT, FormReader, boundary, first_file
 from tests.web.client import FILE, multipart
 
 FIELD = 'form-data; name="note"'
@@ -180,3 +180,39 @@ def test_the_number_of_parts_is_bounded() -> None:
     _, more = multipart(*[(FILE, b"x")] * (PARTS_LIMIT + 1))
     with pytest.raises(BadBody, match=f"more than {PARTS_LIMIT} parts"):
         first_file(more, b"x1y2")
+
+
+_OPENING = b"--B\r\nContent-Disposition: form-data; filename=a\r\n\r\n"
+_SCRAPS = [
+    *(b"\r\n", b"\r\n--B", b"--B", b"--", b" ", b"\t", b"\r", b"\n", b"-", b"x", b"\r\n--B--"),
+    *(b"Content-Disposition: form-data; filename=a\r\n\r\n", b"Content-Type: a/b", _OPENING),
+]
+
+
+@given(st.lists(st.sampled_from(_SCRAPS)), st.lists(st.integers(1, 9), min_size=1))
+def test_a_form_may_come_in_any_pieces(scraps: list[bytes], sizes: list[int]) -> None:
+    form = b"".join(scraps)
+    for whole in (form, _OPENING + form + b"\r\n--B--"):
+        assert _read(whole, [len(whole) or 1]) == _read(whole, sizes)
+
+
+def _read(form: bytes, sizes: list[int]) -> tuple[bytes, str | None] | None:
+    reader, start, turn = FormReader(b"B"), 0, 0
+    found: list[bytes] = []
+    try:
+        while start < len(form):
+            stop = start + sizes[turn % len(sizes)]
+            found += reader.feed(form[start:stop])
+            start, turn = stop, turn + 1
+        found += reader.finish()
+    except (BadBody, UnsupportedCoding):
+        return None
+    return b"".join(found), reader.media_type
+
+
+def test_of_a_long_file_hardly_anything_is_held() -> None:
+    reader = FormReader(b"B")
+    assert reader.feed(_OPENING) == []
+    for _ in range(10):
+        assert sum(map(len, reader.feed(bytes(100_000)))) > 99_000
+        assert len(reader._unread) < 10
