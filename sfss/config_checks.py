@@ -45,6 +45,15 @@ def _check_listen(settings: Settings, source: str) -> None:
         if settings.listen and value != declared.default:
             wanted = "with [[listen]], say it there"
             raise SettingError(source, declared.key, f"is {value!r} and not used", wanted)
+    raw = settings.memcached.raw and settings.cluster.kind != "embedded"
+    if raw and shown_faces(settings) & {"upload", "blobs"}:
+        wanted = "the faces upload and blobs keep fields with a file: raw must be false"
+        raise SettingError(source, "memcached.raw", "is true", wanted)
+
+
+def shown_faces(settings: Settings) -> frozenset[str]:
+    """Return the faces that are shown on any address."""
+    return frozenset(face for listen in settings.listeners() for face in listen.faces)
 
 
 def has_plain_files(settings: Settings) -> bool:
@@ -132,8 +141,7 @@ def _check_groups(settings: Settings, source: str) -> None:
 
 def _check_alone(settings: Settings, source: str) -> None:
     """Raise ``SettingError`` for what does not go with groups: files that change, and moves."""
-    shown = {face for listen in settings.listeners() for face in listen.faces}
-    if wrong := sorted(shown - set(FACES_OF_GROUPS)):
+    if wrong := sorted(shown_faces(settings) - set(FACES_OF_GROUPS)):
         wanted = f'replicated.placement "groups" goes with {", ".join(FACES_OF_GROUPS)}'
         raise SettingError(source, "listen.faces", f'shows "{wrong[0]}"', wanted)
     if settings.replicated.former_shards or migrates(settings):

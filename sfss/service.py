@@ -115,7 +115,7 @@ def _replicated(settings: Settings, board: Board, counters: Counters) -> Cluster
         close,
     )
     cluster.migration = replicas.migration
-    cluster.has_http_nodes = any(address.startswith("http:") for address in replicas.stores)
+    cluster.has_http_nodes = _speaks_http(replicas)
     return cluster
 
 
@@ -143,8 +143,14 @@ def _grouped(settings: Settings, board: Board, counters: Counters) -> Cluster:
     async def close() -> None:
         await asyncio.gather(*(each.close() for each in opened))
 
-    engine = Groups(groups)
-    return Cluster(engine, make_scheme(settings), settings.cluster.max_file_size, work, close)
+    limit = settings.cluster.max_file_size
+    cluster = Cluster(Groups(groups), make_scheme(settings), limit, work, close)
+    cluster.has_http_nodes = any(_speaks_http(each) for each in opened)
+    return cluster
+
+
+def _speaks_http(replicas: Replicas) -> bool:
+    return any(address.startswith("http:") for address in replicas.stores)
 
 
 def _engine_over(

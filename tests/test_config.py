@@ -109,6 +109,11 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         (REPLICATED + "write_quorum = 4", ["replicated.write_quorum", "is 4", "at most 3"]),
         (REPLICATED + "copies = 2\nread_quorum = 3", ["replicated.read_quorum", "at most 2"]),
         (REPLICATED + "[memcached]\nraw = true", ["memcached.raw", "is true"]),
+        (
+            "[server]\nfaces = ['upload']\n[cluster]\nkind = 'nodes'\n"
+            "[memcached]\nservers = ['a:1']\nraw = true",
+            ["memcached.raw", "is true", "upload"],
+        ),
         (SHARDS.format("'one a:1', 'one b:1'"), ["replicated.shards", "all names"]),
         (SHARDS.format("'one a:1', 'two a:1'"), ["replicated.shards", "stores different"]),
         (SHARDS.format("'one x0 a:1'"), ["replicated.shards", "xWEIGHT"]),

@@ -158,7 +158,9 @@ async def _keep(site: http.Site, blob_id: str, content: Content) -> Kept:
     new = content._replace(names={**content.names, CHECKED: blob_id})
 
     def guard(head: Head | None) -> None:
-        if head is not None and not _goes_on(head, new):
+        # Where other bytes are, there is not the blob.
+        is_there = head is not None and head.digest == new.digest
+        if is_there and head and not _keeps(new, _merged(blob_id, content, head)):
             raise _There(head)
 
     for _ in range(_TRIES):
@@ -173,13 +175,12 @@ async def _keep(site: http.Site, blob_id: str, content: Content) -> Kept:
     raise Refused(f"{blob_id} is uploaded again and again at this moment")
 
 
-def _goes_on(head: Head, new: Content) -> bool:
-    """Tell whether ``new`` loses nothing of the blob with ``head``: its names, or time."""
-    if head.digest != new.digest:
-        return True  # what is there is not the blob
+def _keeps(new: Content, wanted: Content) -> bool:
+    """Tell whether ``new`` has the names that are ``wanted``, and is kept for as long at least."""
     if new.ttl_s is None:
-        return head.metadata == new.names
-    return bool(head.expiry) and _rest_s(head) <= new.ttl_s and head.metadata == new.names
+        return new.names == wanted.names
+    is_long = wanted.ttl_s is not None and wanted.ttl_s <= new.ttl_s
+    return is_long and new.names == wanted.names
 
 
 def _merged(blob_id: str, content: Content, head: Head) -> Content:

@@ -301,6 +301,10 @@ def test_other_bytes_under_an_id_are_never_served(site: Gateway) -> None:
     assert site.put(path, b"the blob").status == 200
     assert fetch(site, blob_id).body == b"the blob"
     assert site.request("HEAD", f"/fetch/{blob_id}").headers["content-length"] == "8"
+    for name in ("first", "second"):
+        assert upload(site, b"the blob", {"X-Name": name}, "?ttl=1").status == 200
+    assert fetch(site, blob_id).headers["x-name"] == "first"
+    assert fetch(site, blob_id).headers["cache-control"] == IMMUTABLE
 
 
 def test_a_copy_under_another_id_is_not_that_blob(site: Gateway) -> None:
