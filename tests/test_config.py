@@ -153,7 +153,11 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
             SHARDS.format("'one a:1 b:1'") + "\n[migration]\nshards = ['n A:1']",
             ["'A:1'", "'a:1'", "alike"],
         ),
-        ("[cluster]\nmax_file_size = 67108865", ["cluster.max_file_size", "67108864", "plain"]),
+        (
+            "[cluster]\nmax_file_size = 67108865\nkind = 'nodes'\n"
+            "[memcached]\nraw = true\nservers = ['a:1']",
+            ["cluster.max_file_size", "67108864", "raw"],
+        ),
         ("clusters = 1", ["clusters", "is 1"]),
         ("[[listen]]\naddres = 'a:1'", ["listen.addres", "unknown", "did you mean address"]),
         ("[[listen]]\naddress = 'a'", ["listen.address", "'a'", '"host:port"']),

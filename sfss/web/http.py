@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,10 +52,10 @@ PAGE_LIMIT: Final = 1000
 
 NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 
-TAKEN: Final = "taken"
-"""Under this name a request has the addresses of its listener that name no files."""
+TAKEN: Final = web.RequestKey("taken", Container[str])
+"""The addresses of its listener that name no files, in a request."""
 
-ONLY_JSON: Final = "only JSON"
+ONLY_JSON: Final = web.RequestKey("only_json", bool)
 """What is set in a request to say that a refusal is not for people, whoever asks."""
 
 SENTENCE_LIMIT: Final = 1000
