@@ -55,7 +55,7 @@ def _round(plan: Plan, send: Callable[[Gateway, str, threading.Barrier], int]) -
             put(server, "first", b"first")
             (worker,) = server.workers()
             idle = memory_bytes([worker], "VmRSS")
-            with _watched(worker) as seen:
+            with watched(worker) as seen:
                 _upload(server, paths, send)
             peak = memory_bytes([worker], "VmHWM")
             for path in paths:
@@ -112,7 +112,7 @@ def _send(
 
 
 @contextmanager
-def _watched(pid: int) -> Iterator[list[int]]:
+def watched(pid: int) -> Iterator[list[int]]:
     """Give a list that grows by the process's RssAnon every few milliseconds of the block."""
     seen = [memory_bytes([pid], "RssAnon")]
     done = threading.Event()
