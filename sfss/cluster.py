@@ -32,6 +32,11 @@ class Engine(Protocol):
     told is raised.
     """
 
+    guards_are_free: bool
+    """Whether a write with a guard costs no more, and fails no more often, than one without; nobody
+    comes in between guard and write then.
+    """
+
     async def get(self, key: bytes) -> Record | None:
         """Return the file under ``key``, or None. Raises ``Corrupt``, ``NoStoreReachable``."""
 

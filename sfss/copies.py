@@ -93,6 +93,8 @@ class Copies:
     moves.
     """
 
+    guards_are_free = False
+
     def __init__(
         self,
         stores: Mapping[str, NewestStore],

@@ -46,6 +46,8 @@ class Groups:
     ``cluster.Engine``.
     """
 
+    guards_are_free = False
+
     def __init__(self, groups: Sequence[Group]) -> None:
         self._groups = groups
         self._known: dict[bytes, Group] = {}

@@ -101,6 +101,7 @@ class Large:
         self._engine, self._settings = engine, settings
         # For the hot path nothing comes in between: what is no file is not for it, see ``Kind``.
         self.view, self.state = engine.view, engine.state
+        self.guards_are_free = engine.guards_are_free
         self._writes = settings.writes and settings.key_limit >= KEY_SIZE
         self._room: int | None = None
         self._room_asked_at_s: float | None = None
@@ -128,11 +129,11 @@ class Large:
         if isinstance(record.body, StreamedBody) and len(record.body) <= self._settings.above:
             record = record._replace(body=b"".join([bytes(p) async for p in stream(record.body)]))
         if not await self._has_chunks():
-            return await self._put_item(key, record, guard, None)
+            return await self._put_item(key, record, guard and _seeing(guard, key, set()), set())
         if not self._is_large(record):
-            former = None if guard else await self._former(key)
+            formers = await self._formers(key, guard)
             try:
-                return await self._put_item(key, record, guard, former)
+                return await self._put_item(key, record, self._seeing(guard, key, formers), formers)
             except TooLarge:
                 await self._ask_room()  # it may be another server now, which takes less
                 if not self._is_large(record):
@@ -140,10 +141,9 @@ class Large:
         return await self._put_chunks(key, record, guard)
 
     async def _put_item(
-        self, key: bytes, record: Record, guard: Guard | None, former: Layout | None
+        self, key: bytes, record: Record, guard: Guard | None, formers: set[Layout]
     ) -> Kept:
-        formers = set() if former is None else {former}
-        kept = await self._engine.put(key, record, guard and _seeing(guard, key, formers))
+        kept = await self._engine.put(key, record, guard)
         self._remove_later(key, formers)
         return kept
 
@@ -189,12 +189,20 @@ class Large:
 
     # -- writing
 
-    async def _former(self, key: bytes) -> Layout | None:
+    async def _formers(self, key: bytes, guard: Guard | None) -> set[Layout]:
+        """Return what a write will replace, as far as a guard will not see it."""
+        if guard is not None or self.guards_are_free:
+            return set()
         try:
             head = await self._engine.head(key)
         except StoreError:
-            return None  # the write itself may do; a scrub finds what is left
-        return None if head is None else layout_of(head)
+            return set()  # the write itself may do; a scrub finds what is left
+        layout = None if head is None else layout_of(head)
+        return set() if layout is None else {layout}
+
+    def _seeing(self, guard: Guard | None, key: bytes, formers: set[Layout]) -> Guard | None:
+        """Return ``guard`` as one that also sees what is replaced; None where that costs more."""
+        return _seeing(guard, key, formers) if guard or self.guards_are_free else None
 
     async def _put_chunks(self, key: bytes, record: Record, guard: Guard | None) -> Kept:
         chunk_size = chunk_size_for(self._room)
@@ -203,9 +211,7 @@ class Large:
         if guard is not None:
             with suppress(StoreError):
                 guard(await self.head(key))  # not only when all has been written
-        formers: set[Layout] = set()
-        if guard is None and (former := await self._former(key)):
-            formers.add(former)
+        formers = await self._formers(key, guard)
         upload = upload_name(record.head.version, secrets.randbits(64))
         layout = Layout(record.head.size, record.head.digest, chunk_size, upload)
         digests: list[bytes] = []
@@ -215,7 +221,7 @@ class Large:
             self._start(self._remove(key, layout, range(len(digests))))
             raise
         whole = manifest(record.head, layout, digests)
-        seeing = guard and _seeing(guard, key, formers)
+        seeing = self._seeing(guard, key, formers)
         return await self._finish(self._publish(key, whole, seeing, formers))
 
     async def _write_chunks(

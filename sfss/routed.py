@@ -109,6 +109,8 @@ class Routed:
     def __init__(self, stores: Sequence[Store], route: Route) -> None:
         self._stores, self._route = stores, route
         self._complaints = Complaints()
+        self.guards_are_free = len(stores) == 1 and stores[0].head_is_cheap
+        """Whether there is one store, which looks and writes in one step."""
         self._viewable = {
             store.address: store for store in stores if isinstance(store, ViewableStore)
         }

@@ -205,6 +205,19 @@ async def test_the_chunks_of_a_deleted_file_go(guarded: bool) -> None:
     assert not await large.delete(KEY)
 
 
+async def test_of_many_writers_of_one_file_one_leaves_chunks() -> None:
+    store = SmallStore()
+    store.head_is_cheap = True
+    large = large_over(store)
+    bodies = [bytes([number]) * len(BODY) for number in range(9)]
+    writes = (large.put(KEY, record_of(body, number)) for number, body in enumerate(bodies, 1))
+    await asyncio.gather(*writes, large.put(KEY, record_of(b"small", 10)), large.delete(KEY))
+    await large.put(KEY, record_of(BODY, 11))
+    await removed(large)
+    assert len(store.chunks) == CHUNKS
+    assert await bytes_of(await large.get(KEY)) == BODY
+
+
 async def test_a_reader_of_a_file_that_goes_has_time() -> None:
     store = SmallStore()
     large = large_over(store, kept_s=60.0)

@@ -415,9 +415,27 @@ def test_a_chunk_that_is_lost_somewhere_comes_back(copies: Site) -> None:
     assert copies.tool("check")["findings"]["missing"] == 0
 
 
+def test_chunks_are_moved_to_another_store(tmp_path: Path) -> None:
+    with ExitStack() as start:
+        stores = [start.enter_context(running(node(tmp_path))) for _ in range(3)]
+        few = settings_of(tmp_path, "nodes", stores[:2]) + "copies = 2\n"
+        with running(gateway(tmp_path, settings=few)) as server:
+            assert server.put("large", BODY).status == 200
+        former = json.dumps([store.address for store in stores[:2]])
+        more = settings_of(tmp_path, "nodes", stores) + f"copies = 2\nformer_stores = {former}\n"
+        server = start.enter_context(running(gateway(tmp_path, settings=more)))
+        site = Site(tmp_path, "nodes", server, stores)
+        assert server.get("large").body == BODY
+        report = site.tool("rebalance")
+        assert (report["status"], report["foreign"]) == (0, 0)
+        held = [len(site.keys(store)) for store in stores]
+        assert sum(held) == 2 * (CHUNKS + 1)
+        assert all(held)
+        assert site.tool("check")["status"] == 0
+        assert server.get("large").body == BODY
+
+
 def test_a_copy_of_a_large_file_is_one(tmp_path: Path) -> None:
-    with site_of(tmp_path, "embedded") as site:
-        pass
     settings = settings_of(tmp_path, "embedded", []).replace(
         "[server]\n", '[server]\nfaces = ["paths", "status"]\n'
     )
