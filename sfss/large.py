@@ -105,6 +105,7 @@ class Large:
         self._writes = settings.writes and settings.key_limit >= KEY_SIZE
         self._room: int | None = None
         self._room_asked_at_s: float | None = None
+        self._asking = asyncio.Lock()
         self._writing = asyncio.Semaphore(WORKER_CHUNKS_AT_ONCE)
         self._removing = asyncio.Semaphore(_REMOVALS_AT_ONCE)
         self._closing = asyncio.Event()
@@ -128,15 +129,15 @@ class Large:
         """Keep ``record``; see ``Engine.put``. A large one is kept when its manifest is."""
         if isinstance(record.body, StreamedBody) and len(record.body) <= self._settings.above:
             record = record._replace(body=b"".join([bytes(p) async for p in stream(record.body)]))
-        if not await self._has_chunks():
-            return await self._put_item(key, record, guard and _seeing(guard, key, set()), set())
-        if not self._is_large(record):
-            formers = await self._formers(key, guard)
+        has_chunks = await self._has_chunks()
+        if not (has_chunks and self._is_large(record)):
+            formers = await self._formers(key, guard) if has_chunks else set()
+            seeing = self._seeing(guard, key, formers) if has_chunks or guard else None
             try:
-                return await self._put_item(key, record, self._seeing(guard, key, formers), formers)
+                return await self._put_item(key, record, seeing, formers)
             except TooLarge:
                 await self._ask_room()  # it may be another server now, which takes less
-                if not self._is_large(record):
+                if not (self._writes and self._is_large(record)):
                     raise
         return await self._put_chunks(key, record, guard)
 
@@ -168,18 +169,23 @@ class Large:
         """Tell whether a file may have to be kept in chunks here."""
         if not self._writes:
             return False
-        now_s = asyncio.get_running_loop().time()
-        if self._room_asked_at_s is None or now_s - self._room_asked_at_s > ROOM_KNOWN_S:
-            await self._ask_room()
+        if self._room_is_old():
+            async with self._asking:
+                if self._room_is_old():
+                    await self._ask_room()
         if self._settings.most > self._settings.above:
             return True
         return self._room is not None and self._settings.most + _HEAD_ROOM > self._room
 
+    def _room_is_old(self) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        return self._room_asked_at_s is None or now_s - self._room_asked_at_s > ROOM_KNOWN_S
+
     async def _ask_room(self) -> None:
-        # Of those that do not answer now, what they have said before counts.
-        self._room_asked_at_s = asyncio.get_running_loop().time()
         room = await self._engine.room()
+        # Of those that do not answer now, what they have said before counts.
         self._room = self._room if room is None else room
+        self._room_asked_at_s = asyncio.get_running_loop().time()
 
     def _is_large(self, record: Record) -> bool:
         size = len(record.body)

@@ -288,3 +288,10 @@ def test_stores_of_a_migration_count_as_stores() -> None:
     assert migrates(settings)
     assert has_plain_files(settings)
     assert not migrates(load(FILES))
+
+
+def test_without_records_a_file_has_to_fit_in_memory() -> None:
+    text = "[cluster]\nkind = 'nodes'\nmax_file_size = 67108865\n[memcached]\nservers = ['a:1']\n"
+    assert load(text).cluster.max_file_size == 67_108_865
+    with pytest.raises(SettingError, match=r"at most 67108864 where memcached\.raw is true"):
+        load(f"{text}raw = true\n")

@@ -58,9 +58,15 @@ class SmallStore(DictStore):
         self.changes = 0
         self.fails_at: dict[int, SfssError] = {}
         self.gate: asyncio.Event | None = None
+        self.says: asyncio.Event | None = None
+        self.is_silent = False
 
     async def room(self) -> int:
         """Return the limit."""
+        if self.says is not None:
+            await self.says.wait()
+        if self.is_silent:
+            raise Unreachable(self.address, "silence", applied=False)
         return self.limit
 
     async def set(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
@@ -343,6 +349,32 @@ async def test_a_store_that_takes_less_than_it_did_gets_chunks() -> None:
     store.limit = ROOM
     await large.put(KEY, record_of(BODY, 2))
     assert len(store.chunks) == CHUNKS
+
+
+async def test_the_first_writes_of_all_wait_for_what_the_stores_say() -> None:
+    store = SmallStore()
+    store.says = asyncio.Event()
+    large = large_over(store, most=4_000_000)
+    writes = [asyncio.ensure_future(large.put(b"%d" % n, record_of(BODY))) for n in range(3)]
+    await asyncio.sleep(0)
+    writes.pop().cancel()
+    await asyncio.sleep(0)
+    store.says.set()
+    await asyncio.gather(*writes)
+    assert len(store.chunks) == 2 * CHUNKS
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+async def test_a_store_that_was_silent_and_takes_less_gets_chunks(guarded: bool) -> None:
+    store = SmallStore()
+    store.is_silent = True
+    large = large_over(store, most=4_000_000)
+    await large.put(b"small", record_of(b"small"))
+    store.is_silent = False
+    heads: list[Head | None] = []
+    await large.put(KEY, record_of(BODY), heads.append if guarded else None)
+    assert len(store.chunks) == CHUNKS
+    assert set(heads) <= {None}
 
 
 async def test_a_store_that_takes_little_is_not_filled_with_crumbs() -> None:

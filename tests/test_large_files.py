@@ -292,6 +292,31 @@ def test_a_client_that_goes_away_leaves_nothing(site: Site) -> None:
     wait_until(lambda: site.items() == CHUNKS + 1, "nothing was added")
 
 
+def test_a_server_without_room_keeps_no_chunks(tmp_path: Path) -> None:
+    with running(memcached(tmp_path, "-M", "-m", "6")) as store:
+        server = gateway(tmp_path, settings=settings_of(tmp_path, "memcached", [store]))
+        with running(server):
+            site = Site(tmp_path, "memcached", server, [store])
+            assert server.put("small", b"small").status == 200
+            assert server.put("large", BODY).status == 507
+            wait_until(lambda: site.items() == 1, "the chunks are gone")
+            assert server.get("small").body == b"small"
+            assert server.get("large").status == 404
+
+
+def test_a_stopped_gateway_removes_what_is_left(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "embedded", []).replace("chunks_kept_s = 0\n", "")
+    with running(gateway(tmp_path, settings=settings)) as server:
+        site = Site(tmp_path, "embedded", server)
+        assert server.put("large", BODY).status == 200
+        assert server.put("large", b"small").status == 200
+        assert site.items() == CHUNKS + 1
+        assert server.stop() == 0
+        server.start()
+        assert server.get("large").body == b"small"
+        assert site.items() == 1
+
+
 def test_what_a_killed_gateway_leaves_is_found_by_scrub(tmp_path: Path) -> None:
     with site_of(tmp_path, "embedded") as site:
         server = site.gateway

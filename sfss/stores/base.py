@@ -133,10 +133,13 @@ async def least_room(stores: Iterable[Store]) -> int | None:
     ]
     if not asked:
         return None
-    done, late = await asyncio.wait(asked, timeout=_ROOM_WITHIN_S)
-    for task in late:
-        task.cancel()
-    return min((task.result() for task in done if task.exception() is None), default=None)
+    try:
+        await asyncio.wait(asked, timeout=_ROOM_WITHIN_S)
+    finally:
+        for task in asked:
+            task.cancel()
+    said = await asyncio.gather(*asked, return_exceptions=True)
+    return min((room for room in said if isinstance(room, int)), default=None)
 
 
 _CHILDREN_AT_ONCE: Final = 64
