@@ -388,7 +388,9 @@ def test_every_module_has_a_floor() -> None:
 
 def test_the_page_on_architecture_names_every_module_on_its_floor() -> None:
     page = (CHECKOUT / "docs" / "architecture.md").read_text()
-    rows = dict(re.findall(r"^\| (\d) (.*)", page, re.MULTILINE))
+    found = re.findall(r"^\| (\d) (.*)", page, re.MULTILINE)
+    rows = dict(found)
+    assert len(rows) == len(found), "a floor has one row"
     faces = page[page.index("**Faces**") :]
     for module in modules():
         home, _, name = module.partition(".")
