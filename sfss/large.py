@@ -234,7 +234,7 @@ class Large:
         self, key: bytes, record: Record, layout: Layout, digests: list[bytes]
     ) -> None:
         """Write all chunks; the ``digests`` of all that were begun are there, whatever happens."""
-        running: deque[asyncio.Task[None]] = deque()
+        running: deque[asyncio.Task[Kept]] = deque()
         try:
             async with aclosing(cut(record.body, layout.chunk_size)) as parts:
                 async for part in parts:
@@ -244,7 +244,10 @@ class Large:
                     chunk = chunk_record(part, key, record.head)
                     name = chunk_key(self._settings.prefix, key, layout.upload, len(digests))
                     digests.append(chunk.head.digest)
-                    running.append(self._start(self._write_chunk(name, chunk)))
+                    task = self._start(self._engine.put(name, chunk))
+                    # Not in the task itself: one that is cancelled early never begins.
+                    task.add_done_callback(lambda _: self._writing.release())
+                    running.append(task)
             while running:
                 await running.popleft()
         except OSError as error:
@@ -253,12 +256,6 @@ class Large:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-
-    async def _write_chunk(self, key: bytes, chunk: Record) -> None:
-        try:
-            await self._engine.put(key, chunk)
-        finally:
-            self._writing.release()
 
     async def _publish(
         self, key: bytes, whole: Record, guard: Guard | None, formers: set[Layout]

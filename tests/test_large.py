@@ -22,7 +22,7 @@ from sfss.errors import (
     Unreachable,
 )
 from sfss.keys import KeyScheme
-from sfss.large import Large, LargeSettings
+from sfss.large import WORKER_CHUNKS_AT_ONCE, Large, LargeSettings
 from sfss.record import (
     Content,
     Head,
@@ -276,6 +276,19 @@ async def test_a_store_that_is_full_keeps_nothing(change: int) -> None:
         await large.put(KEY, record_of(BODY))
     await removed(large)
     assert not store.values
+
+
+async def test_uploads_that_fail_do_not_use_up_those_that_may_write_at_once() -> None:
+    store = SmallStore()
+    large = large_over(store)
+    for _ in range(WORKER_CHUNKS_AT_ONCE):
+        store.fails_at = {store.changes + 2: StoreFull("small", "no room")}
+        with pytest.raises(StoreFull):
+            await large.put(KEY, record_of(BODY))
+        await removed(large)
+    async with asyncio.timeout(10):
+        await large.put(KEY, record_of(BODY))
+    assert await bytes_of(await large.get(KEY)) == BODY
 
 
 @pytest.mark.parametrize("applied", [False, None])
