@@ -26,6 +26,8 @@ setup(
         "aiomcache>=0.8.2,<0.9",
         "gunicorn>=27",
         "lmdb>=3",
+        # stores/bucket_client.py reads its messages.
+        "obstore>=0.12.1,<0.13",
         "uhashring>=2.5",
         "uvloop>=0.23",
         "xxhash>=4",
@@ -34,10 +36,17 @@ setup(
     extras_require={
         "bench": ["matplotlib>=3.9"],  # for bench/run --chart
         "test": [
+            # moto, the S3 server of the tests, with what its extras s3 and server would bring of
+            # use: all of "server" is ten times as much.
+            "flask>=3.1",
+            "flask-cors>=6",
             "hypothesis>=6.150",
+            "moto>=5.2",
             "mypy>=2",
+            "py-partiql-parser>=0.6.3",
             "pytest>=9",
             "pytest-asyncio>=1.3",
+            "pyyaml>=6",
             "ruff>=0.15",
         ],
     },

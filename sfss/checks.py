@@ -66,8 +66,15 @@ def _are_addresses(values: Sequence[str]) -> bool:
 
 ADDRESSES: Final = Check('a list of different "host:port"', _are_addresses)
 
-FILES: Final = ("file:", "http://")
-"""How the addresses of stores begin that keep plain files."""
+LMDB: Final = "lmdb:"
+BUCKET: Final = "s3://"
+FILES: Final = ("file:", "http://", LMDB, BUCKET)
+"""How the addresses of stores begin whose keys are paths, as those of plain files are."""
+
+_BUCKET: Final = re.compile(
+    r"s3://(?P<name>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])"
+    r"(?P<prefix>(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){0,5})/?"
+)
 
 _URL: Final = re.compile(
     r"http://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
@@ -76,29 +83,44 @@ _URL: Final = re.compile(
 
 
 def keeps_files(address: str) -> bool:
-    """Tell whether the store at ``address`` keeps plain files."""
+    """Tell whether the store at ``address`` keeps files under their paths."""
     return address.startswith(FILES)
 
 
 def folder_of(address: str) -> str:
-    """Return the folder that ``file:FOLDER`` or ``file:///FOLDER`` names."""
-    path = address.removeprefix("file:")
+    """Return the folder that ``file:FOLDER`` or ``file:///FOLDER`` names, or the same of
+    ``lmdb:``.
+    """
+    path = address.partition(":")[2]
     return "/" + path.lstrip("/") if path.startswith("//") else path
 
 
 def host_of(address: str) -> str | None:
-    """Return ``host:port`` of a store; None for a folder."""
-    if address.startswith("file:"):
+    """Return ``host:port`` of a store; None for a folder, and for a bucket."""
+    if address.startswith(("file:", LMDB, BUCKET)):
         return None
     match = _URL.fullmatch(address)
     return address if match is None else f"{match['host']}:{match['port'] or 80}"
 
 
+def bucket_of(address: str) -> tuple[str, str]:
+    """Return the name of a bucket, and the prefix that all keys have there: "" or ending with "/".
+    Raises ValueError for what is no address of one.
+    """
+    match = _BUCKET.fullmatch(address)
+    if match is None:
+        raise ValueError(address)
+    prefix = match["prefix"].lstrip("/")
+    return match["name"], prefix and f"{prefix}/"
+
+
 def store_name(address: str) -> str | None:
     """Return the same for all addresses of one store; None for what is no address."""
-    if address.startswith("file:"):
-        folder = normpath(folder_of(address))
-        return None if folder_of(address) == "" else f"file:{folder}"
+    if address.startswith(("file:", LMDB)):
+        scheme, folder = address.partition(":")[0], folder_of(address)
+        return None if folder == "" else f"{scheme}:{normpath(folder)}"
+    if address.startswith(BUCKET):
+        return address.rstrip("/") if _BUCKET.fullmatch(address) else None
     if address.startswith("http:"):
         match = _URL.fullmatch(address)
         if match is None or any(mark in (match["path"] or "") for mark in "?#%"):
@@ -111,7 +133,7 @@ def store_name(address: str) -> str | None:
 
 
 def _are_stores(values: Sequence[str]) -> bool:
-    """Tell whether all are addresses of different stores, of plain files or none of them."""
+    """Tell whether all are addresses of different stores, whose keys are paths or none of them."""
     names = [store_name(value) for value in values]
     if None in names or len(set(names)) != len(values):
         return False
@@ -119,7 +141,8 @@ def _are_stores(values: Sequence[str]) -> bool:
 
 
 STORES: Final = Check(
-    'a list of different "host:port", or of different "file:FOLDER" and "http://HOST:PORT/PATH/"',
+    'a list of different "host:port", or of different "file:FOLDER", "http://HOST:PORT/PATH/",'
+    ' "lmdb:FOLDER" and "s3://BUCKET/PREFIX"',
     _are_stores,
 )
 _SHARD: Final = re.compile(r"([A-Za-z0-9_.-]+)(?: +x([1-9]\d{0,3}))?((?: +[^ ]+)+)")
@@ -134,7 +157,8 @@ def _are_shards(values: Sequence[str]) -> bool:
 
 SHARDS: Final = Check(
     'a list of "NAME STORE ..." or "NAME xWEIGHT STORE ...", all names and stores different, each'
-    ' store "host:port", or each "file:FOLDER" or "http://HOST:PORT/PATH/"',
+    ' store "host:port", or each "file:FOLDER", "http://HOST:PORT/PATH/", "lmdb:FOLDER" or'
+    ' "s3://BUCKET/PREFIX"',
     _are_shards,
 )
 _PREFIX: Final = re.compile(r"/|(?:/[^/.\\\s\x00-\x1f\x7f-\x9f][^/\\\s\x00-\x1f\x7f-\x9f]*)+/?")

@@ -167,6 +167,32 @@ class WebdavSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """Buckets of S3 or what speaks like it; for stores that are "s3://BUCKET/PREFIX"."""
+
+    region: str = setting(
+        "", "region of the bucket; empty: AWS_REGION, AWS_DEFAULT_REGION or us-east-1", ANY_TEXT
+    )
+    endpoint: str = setting(
+        "",
+        'URL of the server, "https://HOST:PORT"; empty: AWS_ENDPOINT_URL or AWS itself',
+        ANY_TEXT,
+    )
+    allow_http: bool = setting(
+        False, "whether the endpoint may be http://, over which anybody can read along", BOOLEAN
+    )
+    timeout_s: float = setting(
+        10.0,
+        "seconds a bucket may take until the next byte of its answer, or for a part of 8 MiB that"
+        " it is sent",
+        at_least(0.05),
+    )
+    connections: int = setting(
+        32, "requests to each bucket at the same time, for each worker", between(1, 1024)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicatedSettings:
     """Copies of each file on several stores; read when cluster.kind is "replicated"."""
 
@@ -292,6 +318,7 @@ class Settings:
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     memcached: MemcachedSettings = field(default_factory=MemcachedSettings)
     webdav: WebdavSettings = field(default_factory=WebdavSettings)
+    bucket: BucketSettings = field(default_factory=BucketSettings)
     replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
     paths: PathsSettings = field(default_factory=PathsSettings)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from sfss.checks import keeps_files, read_shard, store_name
+from sfss.checks import LMDB, keeps_files, read_shard, store_name
 from sfss.config import (
     DECLARATIONS,
     MIB,
@@ -37,6 +37,27 @@ def check_together(settings: Settings, source: str) -> None:
         found = f"is {settings.cluster.max_file_size}"
         wanted = f"at most {HELD_FILE_LIMIT} where memcached.raw is true: no chunks are written"
         raise SettingError(source, "cluster.max_file_size", found, wanted)
+    _check_endpoint(settings, source)
+    if settings.cluster.max_file_size > HELD_FILE_LIMIT and _holds_whole_files(settings):
+        found = f"is {settings.cluster.max_file_size}"
+        wanted = f"at most {HELD_FILE_LIMIT} where one of the stores is lmdb:FOLDER"
+        raise SettingError(source, "cluster.max_file_size", found, wanted)
+
+
+def _check_endpoint(settings: Settings, source: str) -> None:
+    bucket = settings.bucket
+    if bucket.endpoint.startswith("http:") and not bucket.allow_http:
+        wanted = "https://, or bucket.allow_http = true where the network may be trusted"
+        raise SettingError(source, "bucket.endpoint", f"is {bucket.endpoint!r}", wanted)
+
+
+def _holds_whole_files(settings: Settings) -> bool:
+    """Tell whether some store holds each file that it is given in memory: next to stores that take
+    files of any size, none is kept in chunks.
+    """
+    if settings.cluster.kind != "replicated":
+        return False
+    return any(address.startswith(LMDB) for address in addresses_of(settings))
 
 
 def _check_listen(settings: Settings, source: str) -> None:
@@ -57,7 +78,7 @@ def shown_faces(settings: Settings) -> frozenset[str]:
 
 
 def has_plain_files(settings: Settings) -> bool:
-    """Tell whether files are kept as plain files, on folders or HTTP nodes."""
+    """Tell whether files are kept under their paths, in stores that share marks and locks."""
     if settings.cluster.kind != "replicated":
         return False
     return any(map(keeps_files, addresses_of(settings)))
@@ -105,7 +126,7 @@ def _check_replicated(settings: Settings, source: str) -> None:
             raise SettingError(source, f"replicated.{name}", found, wanted)
     _check_names(addresses_of(settings), source)
     if len({keeps_files(address) for address in addresses_of(settings)}) > 1:
-        found, wanted = "are of two kinds", "stores of plain files do not go with others"
+        found, wanted = "are of two kinds", "stores of paths do not go with others"
         raise SettingError(source, "replicated.stores", found, wanted)
     if settings.memcached.raw:
         wanted = "copies need versions, so records: raw must be false"

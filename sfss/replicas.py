@@ -14,7 +14,7 @@ from typing import Any, Final
 from xxhash import xxh3_64_hexdigest
 
 from sfss.agreement import CopiesSettings
-from sfss.checks import folder_of, host_of, keeps_files, read_shard
+from sfss.checks import BUCKET, LMDB, folder_of, host_of, keeps_files, read_shard
 from sfss.cluster import Clock
 from sfss.config import ReplicatedSettings, Settings
 from sfss.config_checks import Choice, addresses_of, least_copies, migrates
@@ -33,8 +33,10 @@ from sfss.placement import (
 )
 from sfss.roster import Roster
 from sfss.stores.base import NewestStore, Store
+from sfss.stores.bucket import BucketStore
 from sfss.stores.folder import FolderStore
 from sfss.stores.key_locks import KeyLocks
+from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.stores.marks import Marks
 from sfss.stores.memcached import MemcachedStore
 from sfss.stores.webdav import WebdavStore
@@ -183,6 +185,10 @@ def _open(
     if not keeps_files(address):
         patience_s = settings.replicated.head_timeout_ms / 1000
         return MemcachedStore(address, settings.memcached, patience_s)
+    if address.startswith(LMDB):
+        return LmdbCopies(address, settings.embedded.timeout_s)
+    if address.startswith(BUCKET):
+        return BucketStore(address, settings.bucket, locks=locks)
     assert marks is not None
     own = Marks(marks, address)
     if address.startswith("file:"):
@@ -193,7 +199,9 @@ def _open(
 
 
 def is_live(roster: Roster | None, address: str) -> bool:
-    """Tell whether the store at ``address`` may be asked: a folder always may."""
+    """Tell whether the store at ``address`` may be asked: folders and buckets always
+    may.
+    """
     host = host_of(address)
     return roster is None or host is None or roster.is_live(host)
 

@@ -14,21 +14,22 @@ from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
-from sfss.checks import read_rewrites
+from sfss.checks import BUCKET, LMDB, bucket_of, folder_of, read_rewrites
 from sfss.chunks import prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
-from sfss.config_checks import has_plain_files
+from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
-from sfss.keys import FILES_LIMIT, KeyScheme
+from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
 from sfss.placement import KetamaRing
 from sfss.replicas import MARKS, Replicas, Turn, check_migration, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
+from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
@@ -196,8 +197,18 @@ def make_scheme(settings: Settings) -> KeyScheme:
     if settings.cluster.kind == "embedded":
         return KeyScheme("plain")
     if has_plain_files(settings):
-        return KeyScheme("files", FILES_LIMIT)
+        return KeyScheme("files", min(map(_key_limit, addresses_of(settings))))
     return KeyScheme(options.key_encoding, options.key_limit)
+
+
+def _key_limit(address: str) -> int:
+    """Return how many bytes a path may have in a store whose keys are paths."""
+    if address.startswith(LMDB):
+        return KEY_LIMIT
+    if address.startswith(BUCKET):
+        # It has to be possible to remember a deletion.
+        return FILES_LIMIT - len(bucket_of(address)[1]) - len(DELETED)
+    return FILES_LIMIT
 
 
 _KINDS: Final = {
@@ -268,6 +279,7 @@ def check(settings: Settings, former: Settings | None = None) -> None:
     """
     folder = _folder(settings)
     if settings.cluster.kind == "replicated":
+        _check_lmdb(settings, former)
         _check_copies(settings, former)
     elif folder is not None:
         check_folder(folder, make=former is None or _folder(former) != folder)
@@ -308,6 +320,13 @@ def _check_owed_folder(folder: Path, settings: Settings, former: Settings | None
         check_folder(folder, make=not same_kind)
     except SettingError as error:
         raise SettingError(error.source, key, error.found, error.allowed) from error
+
+
+def _check_lmdb(settings: Settings, former: Settings | None) -> None:
+    known = addresses_of(former) if former is not None else []
+    for address in addresses_of(settings):
+        if address.startswith(LMDB) and address not in known:
+            check_folder(Path(folder_of(address)), make=True)
 
 
 async def application(counters: Counters, board: Board) -> Runner:

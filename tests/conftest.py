@@ -1,12 +1,13 @@
 """Fixtures: real servers, one for each test that asks, unless the name says otherwise."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.servers import Gateway, Server, gateway, memcached, running
+from tests.servers import SECRET, Gateway, Server, gateway, memcached, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +27,17 @@ def logging_as_before() -> Iterator[None]:
     for handler in set(root.handlers) - handlers:
         if type(handler) is logging.StreamHandler:
             root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def credentials() -> Iterator[None]:
+    """Have keys for buckets, and none of the machine's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        yield
 
 
 @pytest.fixture(name="memcached")

@@ -7,6 +7,7 @@ SIGKILL, and ``start`` after ``kill`` gives a new process on the same port.
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
+from xml.sax.saxutils import unescape
 
 import pytest
 
@@ -30,6 +32,9 @@ DEADLINE_S = 30.0
 
 PYTHON_ENVIRON = {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, sys.path)])}
 """Lets a child interpreter import what this one can."""
+
+SECRET = "the-secret-key-of-the-tests"
+"""For buckets. It is never to be seen."""
 
 _LOWEST_PORT = 12_000
 _HIGHEST_PORT = 32_000
@@ -276,6 +281,55 @@ def nginx_node(folder: Path, *options: str, port: int | None = None) -> Server:
 def nginx_root(server: Server) -> Path:
     """Return the folder of the files of an ``nginx_node``."""
     return server.folder / f"files-{server.port}"
+
+
+def s3(folder: Path, port: int | None = None) -> "S3Server":
+    """Return a server of the S3 protocol (not started), which keeps all in memory."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    return S3Server(command, port, folder, PYTHON_ENVIRON)
+
+
+class S3Server(Server):
+    """A running moto."""
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"http://{self.host}:{self.port}"
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> "Answer":
+        """Send one request as another client, unsigned, and return the answer."""
+        signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=other/20260101/us-east-1/s3/aws4"}
+        with closing(HTTPConnection(self.host, self.port, timeout=DEADLINE_S)) as connection:
+            return ask(connection, method, target, body, {**signed, **(headers or {})})
+
+    def make_bucket(self, name: str) -> None:
+        """Make an empty bucket."""
+        assert self.ask("PUT", f"/{name}").status == 200
+
+    def put(self, key: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Put an object as another client; ``key`` begins with the name of the bucket."""
+        assert self.ask("PUT", f"/{quote(key)}", body, headers).status == 200
+
+    def get(self, key: str) -> "Answer":
+        """Return the object as another client sees it."""
+        return self.ask("GET", f"/{quote(key)}")
+
+    def delete(self, key: str) -> None:
+        """Remove an object as another client."""
+        assert self.ask("DELETE", f"/{quote(key)}").status == 204
+
+    def keys(self, bucket: str) -> list[str]:
+        """Return the keys of all objects, up to 1000."""
+        text = self.ask("GET", f"/{bucket}?list-type=2").body.decode()
+        return [unescape(key) for key in re.findall("<Key>(.*?)</Key>", text)]
 
 
 def nginx(folder: Path, port: int, *arguments: str) -> Server:

@@ -27,7 +27,7 @@ from sfss import __version__
 from sfss.errors import Corrupt, StoreError, StoreFull, Unreachable
 from sfss.items import unique_of
 from sfss.keys import KEY_LIMIT
-from sfss.record import Head, Kind, Record, decode, encode_head, held
+from sfss.record import Buffer, Head, Kind, Record, decode, encode_head, held
 from sfss.stores.base import Child, Entry, Guard, Stamped, Use, children_of
 from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
 
@@ -82,7 +82,8 @@ class EmbeddedStore:
     """Files in an LMDB environment under ``folder``, which is made if missing and ``make``.
 
     A write that is not done within ``timeout_s``, because the disk or a process that holds the
-    write lock does not go on, is given up. ``initial_map_size`` is in bytes. Raises
+    write lock does not go on, is given up. ``initial_map_size`` is in bytes; ``address`` is the
+    one that others know. Raises
     ``SettingError`` when the folder cannot be made or written, is open in this process already, or
     holds something else.
     """
@@ -96,8 +97,9 @@ class EmbeddedStore:
         make: bool = True,
         timeout_s: float = 30.0,
         initial_map_size: int = INITIAL_MAP_SIZE,
+        address: str = "",
     ) -> None:
-        self.address = f"embedded:{folder}"
+        self.address = address or f"embedded:{folder}"
         self._folder = LmdbFolder(self.address, folder, initial_map_size, make)
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
         self._stop: _Stop | None = None
@@ -115,7 +117,10 @@ class EmbeddedStore:
             value = self._folder.get(key)
         except lmdb.Error:
             value = await self._read(partial(self._folder.get, key), key)
-        return None if value is None else decode(value, self.address, key)
+        return None if value is None else self._decoded(value, key)
+
+    def _decoded(self, value: Buffer, key: bytes) -> Record:
+        return decode(value, self.address, key)
 
     async def head(self, key: bytes) -> Head | None:
         """Return the head of the record under ``key``; see ``Store.head``."""

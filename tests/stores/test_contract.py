@@ -1,6 +1,7 @@
 """The contract of ``sfss.stores.base``, run on every store, against real servers."""
 
 import asyncio
+import base64
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,7 +13,7 @@ from uuid import uuid4
 import lmdb
 import pytest
 
-from sfss.config import MemcachedSettings, WebdavSettings
+from sfss.config import BucketSettings, MemcachedSettings, WebdavSettings
 from sfss.errors import (
     BadPath,
     CannotList,
@@ -25,12 +26,14 @@ from sfss.keys import KeyScheme
 from sfss.nginx_conf import DAV_EXT_MODULE
 from sfss.record import RECORD_FLAGS, Head, Record, encode, encode_head, held, new_record
 from sfss.stores.base import BrowsableStore, ListingStore, Store
+from sfss.stores.bucket import BucketStore
 from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.folder import FolderStore
 from sfss.stores.marks import Marks
 from sfss.stores.memcached import MemcachedStore
 from sfss.stores.webdav import WebdavStore
 from tests.servers import (
+    S3Server,
     Server,
     gobeansdb,
     lacking,
@@ -41,6 +44,7 @@ from tests.servers import (
     node_folder,
     nutcracker,
     running,
+    s3,
 )
 from tests.stores.dict_store import DictStore
 
@@ -51,13 +55,15 @@ CANCEL_STEPS = 40
 @dataclass
 class Subject:
     """A store under test, its key encoding, and a way to write an encoded record, damaged or not,
-    behind its back. ``is_plain``: its files are ordinary files.
+    behind its back. ``is_plain``: its files are ordinary files. ``hides_dots``: names that begin
+    with a dot are refused.
     """
 
     store: Store
     encoding: str
     plant_value: Callable[[bytes, bytes], None]
     is_plain: bool = False
+    hides_dots: bool = False
 
     def key(self, path: str) -> bytes:
         """Return the key of ``path`` in this store."""
@@ -190,6 +196,41 @@ def open_webdav(server: Server) -> Subject:
     return subject
 
 
+class BucketSubject(Subject):
+    """A store in a bucket: its heads are metadata of the objects."""
+
+    server: S3Server
+    bucket: str
+
+    def plant(self, key: bytes, record: Record, damage: str | None = None) -> None:
+        """Put the object there as another client, with the metadata of the record."""
+        head, body = encode_head(record.head), bytes(record.body)
+        damaged = {
+            None: (head, body),
+            "body": (head, bytes(len(body) - 1) + b"x"),
+            "header": (damages(head)["header"], body),
+            "cut": (head, body[:-1]),
+            "longer": (head, body + b"x"),
+            "foreign": (b"not a head at all", body),
+            "nothing": (b"", body),
+        }
+        head, body = damaged[damage]
+        fields = {"x-amz-meta-sfss": base64.b64encode(head).decode() or "?"}
+        self.server.put(f"{self.bucket}/{key.decode()}", body, fields)
+
+
+def open_bucket(server: Server) -> Subject:
+    """A store in a bucket of its own."""
+    assert isinstance(server, S3Server)
+    bucket = uuid4().hex
+    server.make_bucket(bucket)
+    settings = BucketSettings(endpoint=server.url, allow_http=True, timeout_s=30.0)
+    store = BucketStore(f"s3://{bucket}/top", settings)
+    subject = BucketSubject(store, "plain", lambda _, __: None, hides_dots=True)
+    subject.server, subject.bucket = server, f"{bucket}/top"
+    return subject
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
     """Start a server when it is first asked for; it lives as long as this module's tests."""
@@ -215,6 +256,7 @@ MAKERS: dict[str, Callable[[Path, Callable[[str], Server]], Server]] = {
     "node": lambda folder, _: node(folder),
     "nginx": lambda folder, _: nginx_node(folder),
     "nginx-propfind": lambda folder, _: nginx_by_propfind(folder),
+    "s3": lambda folder, _: s3(folder),
 }
 
 
@@ -238,6 +280,7 @@ STORES = [
     "node",
     "nginx",
     "nginx-propfind",
+    "bucket",
 ]
 
 
@@ -255,6 +298,8 @@ async def subject(
         opened = open_folder(tmp_path)
     elif request.param == "node":
         opened = open_node(servers("node"))
+    elif request.param == "bucket":
+        opened = open_bucket(servers("s3"))
     elif request.param.startswith("nginx"):
         opened = open_webdav(servers(request.param))
     else:
@@ -351,7 +396,7 @@ async def test_metadata_is_kept(subject: Subject, path: str) -> None:
 )
 async def test_odd_keys(subject: Subject, path: str) -> None:
     key = subject.key(path)
-    if subject.is_plain and path.startswith("."):
+    if (subject.is_plain or subject.hides_dots) and path.startswith("."):
         for refused in (
             subject.store.get(key),
             subject.store.set(key, new_record(b"", 1)),
