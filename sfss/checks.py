@@ -82,6 +82,15 @@ _URL: Final = re.compile(
 )
 
 
+_ENDPOINT: Final = re.compile(
+    r"https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?(/[!-~]*)?"
+)
+ENDPOINT: Final = Check(
+    '"http://HOST:PORT", the same with https, or an empty text',
+    lambda value: not value or _ENDPOINT.fullmatch(value) is not None,
+)
+
+
 def keeps_files(address: str) -> bool:
     """Tell whether the store at ``address`` keeps files under their paths."""
     return address.startswith(FILES)

@@ -12,6 +12,7 @@ from sfss.checks import (
     ADDRESSES,
     ANY_TEXT,
     BOOLEAN,
+    ENDPOINT,
     NOT_EMPTY,
     REWRITES,
     SHARDS,
@@ -176,7 +177,7 @@ class BucketSettings:
     endpoint: str = setting(
         "",
         'URL of the server, "https://HOST:PORT"; empty: AWS_ENDPOINT_URL or AWS itself',
-        ANY_TEXT,
+        ENDPOINT,
     )
     allow_http: bool = setting(
         False, "whether the endpoint may be http://, over which anybody can read along", BOOLEAN

@@ -194,11 +194,14 @@ class Bucket:
         return self.prefix + key
 
     def _object(self, meta: Any, attributes: Any = None) -> Object:
+        if not meta["e_tag"]:
+            # Some other server, or a page of a proxy, that says 200.
+            raise Unreachable(self.address, "it does not answer as S3 does", applied=False)
         return Object(
             meta["path"][len(self.prefix) :],
             meta["size"],
             int(meta["last_modified"].timestamp()),
-            meta["e_tag"] or "",
+            meta["e_tag"],
             attributes,
         )
 
