@@ -381,7 +381,9 @@ class Copies:
         is_race = self._settings.read_mode == "fastest" and ask == holders.read
         if is_race and holders.heads_are_cheap and len(order) > 1:
             await self._race(key, order, debts)
-        return Reading(ask, holders.background, key, order, Known(debts, quorums, known))
+        together = holders.read_together if ask == holders.read else None
+        state = Known(debts, quorums, known, together)
+        return Reading(ask, holders.background, key, order, state)
 
     async def _known(self, key: bytes, addresses: Sequence[str]) -> tuple[Debts, Quorums]:
         """Return which of the stores are owed ``key``, and how many have to answer a read."""
@@ -411,8 +413,24 @@ class Copies:
         finally:
             reading.leave()
             if differ(reading.answers):
-                self.healing.later(reading.key)
+                self._mend(reading, record)
         return Found(record, reading.answers, reading.debts, damage, doubt)
+
+    def _mend(self, reading: Reading, record: Record | None) -> None:
+        """Have made equal what stores have answered, in the background."""
+        lacking = [each.address for each in reading.answers if each.says_no]
+        whole = [each.record for each in reading.answers if each.record is not None]
+        is_all = len(reading.answers) == len(self._primaries(reading.key))
+        is_plain = is_all and whole == [record] and len(lacking) + 1 == len(reading.answers)
+        if (
+            record is None
+            or not is_plain
+            or len(record.body) != record.head.size  # only its head was asked for
+            or self._places.of(reading.key).moves
+        ):
+            self.healing.later(reading.key)
+        else:
+            self.healing.bring(reading.key, record, lacking)
 
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""

@@ -102,6 +102,7 @@ class Healing:
         self._holders, self._places, self._primaries = holders, places, places.primaries
         self._owed, self._version, self._settings = owed, version, settings
         self._waiting: dict[bytes, asyncio.Task[None]] = {}
+        self._bringing: set[asyncio.Task[None]] = set()
         self._turns = Turns()
         self.width = settings.heals_at_once
         """How many keys are healed at the same time."""
@@ -115,6 +116,28 @@ class Healing:
             self._holders.counts["heals_dropped"] += 1
             return
         self._waiting[key] = self._holders.background.start(self._heal_later(key))
+
+    def bring(self, key: bytes, record: Record, addresses: Sequence[str]) -> None:
+        """Write ``record``, which a read has proven, to the stores that have said that they have
+        nothing, in the background; when too many are at it, ``key`` is healed later.
+        """
+        if key in self._waiting:
+            return
+        if len(self._bringing) >= self.width:
+            self.later(key)
+            return
+        task = self._holders.background.start(self._bring(key, record, addresses))
+        self._waiting[key] = task
+        self._bringing.add(task)
+        task.add_done_callback(self._bringing.discard)
+
+    async def _bring(self, key: bytes, record: Record, addresses: Sequence[str]) -> None:
+        try:
+            writes = (self._holders.write(each, key, record) for each in addresses)
+            written = await asyncio.gather(*writes)
+            self._holders.counts["mended"] += sum(not each.failure for each in written)
+        finally:
+            self._waiting.pop(key, None)
 
     def stop(self) -> None:
         """Give up all that is to be healed in the background: what differs is seen again."""

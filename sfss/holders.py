@@ -110,6 +110,7 @@ class Holders:
         """Whether all can show their folders."""
         self._stores, self._cooling_s = stores, cooling_s
         self._turns = Turns()
+        self._reads: dict[tuple[str, bytes], asyncio.Task[Answer]] = {}
         self._rests_until: dict[str, float] = {}
         self._complaints = Complaints()
 
@@ -145,6 +146,17 @@ class Holders:
             return Answer(address, failure=self._failed(address, error, applied=False))
         self._answered(address)
         return Answer(address, record)
+
+    async def read_together(self, address: str, key: bytes) -> Answer:
+        """Return the same; of all who ask so at the same time one asks the store, and what it says
+        may be from before the others asked.
+        """
+        place = (address, key)
+        read = self._reads.get(place)
+        if read is None:
+            read = self._reads[place] = self.background.start(self.read(address, key))
+            read.add_done_callback(lambda _: self._reads.pop(place))
+        return await asyncio.shield(read)
 
     async def look(self, address: str, key: bytes) -> Answer:
         """Return the same without the body, which is not looked at where the store can do that."""

@@ -25,12 +25,13 @@ Ask: TypeAlias = Callable[[str, bytes], Coroutine[Any, Any, Answer]]
 
 class Known(NamedTuple):
     """What is known before a read: what stores are owed, how many have to agree, and ``answers`` of
-    some of them.
+    some of them; ``together``: how to ask along with others, where that may be done.
     """
 
     debts: Debts
     quorums: Quorums
     answers: Sequence[Answer] = ()
+    together: Ask | None = None
 
 
 class Doubt(NamedTuple):
@@ -84,6 +85,7 @@ class Reading:
         self.key, self.debts, self.quorums = key, known.debts, known.quorums
         self.answers = list(known.answers)
         self._ask_store, self._background = ask, background
+        self._together = known.together
         self._waiting = list(reversed(order))
         self._running: set[asyncio.Task[Answer]] = set()
 
@@ -119,9 +121,20 @@ class Reading:
         debts = self.debts
         return sum(trust(each, debts.get(each.address)) is Trust.FULL for each in self.answers)
 
+    def _may_share(self) -> bool:
+        """Tell whether an answer may be used that is from before this read, but for the moment.
+
+        What was acknowledged before this read began is on every store, as nobody is owed it. So a
+        store that has answered this read has told it, if there is such a thing; the others are only
+        asked for what was there before.
+        """
+        has_answered = any(answer.failure is None for answer in self.answers)
+        return has_answered and not self.debts and self.quorums.read == 1
+
     def _ask(self, wanted: int) -> None:
         while self._waiting and len(self._running) < wanted:
-            read = self._ask_store(self._waiting.pop(), self.key)
+            ask = self._together if self._together and self._may_share() else self._ask_store
+            read = ask(self._waiting.pop(), self.key)
             self._running.add(self._background.start(read))
 
     async def _collect(self, patience_s: float | None) -> bool:
