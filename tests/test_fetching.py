@@ -4,7 +4,7 @@ import asyncio
 
 from sfss.agreement import CopiesSettings
 from sfss.errors import NoStoreReachable
-from sfss.record import Kind
+from sfss.record import Kind, Record
 from tests.copies_bench import KEY, Bench, body_of
 from tests.stores.faulty_store import Fault, at
 from tests.virtual_time import in_virtual_time
@@ -15,7 +15,15 @@ MANY = 50
 def near_and_far() -> Bench:
     """Return a bench with a near store, which has nothing, and a far one, which is slow."""
     bench = Bench(CopiesSettings(write_quorum=2), names=("near", "far"))
-    bench.stores["far"].plan = at("get", Fault.LATE)
+    far = bench.stores["far"].inner
+    get = far.get
+
+    async def get_slowly(key: bytes) -> Record | None:
+        found = await get(key)
+        await asyncio.sleep(1)
+        return found
+
+    far.get = get_slowly  # type: ignore[method-assign]
     return bench
 
 
