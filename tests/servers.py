@@ -24,6 +24,9 @@ from urllib.parse import quote
 from xml.sax.saxutils import unescape
 
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from sfss.cli import main as sfss
 
@@ -44,7 +47,7 @@ SFSS = [sys.executable, "-m", "sfss.cli"]
 SEARCH_PATH = os.pathsep.join([str(CHECKOUT / "bin"), os.environ.get("PATH", ""), "/usr/sbin"])
 
 
-OPTIONAL = frozenset({"gobeansdb"})
+OPTIONAL = frozenset({"gobeansdb", "versitygw"})
 """What is no package of Debian: the only programs whose tests CI may skip."""
 
 
@@ -290,8 +293,17 @@ def s3(folder: Path, port: int | None = None) -> "S3Server":
     return S3Server(command, port, folder, PYTHON_ENVIRON)
 
 
+def versitygw(folder: Path) -> "S3Server":
+    """Return another (not started), which keeps all in ``folder`` and looks at signatures."""
+    port, root = free_port(), folder / "versitygw"
+    root.mkdir(exist_ok=True)
+    options = ["--port", f"127.0.0.1:{port}", "--access", "key", "--secret", SECRET, "--keep-alive"]
+    command = [binary("versitygw"), *options, "posix", str(root)]
+    return S3Server(command, port, folder)
+
+
 class S3Server(Server):
-    """A running moto."""
+    """A running server of the S3 protocol."""
 
     @property
     def url(self) -> str:
@@ -305,10 +317,11 @@ class S3Server(Server):
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> "Answer":
-        """Send one request as another client, unsigned, and return the answer."""
-        signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=other/20260101/us-east-1/s3/aws4"}
+        """Send one request as another client and return the answer."""
+        request = AWSRequest(method, self.url + target, dict(headers or {}), body or b"")
+        S3SigV4Auth(Credentials("key", SECRET), "s3", "us-east-1").add_auth(request)
         with closing(HTTPConnection(self.host, self.port, timeout=DEADLINE_S)) as connection:
-            return ask(connection, method, target, body, {**signed, **(headers or {})})
+            return ask(connection, method, target, body, dict(request.headers.items()))
 
     def make_bucket(self, name: str) -> None:
         """Make an empty bucket."""

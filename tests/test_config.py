@@ -13,6 +13,7 @@ from sfss.config_reading import load
 from sfss.config_text import as_table, as_toml
 from sfss.errors import SettingError
 from sfss.listening import Listen
+from sfss.service import make_scheme
 from tests.servers import CHECKOUT
 
 CONF = CHECKOUT / "conf"
@@ -24,6 +25,8 @@ FILES = (
     "[replicated]\nplacement = 'jump'\nshards = ['one http://a:1/ http://b:1/', 'two http://c:1/']\n"
 )
 REPLICATED = "[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['a:1', 'b:1', 'c:1', 'd:1']\n"
+NEAR = "[replicated]\nplacement = 'mirror'\nstores = [{}]\n[cluster]\nkind = 'replicated'\n"
+NEAR_OF_LARGE = NEAR + "max_file_size = 1073741824\n"
 SHARDS = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'jump'\nshards = [{}]"
 LISTEN = "[[listen]]\naddress = 'A:1'\n"
 PATHS = LISTEN + "faces = ['paths']\n"
@@ -115,6 +118,15 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
             ["memcached.raw", "is true", "upload"],
         ),
         (SHARDS.format("'one a:1', 'one b:1'"), ["replicated.shards", "all names"]),
+        (NEAR.format("'lmdb:', 's3://bucket'"), ["replicated.stores", "lmdb:FOLDER"]),
+        (NEAR.format("'lmdb:a', 'lmdb:./a'"), ["replicated.stores", "different"]),
+        (NEAR.format("'lmdb:a', 's3://B'"), ["replicated.stores", "s3://BUCKET"]),
+        (NEAR.format("'lmdb:a', 's3://bucket/.a'"), ["replicated.stores", "s3://BUCKET"]),
+        (NEAR.format("'lmdb:a', 's3://bucket/a', 's3://bucket/a/'"), ["different"]),
+        (NEAR.format("'lmdb:a', 'b:1'"), ["replicated.stores"]),
+        (NEAR_OF_LARGE.format("'lmdb:a', 's3://bucket'"), ["max_file_size", "67108864"]),
+        ("[bucket]\nendpoint = 'http://a:1'", ["bucket.endpoint", "allow_http"]),
+        ("[bucket]\nendpoint = 'a:1'", ["bucket.endpoint", "http://HOST:PORT"]),
         (SHARDS.format("'one a:1', 'two a:1'"), ["replicated.shards", "stores different"]),
         (SHARDS.format("'one x0 a:1'"), ["replicated.shards", "xWEIGHT"]),
         (SHARDS.format("'one'"), ["replicated.shards", "NAME STORE"]),
@@ -223,6 +235,17 @@ def test_the_sample_file_is_generated_from_the_declarations() -> None:
 
 def test_the_table_in_the_docs_is_generated_from_the_declarations() -> None:
     assert as_table() in (CHECKOUT / "docs" / "settings.rst").read_text()
+
+
+def test_copies_on_a_local_store_a_bucket_a_folder_and_a_node() -> None:
+    stores = ("lmdb:a", "s3://bucket/some/prefix", "file:b", "http://c:1/")
+    text = NEAR.format(", ".join(map(repr, stores)))
+    settings = load(text)
+    assert settings.replicated.stores == stores
+    assert make_scheme(settings).limit == 250
+    settings = load(text.replace("'lmdb:a', ", ""))
+    assert make_scheme(settings).limit == 1024 - len("some/prefix/.sfss/deleted/")
+    assert load(NEAR_OF_LARGE.format("'s3://bucket', 'file:b'"))
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.toml")), ids=lambda file: file.name)

@@ -24,7 +24,7 @@ from obstore.store import S3Store
 
 from sfss.checks import bucket_of
 from sfss.config import MIB, BucketSettings
-from sfss.errors import CannotList, SettingError, SfssError, TooLarge, Unreachable
+from sfss.errors import CannotList, PathTaken, SettingError, SfssError, TooLarge, Unreachable
 from sfss.record import PIECE_SIZE, Body, pieces_of
 from sfss.spool import Spool
 from sfss.stores.bucket_credentials import SharedCredentials
@@ -44,6 +44,12 @@ _WHOLE_ANSWER: Final = timedelta(days=1)
 _STATUS: Final = re.compile(r"status code: (\d{3}[^:\n]*)")
 _CODE: Final = re.compile(r"<Code>([^<]{1,100})</Code>")
 _MESSAGE: Final = re.compile(r"<Message>([^<]{1,200})</Message>")
+_TAKEN: Final = re.compile(
+    r"(?s)(?:path|location) (?P<path>.*?)(?: already exists)?: .*"
+    r"<Code>(?P<code>ExistingObjectIsDirectory|ObjectParentIsFile|XMinioParentIsObject)</Code>"
+)
+"""From servers that keep objects as files: a folder has the name, or a file that of a folder."""
+
 _NO_ANSWER: Final = re.compile(r"HTTP error: ([^\n]{1,100})")
 
 
@@ -133,7 +139,7 @@ class Bucket:
         """Keep ``body`` under ``key``; return False where the ``condition`` does not hold.
 
         A body that is not held in memory goes in parts, and whatever the condition: obstore has
-        none for parts. Raises ``TooLarge``.
+        none for parts. Raises ``TooLarge``; ``PathTaken`` on a server that keeps folders.
         """
         mode: Any = None
         is_held = isinstance(body, bytes | bytearray | memoryview)
@@ -151,7 +157,10 @@ class Bucket:
                     chunk_size=PART_SIZE,
                     max_concurrency=_PARTS_AT_ONCE,
                 )
-            except (AlreadyExistsError, PreconditionError):
+            except (AlreadyExistsError, PreconditionError) as error:
+                # Whatever is answered 409 comes here, too.
+                if mode is None or _TAKEN.search(str(error)):
+                    raise
                 return False
         return True
 
@@ -242,6 +251,8 @@ class Bucket:
         text = str(error)
         if "EntityTooLarge" in text:
             return TooLarge(size, None, self.address)
+        if (taken := _TAKEN.search(text)) is not None:
+            return PathTaken(self.address, taken["path"], taken["code"])
         if "invalid path" in text:
             return CannotList(self.address, f"it has an object of an odd name: {_short(text)}")
         if "NoSuchBucket" in text:

@@ -45,6 +45,7 @@ from tests.servers import (
     nutcracker,
     running,
     s3,
+    versitygw,
 )
 from tests.stores.dict_store import DictStore
 
@@ -226,7 +227,8 @@ def open_bucket(server: Server) -> Subject:
     server.make_bucket(bucket)
     settings = BucketSettings(endpoint=server.url, allow_http=True, timeout_s=30.0)
     store = BucketStore(f"s3://{bucket}/top", settings)
-    subject = BucketSubject(store, "plain", lambda _, __: None, hides_dots=True)
+    is_plain = "versitygw" in server.command[0]
+    subject = BucketSubject(store, "plain", lambda _, __: None, is_plain, hides_dots=True)
     subject.server, subject.bucket = server, f"{bucket}/top"
     return subject
 
@@ -256,7 +258,8 @@ MAKERS: dict[str, Callable[[Path, Callable[[str], Server]], Server]] = {
     "node": lambda folder, _: node(folder),
     "nginx": lambda folder, _: nginx_node(folder),
     "nginx-propfind": lambda folder, _: nginx_by_propfind(folder),
-    "s3": lambda folder, _: s3(folder),
+    "bucket": lambda folder, _: s3(folder),
+    "bucket-versitygw": lambda folder, _: versitygw(folder),
 }
 
 
@@ -281,6 +284,7 @@ STORES = [
     "nginx",
     "nginx-propfind",
     "bucket",
+    "bucket-versitygw",
 ]
 
 
@@ -298,8 +302,8 @@ async def subject(
         opened = open_folder(tmp_path)
     elif request.param == "node":
         opened = open_node(servers("node"))
-    elif request.param == "bucket":
-        opened = open_bucket(servers("s3"))
+    elif request.param.startswith("bucket"):
+        opened = open_bucket(servers(request.param))
     elif request.param.startswith("nginx"):
         opened = open_webdav(servers(request.param))
     else:
