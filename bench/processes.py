@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,9 @@ def family(pid: int) -> Iterator[int]:
     """Yield ``pid`` and all its descendants."""
     yield pid
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            yield from family(int(child))
+        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            for child in (thread / "children").read_text().split():
+                yield from family(int(child))
 
 
 def families(roots: Iterable[int]) -> list[int]:

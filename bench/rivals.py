@@ -146,6 +146,22 @@ stores = [{addresses}]
     return pinned(gateway(folder, "--workers", "1", settings=settings))
 
 
+def sfss_near_cache(folder: Path, endpoint: str) -> Gateway:
+    """Return sfss over a local store before a bucket named "bench"."""
+    settings = f"""
+[cluster]
+kind = "replicated"
+[replicated]
+placement = "mirror"
+stores = ["lmdb:near", "s3://bench/files"]
+write_quorum = 2
+[bucket]
+endpoint = "{endpoint}"
+allow_http = true
+"""
+    return pinned(gateway(folder, "--workers", "1", settings=settings))
+
+
 def sfss_node(folder: Path) -> Server:
     """Return a node over a store of its own."""
     return pinned(node(folder))
