@@ -4,8 +4,8 @@
 
 sfss with a local store before a bucket on moto, an S3 server in Python: what is here is served
 without a question to the bucket. moto is far slower than a real S3 server on the same machine, and
-far nearer than a bucket in another place: the row tells what a hit costs, beside the same file in an
-embedded store alone, which is the ruler; it does not tell how fast S3 is.
+far nearer than a bucket in another place: the row tells what a hit costs, beside the same file in
+an embedded store alone, which is the ruler; it does not tell how fast S3 is.
 """
 
 import os
