@@ -126,7 +126,7 @@ def _check_replicated(settings: Settings, source: str) -> None:
             raise SettingError(source, f"replicated.{name}", found, wanted)
     _check_names(addresses_of(settings), source)
     if len({keeps_files(address) for address in addresses_of(settings)}) > 1:
-        found, wanted = "are of two kinds", "stores of paths do not go with others"
+        found, wanted = "are of two kinds", "stores of plain files or paths do not go with others"
         raise SettingError(source, "replicated.stores", found, wanted)
     if settings.memcached.raw:
         wanted = "copies need versions, so records: raw must be false"

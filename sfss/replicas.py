@@ -187,21 +187,19 @@ def _open(
         return MemcachedStore(address, settings.memcached, patience_s)
     if address.startswith(LMDB):
         return LmdbCopies(address, settings.embedded.timeout_s)
+    spool_folder = Path(settings.server.spool_folder or gettempdir())
     if address.startswith(BUCKET):
-        return BucketStore(address, settings.bucket, locks=locks)
+        return BucketStore(address, settings.bucket, spool_folder, locks)
     assert marks is not None
     own = Marks(marks, address)
     if address.startswith("file:"):
         timeout_s = settings.embedded.timeout_s
         return FolderStore(address, Path(folder_of(address)), own, timeout_s=timeout_s)
-    spool_folder = Path(settings.server.spool_folder or gettempdir())
     return WebdavStore(address, own, settings.webdav, spool_folder, locks)
 
 
 def is_live(roster: Roster | None, address: str) -> bool:
-    """Tell whether the store at ``address`` may be asked: folders and buckets always
-    may.
-    """
+    """Tell whether the store at ``address`` may be asked: folders and buckets always may."""
     host = host_of(address)
     return roster is None or host is None or roster.is_live(host)
 
