@@ -21,11 +21,11 @@ import logging
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from sfss.agreement import rank
 from sfss.config import BucketSettings
@@ -47,6 +47,7 @@ from sfss.stores.bucket_client import Bucket, Condition, Object
 from sfss.stores.bucket_listing import page
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.plain_heads import is_raw, raw_file_head
+from sfss.turns import Changes
 
 OWN: Final = ".sfss/"
 DELETED: Final = f"{OWN}deleted/"
@@ -64,8 +65,6 @@ _ATTEMPTS: Final = 8
 _TURN_PATIENCE_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
-
-_Outcome = TypeVar("_Outcome")
 
 
 class _Seen(NamedTuple):
@@ -103,7 +102,7 @@ class BucketStore:
         self._bucket = Bucket(address, settings, spool_folder or Path(gettempdir()))
         self._locks, self._lock_prefix = locks or KeyLocks(None), address.encode() + b" "
         self._heads: OrderedDict[str, tuple[Object, Head]] = OrderedDict()
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None; see ``Store.get``."""
@@ -126,21 +125,21 @@ class BucketStore:
         object has changed meanwhile.
         """
         path = _path(key)
-        await self._to_the_end(self._set(path, record, guard))
+        await self._changes.make(self._set(path, record, guard))
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is a newer one; see ``NewestStore``, and ``set``. Bodies are
         not looked at: what is newer and damaged is returned.
         """
         path = _path(key)
-        return await self._to_the_end(self._set_newest(path, record))
+        return await self._changes.make(self._set_newest(path, record))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``, and what is remembered of its deletion; return whether there was either;
         see ``Store.delete``.
         """
         path = _path(key)
-        return await self._to_the_end(self._delete(path, guard))
+        return await self._changes.make(self._delete(path, guard))
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries in byte order, tombstones left out; see ``Store.scan``."""
@@ -184,8 +183,7 @@ class BucketStore:
 
     async def close(self) -> None:
         """Wait for changes that have begun; then everything is unreachable."""
-        if self._changes:
-            await asyncio.wait(self._changes)
+        await self._changes.finish()
         self._bucket.close()
 
     async def _see(self, path: str) -> _Seen:
@@ -262,16 +260,6 @@ class BucketStore:
     def _stamp(self, listed: Object) -> int | None:
         head = self._remembered(listed)
         return None if head is None else unique_of(head)
-
-    async def _to_the_end(self, change: Coroutine[None, None, _Outcome]) -> _Outcome:
-        """Return what ``change`` returns; it goes on when whoever waits is cancelled. A bucket may
-        do what it has been sent even if nobody waits any more: the next writer of the key is not to
-        come before that.
-        """
-        task = asyncio.ensure_future(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
 
     async def _set(self, path: str, record: Record, guard: Guard | None) -> None:
         async with self._turn(path):

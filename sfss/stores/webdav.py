@@ -16,12 +16,12 @@ on; what it then has is seen to be old by its time.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
@@ -39,6 +39,7 @@ from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
 from sfss.stores.webdav_node import Answer, File, Node
 from sfss.stores.webdav_writer import Writer, bare, head_in
+from sfss.turns import Changes
 
 _VIEW_PATIENCE: Final = 0.25
 """Of the time-out. What was given up on the short way has all of it once more on the long way."""
@@ -53,7 +54,6 @@ _TOMBSTONES_AT_ONCE: Final = 16
 _log = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
-_Outcome = TypeVar("_Outcome")
 
 
 class _Seen(NamedTuple):
@@ -120,7 +120,7 @@ class WebdavStore:
         self._writer = Writer(self._node, marks)
         self._listings = Listings(self._node)
         self._spool_folder = spool_folder or Path(gettempdir())
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Changes()
         self._locks = locks or KeyLocks(None)
         self._lock_prefix = address.encode() + b" "
 
@@ -166,21 +166,21 @@ class WebdavStore:
         folder has that name, or a file that of a folder on the way.
         """
         names_of(key)
-        await self._to_the_end(self._set(key, record, guard))
+        await self._changes.make(self._set(key, record, guard))
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is a newer one; see ``NewestStore``, and ``set``. Bodies are
         not looked at: what is newer and damaged is returned.
         """
         names_of(key)
-        return await self._to_the_end(self._set_newest(key, record))
+        return await self._changes.make(self._set_newest(key, record))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``, file and mark; return whether it was there; see ``Store.delete``. Folders
         stay, even without anything in them.
         """
         names_of(key)
-        return await self._to_the_end(self._delete(key, guard))
+        return await self._changes.make(self._delete(key, guard))
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries in byte order, tombstones left out; see ``Store.scan``."""
@@ -229,8 +229,7 @@ class WebdavStore:
 
     async def close(self) -> None:
         """Wait for what is being asked, and close every connection."""
-        if self._changes:
-            await asyncio.wait(self._changes)
+        await self._changes.finish()
         await self._node.pool.close()
 
     async def _settled(self, key: bytes, method: str) -> _Seen:
@@ -276,16 +275,6 @@ class WebdavStore:
             raise Unreachable(self.address, str(error), False) from error
         finally:
             answer.close()
-
-    async def _to_the_end(self, change: Coroutine[None, None, _Outcome]) -> _Outcome:
-        """Return what ``change`` returns; it goes on when whoever waits is cancelled. A node may do
-        what it has been sent even if nobody waits any more: the next writer of the key is not to
-        come before that.
-        """
-        task = asyncio.ensure_future(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
 
     async def _set(self, key: bytes, record: Record, guard: Guard | None) -> None:
         async with self._turn(key):
