@@ -4,7 +4,6 @@ What is written to a ``Spool`` is gone with the process, whatever becomes of it:
 name from the beginning (``O_TMPFILE``), so nothing is left behind.
 """
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from typing import Final
 from xxhash import xxh3_128
 
 from sfss.record import Body
+from sfss.streams import in_spool_thread
 
 HELD_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a body that are held in memory; a longer one goes to a file."""
@@ -61,7 +61,7 @@ class Spool:
         else:
             self._pieces.append(piece)
         if self.size > self._held_limit and self._pending >= _FLUSH_SIZE:
-            await asyncio.to_thread(self._flush)
+            await in_spool_thread(self._flush)
 
     def _flush(self) -> None:
         self._pending = 0
@@ -76,7 +76,7 @@ class Spool:
     async def finish(self) -> tuple[Body, bytes]:
         """Return the body, held or in its file, with its digest; raises as ``write``."""
         if self.size > self._held_limit:
-            await asyncio.to_thread(self._flush)
+            await in_spool_thread(self._flush)
         if self._file is not None:
             body = FileBody(os.dup(self._file.fileno()), self.size)
             return body, self._digest.digest()

@@ -1,10 +1,25 @@
 """The bytes of any body, in the event loop: held, in a file, or in stores."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import partial
+from typing import Final, TypeVar
 
 from sfss.record import Body, Buffer, LongBody, StreamedBody, pieces_of
+
+_threads: Final = ThreadPoolExecutor(2, "spool")
+"""Few: the C library keeps a heap for each thread, and in each there stay holes of the size of
+bodies.
+"""
+
+Result = TypeVar("Result")
+
+
+async def in_spool_thread(call: Callable[[], Result]) -> Result:
+    """Return what ``call``, which reads or writes a spooled body, returns; it waits for a disk."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
 async def stream(
@@ -39,7 +54,8 @@ async def cut(body: Body, size: int) -> AsyncGenerator[Buffer, None]:
         return
     if not isinstance(body, StreamedBody):
         for start in range(0, len(body), size):
-            yield await asyncio.to_thread(_read, body, start, min(size, len(body) - start))
+            part_size = min(size, len(body) - start)
+            yield await in_spool_thread(partial(_read, body, start, part_size))
         return
     part = bytearray()
     async with aclosing(stream(body)) as pieces:

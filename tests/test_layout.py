@@ -111,6 +111,7 @@ SIBLINGS = {
     ("browsing", "holders"): "stores are asked one by one",
     ("browsing", "owed"): "what a store still has to get, it shows as it was",
     ("chunks", "record"): "chunks and manifests are records",
+    ("spool", "streams"): "what is spooled is read and written by the same threads",
     ("streams", "record"): "what is streamed is the body of a record",
     ("large", "cluster"): "it is an engine over an engine",
     ("cluster", "migration"): "a cluster may be about to move",
