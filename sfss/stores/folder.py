@@ -108,7 +108,11 @@ class FolderStore:
         self.address, self._marks, self._timeout_s = address, marks, timeout_s
         self._folder = PlainFolder(address, folder, make)
         self._writing = PlainWriting(self._folder)
-        self._locks = KeyLocks(self._writing.lock_file)
+        self._locks = KeyLocks(None)
+        try:
+            self._writing.open(self._locks.use)
+        except Unreachable as error:
+            _log.warning("it can only be read until it can be written: %s", error)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=address)
         self._tasks: set[asyncio.Task[object]] = set()
         self._is_closed = False
@@ -365,6 +369,8 @@ class FolderStore:
     async def _in_turn(
         self, key: bytes, change: Callable[[], Awaitable[Answer]], turn: _Turn
     ) -> Answer:
+        if self._writing.lock_file is None:
+            await self._run(self._writing.open, self._locks.use)
         async with self._locks.of(key):
             turn.has_come = True
             return await change()

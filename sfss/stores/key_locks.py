@@ -41,6 +41,10 @@ class KeyLocks:
         """Return those on ``file``, made if missing, for one process. Raises ``OSError``."""
         return cls(os.open(file, _FILE, 0o666))
 
+    def use(self, descriptor: int) -> None:
+        """Have locks on this file from now on."""
+        self._descriptor = descriptor
+
     def close(self) -> None:
         """Let go of the file, and of all that is locked."""
         descriptor, self._descriptor = self._descriptor, None

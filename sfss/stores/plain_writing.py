@@ -7,12 +7,12 @@ once, and other programs in between. All of it may wait for a disk.
 """
 
 import errno
-import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from secrets import token_hex
+from threading import Lock
 from time import time_ns
 from typing import Final
 
@@ -55,8 +55,6 @@ _BARRED: Final = {
     errno.EXDEV: "another file system is mounted on the way",
 }
 
-_log = logging.getLogger(__name__)
-
 
 ANY: Final = Stamp(-1, -1, -1)
 """Stands for whatever is there, nothing included."""
@@ -71,8 +69,7 @@ class _NoFile(Exception):
 
 
 class PlainWriting:
-    """Changes files in ``folder``. One that cannot be written is opened all the same, and then only
-    read: without its lock file it is not safe to change.
+    """Changes files in ``folder``, once it was opened: without its lock file that is not safe.
 
     ``lock_file`` is a descriptor for locks between processes; ``precision_us`` how exactly the file
     system keeps the times of files.
@@ -83,15 +80,26 @@ class PlainWriting:
         self._settled: dict[tuple[int, int], int] = {}
         self.lock_file: int | None = None
         self.precision_us = 1
-        self._why_not = "it is closed"
-        try:
-            with self._own() as own, self._temporaries() as temporaries:
-                self.lock_file = os.open(_LOCK, _LOCK_FILE, 0o666, dir_fd=own)
-                _clean(temporaries)
-                self.precision_us = _precision(temporaries)
-        except OSError as error:
-            _log.warning("store %s can only be read: %s", folder.address, error)
-            self._why_not = f"it could not be written when it was opened ({error.strerror})"
+        self._opening = Lock()
+
+    def open(self, use: Callable[[int], None]) -> None:
+        """Make ready for changes what is not so yet; ``use`` gets the lock file before anybody may
+        change a file. Raises ``Unreachable`` where the folder cannot be written.
+        """
+        with self._opening:
+            if self.lock_file is not None:
+                return
+            self._folder.root()
+            try:
+                with self._own() as own, self._temporaries() as temporaries:
+                    _clean(temporaries)
+                    self.precision_us = _precision(temporaries)
+                    lock_file = os.open(_LOCK, _LOCK_FILE, 0o666, dir_fd=own)
+            except OSError as error:
+                reason = f"it cannot be written ({error.strerror})"
+                raise Unreachable(self._folder.address, reason, applied=False) from error
+            use(lock_file)
+            self.lock_file = lock_file
 
     def close(self) -> None:
         """Let go of the lock file."""
@@ -141,7 +149,7 @@ class PlainWriting:
     def _check_may_write(self) -> None:
         self._folder.root()
         if self.lock_file is None:
-            raise Unreachable(self._folder.address, self._why_not, applied=False)
+            raise Unreachable(self._folder.address, "it is closed", applied=False)
 
     def _fill(self, temporaries: int, temporary: bytes, head: Head, body: Body) -> bool:
         descriptor = os.open(temporary, _NEW, 0o666, dir_fd=temporaries)

@@ -1028,14 +1028,21 @@ async def test_a_folder_that_may_not_be_written(
     calls = Calls(monkeypatch, root)
     calls.before["mkdir"] = failing(errno.EROFS)
     store = opened(root, marks)
-    assert "can only be read: " in caplog.text
+    assert "can only be read until" in caplog.text
     assert await body_at(store, b"file") == b"theirs"
     assert (await store.children(b"", b"", 9))[0].name == b"file"
-    calls.before.clear()  # nor later: nobody keeps others from changing the same file
     for change in (store.set(b"file", new_record(b"x", VERSION)), store.delete(b"file")):
         with pytest.raises(Unreachable, match="Read-only file system") as caught:
             await change
         assert caught.value.applied is False
+    calls.before.clear()
+    other = opened(root, marks)
+    written = (store.set(b"file", new_record(b"new", VERSION + each)) for each in range(9))
+    await asyncio.gather(*written)
+    assert await body_at(other, b"file") == await body_at(store, b"file") == b"new"
+    async with other._locks.of(b"file"):
+        assert store._locks.is_held(b"file")  # by what is another process to it
+    await other.close()
     await store.close()
 
 
