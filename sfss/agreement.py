@@ -27,7 +27,15 @@ from sfss.errors import (
     TooLarge,
     Unreachable,
 )
-from sfss.record import VERSION_LIMIT, Head, Kind, Record, digest_of
+from sfss.record import (
+    VERSION_LIMIT,
+    Head,
+    Kind,
+    Record,
+    digest_of,
+    expired_tombstone,
+    has_expired,
+)
 
 MICROSECONDS_A_DAY: Final = 86_400 * 1_000_000
 
@@ -127,6 +135,7 @@ class Debt(NamedTuple):
     ``acknowledged`` is the newest version owed whose writer was told that it is kept; 0: none of
     them was. With ``EVERY_VERSION`` nothing is known of what the store has missed. ``digest`` is
     that of the body owed: of two writes with one version, the store may have the one that loses.
+    ``expiry`` is that of the file owed, 0 never.
     """
 
     address: str
@@ -134,6 +143,7 @@ class Debt(NamedTuple):
     version: int
     acknowledged: int = 0
     digest: bytes = b""
+    expiry: int = 0
 
 
 class Owing(NamedTuple):
@@ -195,16 +205,44 @@ def rank(head: Head) -> tuple[object, ...]:
     """Return what orders heads: the newer one's is greater.
 
     Ties are broken by digest, and then by all the rest: of two different records one always wins.
-    A raw body, whose version is 0, loses to every record.
+    A raw body, whose version is 0, loses to every record. The tombstone of a file that has expired
+    wins against that file, whatever its kind is.
     """
-    rest = (head.expiry, sorted(head.metadata.items()))
-    return head.version, head.digest, head.kind, *rest
+    rest = (head.kind, head.expiry, sorted(head.metadata.items()))
+    return head.version, head.digest, head.kind is Kind.TOMBSTONE, *rest
 
 
 def newest(answers: Iterable[Answer]) -> Record | None:
     """Return the newest record, tombstones included; None where no store has one."""
     records = [answer.record for answer in answers if answer.record is not None]
     return max(records, key=lambda record: rank(record.head), default=None)
+
+
+def to_be_had(answers: Iterable[Answer], debts: Debts, now_us: int) -> Record | None:
+    """Return what all stores are to have: the newest record that any of them has or, where that
+    file has expired, its tombstone; None where no store has one.
+
+    A file that is owed and has expired counts, too, if it was acknowledged: its copies may have
+    gone by themselves, and what the store has that is owed it is older.
+    """
+    found = newest(answers)
+    heads = [] if found is None else [found.head]
+    for debt in debts.values():
+        if debt.acknowledged >= debt.version:
+            heads.append(Head(debt.version, 0, debt.digest, expiry=debt.expiry))
+    gone = [expired_tombstone(head) for head in heads if has_expired(head, now_us)]
+    known = gone if found is None else [found, *gone]
+    return max(known, key=lambda record: rank(record.head), default=None)
+
+
+def without_expired(answers: Iterable[Answer], now_us: int) -> list[Answer]:
+    """Return ``answers`` as if each file that has expired were a tombstone already."""
+    return [
+        answer._replace(record=expired_tombstone(answer.record.head))
+        if answer.record is not None and has_expired(answer.record.head, now_us)
+        else answer
+        for answer in answers
+    ]
 
 
 def trust(answer: Answer, debt: Debt | None) -> Trust:

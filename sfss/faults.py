@@ -38,11 +38,16 @@ def findings(
     """Return all that is wrong with the copies of ``key``.
 
     ``answers`` are of its primaries and of others that may hold it, too. A tombstone older than the
-    version ``before`` need not be everywhere: it is about to be reaped.
+    version ``before`` need not be everywhere: it is about to be reaped. Nor need that of a file
+    that has expired: on some stores such a file goes without leaving one.
     """
     found = newest(answers)
     head = None if found is None else found.head
-    reaping = head is not None and head.kind is Kind.TOMBSTONE and head.version < before
+    reaping = (
+        head is not None
+        and head.kind is Kind.TOMBSTONE
+        and (head.version < before or head.expiry != 0)
+    )
     faults: list[Finding] = []
     for answer in answers:
         fault = _fault(answer, head)

@@ -26,14 +26,16 @@ from sfss.agreement import (
     is_paid,
     newest,
     rank,
+    to_be_had,
     unknown,
+    without_expired,
 )
 from sfss.errors import Corrupt, SfssError, StoreError
 from sfss.faults import Finding, findings, is_reapable, lacking, why_kept
 from sfss.holders import Holders
 from sfss.owed import Owed, place
 from sfss.placement import Places
-from sfss.record import Head, Record
+from sfss.record import Head, Record, has_expired
 from sfss.turns import Turns
 
 HEALS_WAITING: Final = 1000
@@ -161,7 +163,7 @@ class Healing:
         must not be given something older that it would be believed for. An old tombstone that
         nobody is owed, and that all have or lack, is removed instead. Stores ``also`` that are no
         primaries are brought up to date only if they have something: a copy that was left behind.
-        Raises nothing.
+        In place of a file that has expired, all are brought its tombstone. Raises nothing.
         """
         async with self._turns.of(key), self._at_once:
             return await self._heal(key, also)
@@ -171,7 +173,7 @@ class Healing:
         before = await self._owes(key, addresses)
         answers = await self._ask(key, addresses)
         debts = _both(before, await self._owes(key, addresses))
-        found = newest(answers)
+        found = to_be_had(answers, debts or {}, self._version())
         if found is None:
             damaged = [answer.address for answer in answers if answer.is_damaged]
             return Healed(failures=unknown(answers), damaged=damaged)
@@ -216,11 +218,18 @@ class Healing:
     async def survey(
         self, key: bytes, also: Collection[str] = ()
     ) -> tuple[list[Finding], Head | None]:
-        """Return what ``verify`` does, and the newest head that was seen, if any."""
-        answers = await self._ask(key, self._who_may_have(key, also))
+        """Return what ``verify`` does, and the newest head, if any: of a file that has expired that
+        is its tombstone's.
+        """
+        seen = await self._ask(key, self._who_may_have(key, also))
+        answers = without_expired(seen, self._version())
         found = newest(answers)
         faults = findings(key, answers, self._primaries(key), self._reap_before())
         return faults, None if found is None else found.head
+
+    def has_expired(self, head: Head) -> bool:
+        """Tell whether this is a file that has expired, of which a heal makes a tombstone."""
+        return has_expired(head, self._version())
 
     async def move(self, key: bytes, address: str) -> Moved:
         """Remove the copy of ``key`` at ``address``, which is none of its primaries, as soon as all

@@ -33,6 +33,7 @@ EVERYTHING: Final = b""
 
 _NONE: Final[Debts] = {}
 _ADDRESS, _KEY, _ACKNOWLEDGED, _DIGEST = "store", "key", "acknowledged", "digest"
+_EXPIRY: Final = "expiry"
 _EMPTY_DIGEST: Final = digest_of(b"")
 
 _log = logging.getLogger(__name__)
@@ -217,6 +218,8 @@ def _head_of(debt: Debt) -> Head:
         _ACKNOWLEDGED: str(debt.acknowledged),
         _DIGEST: debt.digest.hex(),
     }
+    if debt.expiry:
+        names[_EXPIRY] = str(debt.expiry)  # not the note's own: it does not expire
     return Head(debt.version, 0, _EMPTY_DIGEST, metadata=names)
 
 
@@ -225,7 +228,8 @@ def _debt_of(head: Head) -> Debt | None:
     try:
         key = names[_KEY].encode("latin-1")
         acknowledged, digest = int(names[_ACKNOWLEDGED]), bytes.fromhex(names[_DIGEST])
-        return Debt(names[_ADDRESS], key, head.version, acknowledged, digest)
+        expiry = int(names.get(_EXPIRY, "0"))
+        return Debt(names[_ADDRESS], key, head.version, acknowledged, digest, expiry)
     except (KeyError, ValueError):
         _log.warning("what lies among the debts is none: %s", dict(names))
         return None

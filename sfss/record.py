@@ -223,12 +223,12 @@ def is_alive(head: Head, now_us: int) -> bool:
 
 
 def has_expired(head: Head, now_us: int) -> bool:
-    """Tell whether this is a file, and one that has expired."""
-    return head.kind is Kind.FILE and not is_alive(head, now_us)
+    """Tell whether this is a file, or the manifest of one, that has expired."""
+    return head.kind is not Kind.TOMBSTONE and not is_alive(head, now_us)
 
 
 def expired_tombstone(head: Head) -> Record:
-    """Return what takes the place of the file with ``head`` once it has expired.
+    """Return what takes the place of the file or manifest with ``head`` once it has expired.
 
     It has the version and the digest of the file, so that every store makes the same of it, and in
     the order of ``agreement.rank`` it comes right behind the file: it is newer than that, and than

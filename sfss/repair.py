@@ -6,8 +6,9 @@ tool       which keys are looked at                what is done about what is wr
 check      those of which the listings of the      nothing
            stores do not show that all is well
 repair     the same                                copies are made equal, where they belong
-scrub      all                                     the same; old tombstones are forgotten, and
-                                                   chunks of no file removed (``repair_chunks``)
+scrub      all                                     the same; files that have expired are removed,
+                                                   old tombstones forgotten, and chunks of no file
+                                                   removed (``repair_chunks``)
 rebalance  those that are where they do not        moved to where they belong
            belong
 migrate    those of which the listings do not      copied to where they belong; nothing is removed
@@ -85,14 +86,16 @@ class Seen(NamedTuple):
 
 
 class Treated(NamedTuple):
-    """What was seen of one key, and done: bytes of bodies ``written``, tombstones ``reaped``; and
-    whether it is ``scarce``, a file with too few copies. ``part`` is the head of what is one of the
-    records of a large file, where all is well with that.
+    """What was seen of one key, and done: bytes of bodies ``written``, tombstones ``reaped``, and
+    copies of a file that has ``expired`` removed; whether it is ``scarce``, a file with too few
+    copies. ``part`` is the head of what is one of the records of a large file, where all is well
+    with that.
     """
 
     seen: Sequence[Seen] = ()
     written: int = 0
     reaped: int = 0
+    expired: int = 0
     scarce: bool = False
     part: Head | None = None
 
@@ -204,10 +207,10 @@ class Mender:
             found = await self._confirmed(found, listed.key, also)
         if any(each.fault in MENDABLE for each in found):
             return await self._mend(found, listed.key, also)
-        reaped = 0
+        treated = Treated([Seen(each) for each in found], part=_part(newest))
         if self._tool is Tool.SCRUB and not found:
-            reaped = await self._reap(listed.key)
-        return Treated([Seen(each) for each in found], reaped=reaped, part=_part(newest))
+            return await self._reap(listed.key, treated)
+        return treated
 
     async def _verify(self, key: bytes, also: Collection[str]) -> list[Finding]:
         """Return what is wrong with ``key``, having waited for stores that do not answer."""
@@ -268,16 +271,19 @@ class Mender:
             left = await self._confirmed(left, key, also)
         return Treated(_compared(found, left, why), written)
 
-    async def _reap(self, key: bytes) -> int:
-        """Have all stores forget ``key`` if it is a tombstone that is old enough; return on how
-        many they were.
+    async def _reap(self, key: bytes, treated: Treated) -> Treated:
+        """Have all stores forget ``key`` if it is a tombstone that is old enough, or a file that
+        has expired, of which a tombstone stays for now.
         """
         try:
-            if await self._next(lambda: self._copies.get(key)) is not None:
-                return 0
+            record = await self._next(lambda: self._copies.get(key))
         except (Corrupt, NoStoreReachable):
-            return 0  # the next scrub finds it
-        return len((await self._next(lambda: self._healing.heal(key))).reaped)
+            return treated  # the next scrub finds it
+        if record is not None and not self._healing.has_expired(record.head):
+            return treated
+        healed = await self._next(lambda: self._healing.heal(key))
+        expired = 0 if record is None else len(healed.mended)
+        return treated._replace(reaped=len(healed.reaped), expired=expired)
 
     async def _move(self, key: bytes, also: Collection[str]) -> Treated:
         """Move the copies of ``key`` from the stores ``also`` to where it belongs."""

@@ -10,6 +10,7 @@ are, the stores are asked.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from sfss.copies import Copies
 from sfss.errors import Corrupt, StoreError
 from sfss.faults import Fault, Finding
 from sfss.inventory import Inventory, Listed
-from sfss.record import Head
+from sfss.record import Head, has_expired
 from sfss.repair import Outcome, Seen, Treated
 from sfss.stores.base import Store
 
@@ -82,13 +83,17 @@ class ManyStores:
         return not await self.copies.healing.verify(key)
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
 @dataclass
 class ChunkCare:
     """Has ``treat`` see to a key, and then, where that found nothing wrong, to what chunks need.
 
     ``prefix`` is how their keys begin; ``primaries`` say where a key belongs. Orphans of uploads
     that began before the version ``before`` are looked for where that is not None, and removed if
-    ``removes``.
+    ``removes``. ``now_us`` tells the time.
     """
 
     treat_copies: Callable[[Listed], Awaitable[Treated]]
@@ -98,6 +103,7 @@ class ChunkCare:
     prefix: bytes
     before: int | None = None
     removes: bool = False
+    now_us: Callable[[], int] = _now_us
     _orphaned: OrderedDict[ChunkName, bool] = field(default_factory=OrderedDict, init=False)
     _at_once: asyncio.Semaphore = field(init=False)
 
@@ -165,8 +171,8 @@ class ChunkCare:
         if not missing:
             return None
         head = await self.shelf.head(key)
-        if head is None or layout_of(head) != layout:
-            return None  # it was replaced meanwhile
+        if head is None or layout_of(head) != layout or has_expired(head, self.now_us()):
+            return None  # it was replaced meanwhile, or its chunks may go before itself
         what = f"{len(missing)} of its {layout.chunks} chunks, the first is number {missing[0]}"
         return Seen(Finding(self._stores_of(key), key, Fault.DAMAGED, f"it lacks {what}"))
 

@@ -77,6 +77,7 @@ class Report:
             "remaining": self.remaining,
             "scarce": counts["scarce"],
             "reaped": counts["reaped"],
+            "expired": counts["expired"],
             "written_bytes": counts["written_bytes"],
             "settled": list(self.settled),
             "owed": self.owed,
@@ -131,6 +132,8 @@ class Report:
         ]
         if counts["written_bytes"]:
             done.append(f"{counts['written_bytes'] / 1e6:.1f} MB written")
+        if counts["expired"]:
+            done.append(f"{counts['expired']} copies of expired files removed")
         if counts["reaped"]:
             done.append(f"{counts['reaped']} old tombstones forgotten")
         return [

@@ -157,7 +157,8 @@ class Walk:
 
     def _count(self, path: str, treated: Treated) -> None:
         counts = self.notes.counts
-        counts.update(looked_at=1, written_bytes=treated.written, reaped=treated.reaped)
+        counts.update(looked_at=1, written_bytes=treated.written)
+        counts.update(reaped=treated.reaped, expired=treated.expired)
         counts["scarce"] += treated.scarce
         for finding, outcome, why in treated.seen:
             counts.update(("findings", finding.fault.value, f"outcome {outcome.value}"))

@@ -61,9 +61,8 @@ class Writing:
             is_kept = is_kept and written[0].failure is None
         if missing and (len(missing) < len(written) or any(each.maybe for each in missing)):
             acknowledged = head.version if is_kept else 0
-            debts = [
-                Debt(each.address, key, head.version, acknowledged, head.digest) for each in missing
-            ]
+            debt = Debt("", key, head.version, acknowledged, head.digest, head.expiry)
+            debts = [debt._replace(address=each.address) for each in missing]
             try:
                 await self._owed.add(debts)
             except StoreError as error:

@@ -178,6 +178,7 @@ async def test_the_document(tmp_path: Path) -> None:
         "remaining": 0,
         "scarce": 0,
         "reaped": 0,
+        "expired": 0,
         "written_bytes": 4,
         "settled": [],
         "owed": 0,

@@ -240,7 +240,7 @@ class EmbeddedStore:
 
     def _setting(self, key: bytes, record: Record, guard: Guard | None) -> Change:
         head, body = encode_head(record.head), held(record.body)
-        expiry = record.head.expiry if record.head.kind is Kind.FILE else 0
+        expiry = record.head.expiry if record.head.kind is not Kind.TOMBSTONE else 0
         return Change(self._new_future(), key, head, body, guard, expiry=expiry)
 
     async def _change(self, change: Change) -> bool:

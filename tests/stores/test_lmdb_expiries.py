@@ -60,7 +60,7 @@ def kept_in(folder: Path) -> Kept:
 
 def expected_index(heads: dict[bytes, Head]) -> set[tuple[int, bytes]]:
     """Return the index that the records with ``heads`` should have."""
-    files = ((key, head) for key, head in heads.items() if head.kind is Kind.FILE)
+    files = ((key, head) for key, head in heads.items() if head.kind is not Kind.TOMBSTONE)
     return {(head.expiry, key) for key, head in files if head.expiry}
 
 
@@ -87,6 +87,19 @@ async def test_what_has_expired_is_removed(tmp_path: Path) -> None:
     assert [entry.key for entry in await store.scan(b"", b"", 10)] == [b"for ever", b"long"]
     await swept(store)
     assert [entry.key for entry in await store.scan(b"", b"", 10)] == [b"for ever"]
+    await store.close()
+    assert kept_in(tmp_path).index == set()
+
+
+async def test_manifests_expire_as_files_do(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path)
+    file = expiring()
+    whole = Record(file.head._replace(kind=Kind.MANIFEST), file.body)
+    await store.set(b"alone", whole)
+    await store.set_copy(b"copy", whole)
+    await swept(store)
+    assert await store.get(b"alone") is None
+    assert await store.head(b"copy") == expired_tombstone(whole.head).head
     await store.close()
     assert kept_in(tmp_path).index == set()
 
