@@ -148,21 +148,22 @@ def get_commands(safe_keys: Iterable[bytes]) -> bytes:
     return b"get %b\r\n" % b"\r\nget ".join(safe_keys)
 
 
-def set_command(key: bytes, flags: int, body: bytes) -> bytes:
-    """Return the bytes that store ``body``. Exptime is always 0: on the Beansdb family it is a
-    version number.
+def set_command(key: bytes, flags: int, body: bytes, exptime: int = 0) -> bytes:
+    """Return the bytes that store ``body``. Only a real memcached may be given an ``exptime``: on
+    the Beansdb family it is a version number.
     """
-    return b"".join((b"set %b %d 0 %d\r\n" % (check_key(key), flags, len(body)), body, b"\r\n"))
+    line = b"set %b %d %d %d\r\n" % (check_key(key), flags, exptime, len(body))
+    return b"".join((line, body, b"\r\n"))
 
 
-def add_command(key: bytes, flags: int, body: bytes) -> bytes:
+def add_command(key: bytes, flags: int, body: bytes, exptime: int = 0) -> bytes:
     """Return the bytes that store ``body`` unless there is something; Beansdb answers it twice."""
-    return b"add" + set_command(key, flags, body).removeprefix(b"set")
+    return b"add" + set_command(key, flags, body, exptime).removeprefix(b"set")
 
 
-def cas_command(key: bytes, flags: int, body: bytes, unique: int) -> bytes:
+def cas_command(key: bytes, flags: int, body: bytes, unique: int, exptime: int = 0) -> bytes:
     """Return the bytes that store ``body`` if the item still has the cas number ``unique``."""
-    line = b"cas %b %d 0 %d %d\r\n" % (check_key(key), flags, len(body), unique)
+    line = b"cas %b %d %d %d %d\r\n" % (check_key(key), flags, exptime, len(body), unique)
     return b"".join((line, body, b"\r\n"))
 
 

@@ -74,7 +74,7 @@ class Marks:
             _SIZE: str(head.size),
             _DIGEST: head.digest.hex(),
         }
-        mark = Head(head.version, 0, _EMPTY_DIGEST, expiry=head.expiry, metadata=names)
+        mark = Head(head.version, 0, _EMPTY_DIGEST, head.kind, head.expiry, names)
         await self._store.set(self._place(key), Record(mark, b""))
 
     async def delete(self, key: bytes, head: Head) -> bool:

@@ -2,10 +2,10 @@
 
 Works alike on memcached, twemproxy, Beansdb, gobeansdb and Beanseye, because it sends only what all
 of them understand: ``get``, ``set`` with exptime 0, ``delete``, ``stats``, ``version``. Listings
-ask for more; and where the newest has to win, or a removal has a condition, memcached and ``sfss
-node`` are sent ``gets``, ``cas``, ``add`` and commands of our own, once they have said that they
-know them. A key and a size are checked before a byte is sent: over its limits, memcached drops the
-old value and the Beansdb family runs the body as commands.
+ask for more; where the newest has to win, or a removal has a condition, memcached and ``sfss node``
+are sent ``gets``, ``cas``, ``add`` and commands of our own, and memcached an exptime with what
+expires, once they have said what they are. A key and a size are checked before a byte is sent: over
+its limits, memcached drops the old value and the Beansdb family runs the body as commands.
 
 An item is a record (flags ``RECORD_FLAGS``) or, with any other flags, the plain body that some
 other client stored.
@@ -45,7 +45,7 @@ from sfss.memtext import (
     stats_command,
 )
 from sfss.memtext_commands import DAMAGED, DISK_FULL, read_damage
-from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Record
+from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Kind, Record
 from sfss.stores.base import Entry, Guard, HasNewer, Stamped, Use, unless_newer
 from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
@@ -58,6 +58,11 @@ ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
 the NUL after the key, CRLF after the value. Flags take 4 in memcached 1.6; before 1.5 they and the
 size were kept as text of up to 24.
 """
+
+EXPIRY_MARGIN_S: Final = 60
+"""Seconds for which a real memcached keeps a file that has expired: its clock is not ours."""
+
+_LAST_EXPTIME: Final = (1 << 31) - 1
 
 _TOO_LARGE: Final = "object too large for cache"
 
@@ -142,7 +147,10 @@ class MemcachedStore:
         memcached is out of memory (``StoreFull``), it has dropped what the key held before.
         """
         flags, value = self._item(record)
-        exchange, size = Exchange(set_command(key, flags, value), SET), len(value)
+        exptime = _exptime(record.head)
+        if exptime and not (await self._what_it_is()).is_memcached:
+            exptime = 0
+        exchange, size = Exchange(set_command(key, flags, value, exptime), SET), len(value)
         del value  # it may be large, and is in the request
         async with self._border(exchange):
             await self._check_size(key, record, size)
@@ -163,7 +171,7 @@ class MemcachedStore:
         that nobody comes in between; on others in two steps, as in ``set``.
         """
         known = await self._what_it_is()
-        if known.has_cas and not known.is_node:
+        if known.is_memcached:
             return await self._set_newest_by_cas(key, record)
         if not known.is_node:
             return await self._set_newest_in_two_steps(key, record)
@@ -190,6 +198,7 @@ class MemcachedStore:
 
     async def _set_newest_by_cas(self, key: bytes, record: Record) -> Head | None:
         flags, value = self._item(record)
+        exptime = _exptime(record.head)
         changes = Exchange(b"", SET)  # what is known of all tries together
         async with self._border(changes):
             await self._check_size(key, record, len(value))
@@ -199,9 +208,10 @@ class MemcachedStore:
                 if head is not None and rank(head) > rank(record.head):
                     return head
                 if found is None:
-                    exchange = Exchange(add_command(key, flags, value), SET)
+                    exchange = Exchange(add_command(key, flags, value, exptime), SET)
                 else:
-                    exchange = Exchange(cas_command(key, flags, value, found.unique), CAS)
+                    request = cas_command(key, flags, value, found.unique, exptime)
+                    exchange = Exchange(request, CAS)
                 changes.times_sent += 1
                 status = (await self._client.run(exchange)).status
                 if status.word == "STORED":
@@ -392,3 +402,11 @@ class MemcachedStore:
             return server
         async with self._border(Exchange(stats_command(), STATS)):
             return await self._introduction.server()
+
+
+def _exptime(head: Head) -> int:
+    """Return when a real memcached is to forget a file of itself; 0 never."""
+    if not head.expiry or head.kind is Kind.TOMBSTONE:
+        return 0
+    exptime = head.expiry // 1_000_000 + EXPIRY_MARGIN_S
+    return exptime if exptime <= _LAST_EXPTIME else 0

@@ -26,6 +26,11 @@ class Server:
     has_cas: bool
     deaths: int
 
+    @property
+    def is_memcached(self) -> bool:
+        """Whether it is a real memcached."""
+        return self.has_cas and not self.is_node
+
 
 class Introduction:
     """Has the server at ``address``, which ``client`` asks, say once what it is.
