@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,18 @@ from sfss.errors import (
 from sfss.items import unique_of
 from sfss.keys import KeyScheme
 from sfss.nginx_conf import DAV_EXT_MODULE
-from sfss.record import RECORD_FLAGS, Head, Record, encode, encode_head, held, new_record
+from sfss.record import (
+    RECORD_FLAGS,
+    Content,
+    Head,
+    Record,
+    encode,
+    encode_head,
+    expired_tombstone,
+    held,
+    new_record,
+    record_of,
+)
 from sfss.stores.base import BrowsableStore, ListingStore, Store
 from sfss.stores.bucket import BucketStore
 from sfss.stores.embedded import EmbeddedStore
@@ -345,6 +357,30 @@ async def test_a_head_is_that_of_the_record(subject: Subject, path: str) -> None
     written = new_record(b"body" * 100_000, 1_700_000_000_000_000, {"a": "b"})
     await subject.store.set(subject.key(path), written)
     assert await subject.store.head(subject.key(path)) == written.head
+
+
+async def test_a_file_that_has_expired_is_replaced_by_its_tombstone(
+    subject: Subject, path: str
+) -> None:
+    key, store = subject.key(path), subject.store
+    newest = getattr(store, "set_newest", None)
+    record = record_of(Content(b"body" * 1000, ttl_s=1_000_000), time.time_ns() // 1000)
+    gone = expired_tombstone(record.head)
+    for each in (record, gone):
+        if newest is None:
+            await store.set(key, each)
+        else:
+            assert await newest(key, each) is None
+        read = await store.get(key)
+        assert read is not None
+        assert (read.head, bytes(held(read.body))) == (each.head, bytes(held(each.body)))
+        assert await store.head(key) == each.head
+    if newest is not None:
+        assert await newest(key, record) == gone.head
+        assert await newest(key, gone) is None
+        later = new_record(b"later", record.head.version + 1_000_000)
+        assert await newest(key, later) is None
+        assert await store.head(key) == later.head
 
 
 async def test_folders_are_shown_one_by_one(subject: Subject) -> None:
