@@ -369,6 +369,11 @@ class CopiesMachine(RuleBasedStateMachine):
         return others_than_this()
 
 
+async def in_arrears(worker: Copies) -> set[str]:
+    """Return the stores that are owed a write."""
+    return {debt.address for _, debt in await worker.missing(b"", 1000)}
+
+
 class MovingMachine(CopiesMachine):
     """The same, while the stores where the files belong are changed, and files are moved."""
 
@@ -377,8 +382,7 @@ class MovingMachine(CopiesMachine):
 
     async def failing(self, worker: Copies) -> set[str]:
         """Count those in arrears too: as long as files are moved, two have to prove a read."""
-        debts = await worker.missing(b"", 1000) if self.bench.former else []
-        return self.down | {debt.address for _, debt in debts}
+        return self.down | (await in_arrears(worker) if self.bench.former else set())
 
     @precondition(lambda self: not self.bench.former)
     @rule(places=st.permutations("abcde"))
@@ -397,6 +401,10 @@ class ForgettingMachine(CopiesMachine):
     """The same, over stores that forget what has expired without a trace, as memcached does."""
 
     forgets = True
+
+    async def failing(self, worker: Copies) -> set[str]:
+        """Count those in arrears too: what has expired is proven by two that have nothing."""
+        return self.down | await in_arrears(worker)
 
 
 class FastestMachine(CopiesMachine):
