@@ -115,9 +115,11 @@ class Run:
         return INTERRUPTED
 
     async def _work(self, feed: Feed) -> None:
-        async with opened(self._order, self._concurrency) as uploader, asyncio.TaskGroup() as group:
-            for _ in range(self._concurrency):
-                group.create_task(self._treat_all(feed, uploader))
+        async with opened(self._order, self._concurrency) as uploader:
+            await uploader.check_face()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._concurrency):
+                    group.create_task(self._treat_all(feed, uploader))
 
     async def _treat_all(self, feed: Feed, uploader: Uploader) -> None:
         while (item := await feed.next()) is not None:

@@ -17,7 +17,7 @@ import aiohttp
 from yarl import URL
 
 from sfss import __version__
-from sfss.errors import BadArgument, BadBody, SfssError
+from sfss.errors import BadArgument, BadBody, SettingError, SfssError
 from sfss.upload_plan import (
     Outcome,
     Reply,
@@ -27,12 +27,16 @@ from sfss.upload_plan import (
     is_url,
     outcome_of,
     sentence,
+    takes_paths_only,
     wait_s,
 )
 from sfss.upload_sources import BLOCK_BYTES, Body, Item, Spool, open_body
 
 _ANSWER_LIMIT: Final = 4096
 """Bytes of an answer that are read."""
+
+_LOOK_S: Final = 5.0
+"""How long the server may take to say what it understands."""
 
 _Found = TypeVar("_Found")
 _AGENT: Final = f"sfss-put/{__version__}"
@@ -72,6 +76,27 @@ class Uploader:
     def __init__(self, session: aiohttp.ClientSession, order: Order) -> None:
         self._session, self._order = session, order
         self._is_down = False
+
+    async def check_face(self) -> None:
+        """Raise ``SettingError`` when the server is certain to take files by their URL path only:
+        it would keep all of them as one. Whatever else is wrong, the first file tells.
+        """
+        target = self._order.target
+        if target.face != "native":
+            return
+        try:
+            async with (
+                asyncio.timeout(min(self._order.silence_s, _LOOK_S)),
+                self._session.options(
+                    URL(f"{target.url}/file", encoded=True), allow_redirects=False
+                ) as response,
+            ):
+                is_misled = takes_paths_only(response.status, response.headers)
+        except (aiohttp.ClientError, OSError, ValueError):
+            return
+        if is_misled:
+            found = f"is {target.url}, which takes files by their URL path"
+            raise SettingError("command line", "--to", found, "use --face paths")
 
     async def treat(self, item: Item) -> Outcome:
         """Do what is to be done with ``item``; never raises but when it is cancelled."""

@@ -6,7 +6,7 @@ name and the prefix, so that a name that failed can be given once more.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -135,6 +135,16 @@ class Reply:
     def is_worth_repeating(self) -> bool:
         """The same request may succeed a moment later."""
         return self.status is None or self.status in _AGAIN
+
+
+def takes_paths_only(status: int, fields: Mapping[str, str]) -> bool:
+    """Tell whether an answer to ``OPTIONS /file`` is certainly that of a WebDAV server.
+
+    The face "native" says 405 and what is allowed, which a proxy before it passes on; nginx over a
+    folder says 405 and nothing else.
+    """
+    is_nginx = fields.get("Server", "").startswith("nginx")
+    return "DAV" in fields or (status == 405 and is_nginx and "Allow" not in fields)
 
 
 def outcome_of(reply: Reply, size: int, deleting: bool) -> Outcome:

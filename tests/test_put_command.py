@@ -22,6 +22,7 @@ from tests.servers import (
     Server,
     binary,
     free_port,
+    gateway,
     nginx,
     nginx_node,
     nginx_root,
@@ -105,6 +106,24 @@ def prefix(request: pytest.FixtureRequest) -> str:
 
 
 # --- What is stored -------------------------------------------------------------------------------
+
+
+def test_a_server_that_takes_files_by_path_is_not_put_to_by_query(tmp_path: Path) -> None:
+    settings = "[server]\nfaces = ['paths', 'status']\n"
+    with running(gateway(tmp_path, "--store", "store", settings=settings)) as server:
+        refused_by(server.url, tmp_path)
+        assert server.request("GET", "/file").status == 404
+        assert Client(server.url, tmp_path, ["--face", "paths"]).run("a").status == 0
+    with running(nginx_node(tmp_path)) as bare:
+        refused_by(f"http://{bare.address}", tmp_path)
+        assert not (nginx_root(bare) / "file").exists()
+
+
+def refused_by(url: str, folder: Path) -> None:
+    client = Client(url, folder)
+    client.write("a")
+    ended = client.run("a")
+    assert (ended.status, "use --face paths" in ended.told) == (2, True), ended.told
 
 
 def test_files_and_folders_keep_their_names(client: Client, gateway: Gateway, top: str) -> None:

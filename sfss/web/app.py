@@ -113,6 +113,7 @@ class App:
         self._site, self.faces = site, frozenset(faces)
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._only_json: set[str] = set()
+        self._by_path_only = "paths" in self.faces and "native" not in self.faces
         for face in self.faces:
             for route in FACES[face]:
                 self._add(route)
@@ -141,6 +142,8 @@ class App:
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
         request[http.TAKEN] = self.addresses
+        if self._by_path_only and (misled := paths.refuse_native(request)):
+            return misled
         address = self._address(request.path)
         methods = self._handlers.get(address)
         if address in self._only_json:

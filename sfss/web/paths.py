@@ -16,6 +16,21 @@ from sfss.web.locations import Location, locate, reference
 
 FOLDER_METHODS: Final = "GET, HEAD, DELETE, OPTIONS, PROPFIND, MKCOL"
 
+_OF_NATIVE: Final = frozenset({"/file", "/files"})
+
+
+def refuse_native(request: web.BaseRequest) -> http.Answer | None:
+    """Return a refusal of what is meant for the face "native", which is not there: all files that
+    a client names in its queries would be kept as one, and each would replace the one before.
+    """
+    if request.path not in _OF_NATIVE or (path := request.query.get("path")) is None:
+        return None
+    sentence = (
+        "this address takes files by their URL path: "
+        f"{request.method} {reference(f'/{path}')}; with sfss put: --face paths"
+    )
+    return http.refuse(request, 400, sentence)
+
 
 def location_of(site: http.Site, request: web.BaseRequest) -> Location:
     """Return what the URL of ``request`` names; errors as ``locate``."""

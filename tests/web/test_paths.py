@@ -111,6 +111,18 @@ class TestFiles:
         for address in ("/__index__/", "/__missing__/", "/__readme.txt"):
             assert site.request("PUT", address, b"x").status == 405
 
+    def test_requests_of_the_native_face_are_not_taken_for_files(self, tmp_path: Path) -> None:
+        settings = "[server]\nfaces = ['paths']\n"
+        with running(gateway(tmp_path, "--store", "store", settings=settings)) as site:
+            for method in ("PUT", "POST", "DELETE", "GET"):
+                for address in ("/file", "/files"):
+                    refused = site.request(method, f"{address}?path=a%20b/c", b"x")
+                    assert refused.status == 400
+                    assert f"{method} /a%20b/c; with sfss put: --face paths" in sentence(refused)
+            assert site.request("GET", "/file").status == 404
+            put(site, "/file")
+            assert site.request("GET", "/file?no=matter").body == b"x"
+
     def test_slashes_fold_and_rewrites_apply(self, site: Gateway, folder: str) -> None:
         put(site, f"//img{folder}/a", b"x")
         assert site.request("GET", f"/pictures{folder}a").body == b"x"
