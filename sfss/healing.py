@@ -11,9 +11,10 @@ round later.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sfss.agreement import (
     MICROSECONDS_A_DAY,
@@ -117,7 +118,7 @@ class Healing:
         if len(self._waiting) >= HEALS_WAITING:
             self._holders.counts["heals_dropped"] += 1
             return
-        self._waiting[key] = self._holders.background.start(self._heal_later(key))
+        self._waiting[key] = self._start(self._heal_later(key))
 
     def bring(self, key: bytes, record: Record, addresses: Sequence[str]) -> None:
         """Write ``record``, which a read has proven, to the stores that have said that they have
@@ -128,10 +129,14 @@ class Healing:
         if len(self._bringing) >= self.width:
             self.later(key)
             return
-        task = self._holders.background.start(self._bring(key, record, addresses))
+        task = self._start(self._bring(key, record, addresses))
         self._waiting[key] = task
         self._bringing.add(task)
         task.add_done_callback(self._bringing.discard)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # No client has asked for it: nodes are not to be told of the one whose request found it.
+        return self._holders.background.start(work, Context())
 
     async def _bring(self, key: bytes, record: Record, addresses: Sequence[str]) -> None:
         try:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import Context
 from math import inf
 from typing import Any, Final, TypeVar
 
@@ -50,9 +51,13 @@ class Background:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._limit_bytes, self._left_bytes = limit_bytes, 0
 
-    def start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Start ``work``; what it raises is for those who wait for it, if there are any."""
-        task = asyncio.get_running_loop().create_task(work)
+    def start(
+        self, work: Coroutine[Any, Any, Result], context: Context | None = None
+    ) -> asyncio.Task[Result]:
+        """Start ``work``, for the request that this is a part of unless ``context`` is another;
+        what it raises is for those who wait for it, if there are any.
+        """
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task

@@ -9,7 +9,7 @@ import logging.config
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryFile, gettempdir
 from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
@@ -277,12 +277,22 @@ def check(settings: Settings, former: Settings | None = None) -> None:
 
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
+    _check_spool_folder(settings.server.spool_folder)
     folder = _folder(settings)
     if settings.cluster.kind == "replicated":
         _check_lmdb(settings, former)
         _check_copies(settings, former)
     elif folder is not None:
         check_folder(folder, make=former is None or _folder(former) != folder)
+
+
+def _check_spool_folder(folder: str) -> None:
+    try:
+        with TemporaryFile(dir=folder or None):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: no name of a folder
+        found, wanted = f"is {folder!r} ({error})", "a folder that can be written is expected"
+        raise SettingError("settings", "server.spool_folder", found, wanted) from None
 
 
 def _check_copies(settings: Settings, former: Settings | None) -> None:

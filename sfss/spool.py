@@ -4,17 +4,22 @@ What is written to a ``Spool`` is gone with the process, whatever becomes of it:
 name from the beginning (``O_TMPFILE``), so nothing is left behind.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
 from xxhash import xxh3_128
 
+from sfss.errors import StoreFull
 from sfss.record import Body
 from sfss.streams import in_spool_thread
 
 HELD_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a body that are held in memory; a longer one goes to a file."""
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says where there is no room."""
 
 _FLUSH_SIZE: Final = 256 * 1024
 _SMALL_PIECE: Final = 4096  # kept apart, those of a body that trickles in take many times its size
@@ -53,7 +58,9 @@ class Spool:
         self.size = 0
 
     async def write(self, piece: bytes) -> None:
-        """Take ``piece``. Raises OSError when the disk does not take it."""
+        """Take ``piece``. Raises ``StoreFull`` when the disk has no room, OSError when it does not
+        take it for another reason.
+        """
         self.size += len(piece)
         self._pending += len(piece)
         if self._pieces and len(self._pieces[-1]) < _SMALL_PIECE:
@@ -64,6 +71,14 @@ class Spool:
             await in_spool_thread(self._flush)
 
     def _flush(self) -> None:
+        try:
+            self._spill()
+        except OSError as error:
+            if error.errno in FULL:
+                raise StoreFull(str(self._folder), os.strerror(error.errno)) from error
+            raise
+
+    def _spill(self) -> None:
         self._pending = 0
         if self._file is None:
             flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC

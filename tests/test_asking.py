@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sfss.asking import forwarded_for
-from tests.servers import ask, gateway, nginx_node, nginx_root, running
+from tests.servers import Server, ask, gateway, nginx_node, nginx_root, running, wait_until
 
 
 @pytest.mark.parametrize(
@@ -24,11 +24,17 @@ def test_the_line_that_names_a_client(said: str, peer: str, line: str) -> None:
     assert forwarded_for(said, peer) == line.encode()
 
 
-def test_a_node_hears_of_the_client_and_of_those_before_it(tmp_path: Path) -> None:
-    node = nginx_node(tmp_path)
-    conf, log = tmp_path / f"nginx-{node.port}.conf", tmp_path / "asked.log"
+def logging_node(folder: Path) -> tuple[Server, Path]:
+    """Return a node (not started), and the file in which it says for whom it was asked."""
+    node = nginx_node(folder)
+    conf, log = folder / f"nginx-{node.port}.conf", folder / f"asked-{node.port}.log"
     form = "log_format asked '$request_method $http_x_forwarded_for';"
     conf.write_text(conf.read_text().replace("access_log off;", f"{form} access_log {log} asked;"))
+    return node, log
+
+
+def test_a_node_hears_of_the_client_and_of_those_before_it(tmp_path: Path) -> None:
+    node, log = logging_node(tmp_path)
     (nginx_root(node) / "a").write_bytes(b"body")
     settings = f"""
 [server]
@@ -52,3 +58,25 @@ stores = ["http://{node.address}/"]
         "GET 127.0.0.1",
         "HEAD 127.0.0.1",
     }
+
+
+def test_what_is_healed_is_healed_for_nobody(tmp_path: Path) -> None:
+    (first, log), second = logging_node(tmp_path), nginx_node(tmp_path)
+    settings = f"""
+[server]
+faces = ["paths"]
+[cluster]
+kind = "replicated"
+[replicated]
+placement = "mirror"
+stores = ["http://{first.address}/", "http://{second.address}/"]
+"""
+    with running(first), running(second), running(gateway(tmp_path, settings=settings)) as gate:
+        assert gate.request("PUT", "/a", b"body").status == 201
+        lost = nginx_root(first) / "a"
+        wait_until(lost.exists, "it is there")
+        lost.unlink()
+        assert gate.request("GET", "/a").status == 200
+        wait_until(lost.exists, "it has been healed")
+    puts = [line for line in log.read_text().splitlines() if line.startswith("PUT")]
+    assert puts[-1] == "PUT -", log.read_text()

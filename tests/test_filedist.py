@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
+from sfss.stores.webdav_listing import things_in_json
 from tests.servers import (
     CHECKOUT,
     PYTHON_ENVIRON,
@@ -575,3 +576,16 @@ def peak(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (found,) = re.findall("VmHWM:\\s+([0-9]+) kB", status)
     return int(found) * 1024
+
+
+def test_a_file_of_1970_spoils_no_listing_of_a_parent(tmp_path: Path) -> None:
+    child = filedist(tmp_path, [])
+    with running(child):
+        assert child.request("PUT", "/there", b"x").status == 201
+        old = folder_of(child) / "a/old"
+        old.parent.mkdir()
+        old.write_bytes(b"body")
+        os.utime(old, (0, 0))
+        listed = child.request("GET", "/a/", None, JSON).body
+    (found,) = things_in_json(listed, b"")
+    assert found.file is not None and (found.file.size, found.file.modified_s) == (4, 0)

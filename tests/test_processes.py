@@ -696,3 +696,12 @@ def test_a_worker_that_cannot_be_forked_is_tried_again(tmp_path: Path) -> None:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
         wait_until(lambda: accepts(server), "a worker serves again")
         assert server.get("a").body == b"x"
+
+
+def test_a_folder_for_long_bodies_has_to_be_there(tmp_path: Path) -> None:
+    environ = {**os.environ, **PYTHON_ENVIRON, "SFSS_SERVER_SPOOL_FOLDER": "no/where"}
+    ended = subprocess.run(
+        [*SFSS, "serve"], capture_output=True, text=True, cwd=tmp_path, env=environ, timeout=60
+    )
+    assert ended.returncode == 2
+    assert "server.spool_folder: is 'no/where'" in ended.stderr

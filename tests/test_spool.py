@@ -1,10 +1,12 @@
 """Bodies that come in pieces, held or spooled; a long body is read in pieces."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
+from sfss.errors import StoreFull
 from sfss.record import PIECE_SIZE, digest_of, digest_of_any, held, pieces_of
 from sfss.spool import FileBody, Spool
 
@@ -33,7 +35,14 @@ async def test_a_large_body_leaves_no_file(tmp_path: Path) -> None:
     assert b"".join(pieces_of(body, 10, 2_000_000)) == (piece * 2)[10:2_000_000]
 
 
-async def test_no_room_is_an_error(tmp_path: Path) -> None:
+async def test_no_room_is_told_from_other_errors(tmp_path: Path) -> None:
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, former[1]))
+    try:
+        with pytest.raises(StoreFull):
+            await Spool(tmp_path, 1).write(bytes(2_000_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
     spool = Spool(tmp_path / "missing", 1)
     with pytest.raises(OSError, match="missing"):
         await spool.write(bytes(2_000_000))

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
-from sfss.errors import BadPath, CannotTell, Corrupt, Unreachable
+from sfss.errors import BadPath, CannotTell, Corrupt, StoreFull, Unreachable
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
 from sfss.keys import is_file_path, names_of
@@ -271,7 +271,7 @@ class WebdavStore:
             async for piece in answer.body.pieces():
                 await spool.write(piece)
             return await spool.finish()
-        except (NoAnswer, OSError) as error:
+        except (NoAnswer, OSError, StoreFull) as error:
             raise Unreachable(self.address, str(error), False) from error
         finally:
             answer.close()

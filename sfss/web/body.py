@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import HttpVersion11, StreamReader, web
 
-from sfss.errors import BadBody, BodyTimeout, StoreFull, TooLarge, UnsupportedCoding
+from sfss.errors import BadBody, BodyTimeout, TooLarge, UnsupportedCoding
 from sfss.record import Body
 from sfss.spool import HELD_LIMIT, Spool
 from sfss.web import form
@@ -82,16 +82,6 @@ async def _read(
     if length is not None and length > most:
         raise TooLarge(length if most == limits.size else None, limits.size)
     await _invite(request)
-    try:
-        return await _spooled(request, limits, most, reader)
-    except OSError as error:
-        raise StoreFull(str(limits.spool_folder), str(error)) from error
-
-
-async def _spooled(
-    request: web.BaseRequest, limits: Limits, most: int, reader: form.FormReader | None
-) -> Received:
-    length = request.content_length
     # What is certain to go to a file, or may be, is not collected before.
     may_hold = length is not None and length <= limits.held
     spool = Spool(limits.spool_folder, limits.held if may_hold else min(limits.held, UNSURE_HELD))

@@ -20,7 +20,7 @@ from typing import Final
 from aiohttp import web
 
 from sfss.agreement import Kept
-from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refused, StoreFull
+from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refused
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
@@ -96,11 +96,8 @@ async def listing(site: http.Site, request: web.BaseRequest) -> http.Answer:
     ``StoreFull`` when it finds no room in the spool folder.
     """
     spool = Spool(site.spool_folder)
-    try:
-        await _write_ids(site, spool)
-        ids, _ = await spool.finish()
-    except OSError as error:
-        raise StoreFull(str(site.spool_folder), str(error)) from error
+    await _write_ids(site, spool)
+    ids, _ = await spool.finish()
     return http.Answer(200, {"Content-Type": "application/json"}, ids)
 
 

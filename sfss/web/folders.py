@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 from aiohttp import web
 
 from sfss.cluster import Thing
-from sfss.errors import CannotList, NotFound, StoreError, StoreFull
+from sfss.errors import CannotList, NotFound, StoreError
 from sfss.http_text import http_date
 from sfss.record import Body, Head
 from sfss.spool import HELD_LIMIT, Spool
@@ -117,12 +117,9 @@ def _addressable(things: Sequence[Thing]) -> list[Thing]:
 
 async def _spooled(site: http.Site, pieces: AsyncIterator[str]) -> Body:
     spool = Spool(site.spool_folder, HELD_LIMIT)
-    try:
-        async for piece in pieces:
-            await spool.write(piece.encode("utf-8", "backslashreplace"))
-        body, _ = await spool.finish()
-    except OSError as error:
-        raise StoreFull(str(site.spool_folder), str(error)) from error
+    async for piece in pieces:
+        await spool.write(piece.encode("utf-8", "backslashreplace"))
+    body, _ = await spool.finish()
     return body
 
 
@@ -147,9 +144,10 @@ def _as_json(thing: Thing) -> str:
     """
     if thing.head is None:
         return json.dumps({"name": thing.name.rstrip("/"), "type": "directory"})
-    described: dict[str, object] = {"name": thing.name, "type": "file"}
+    # Whoever reads it as nginx's expects a time of every file, if only that of 1970.
+    modified = http_date(thing.head.version // 1_000_000)
+    described: dict[str, object] = {"name": thing.name, "type": "file", "mtime": modified}
     if thing.head.version:
-        described["mtime"] = http_date(thing.head.version // 1_000_000)
         described["version"] = thing.head.version
         described["digest"] = thing.head.digest.hex()
     return json.dumps({**described, "size": thing.head.size})
