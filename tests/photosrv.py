@@ -19,6 +19,7 @@ from tests.servers import (
     free_port,
     nginx_node,
     nginx_root,
+    quiet_port,
     running,
     wait_until,
 )
@@ -34,13 +35,16 @@ class Site:
 
     def __init__(self, folder: Path, nodes: Sequence[Server]) -> None:
         self.folder, self.nodes = folder, list(nodes)
+        self.status_ports: dict[int, int] = {}
         self.pairs = [self.nodes[at : at + 2] for at in range(0, len(self.nodes), 2)]
         names = [f"s{number}" for number in range(1, len(self.pairs) + 1)]
         self.shards = JumpShards([Shard(name, (name,)) for name in names])
 
     def text(self, port: int) -> str:
         """Return the configuration of a gateway on ``port``."""
-        ports = {8888: port, **dict(zip(PORTS, [node.port for node in self.nodes], strict=True))}
+        status = self.status_ports.setdefault(port, quiet_port())
+        nodes = [node.port for node in self.nodes]
+        ports = {8888: port, 8889: status, **dict(zip(PORTS, nodes, strict=True))}
         text = CONF.read_text()
         for former, new in ports.items():
             assert f"127.0.0.1:{former}" in text

@@ -61,7 +61,8 @@ def filedist(folder: Path, children: Sequence[str]) -> Gateway:
     text = (CHECKOUT / "conf" / "filedist.toml").read_text()
     stores = ", ".join(f'"{each}"' for each in (f"file:files-{port}", *children))
     for pattern, new in (
-        (r"^address = .*$", f'address = "127.0.0.1:{port}"'),
+        (r'^address = "127.0.0.1:8080"$', f'address = "127.0.0.1:{port}"'),
+        (r'^address = "127.0.0.1:8079"$', f'address = "127.0.0.1:{quiet_port()}"'),
         (r"^stores = .*$", f"stores = [{stores}]"),
         (r"^owed_folder = .*$", f'owed_folder = "owed-{port}"\n{COOLING}'),
     ):
@@ -432,6 +433,7 @@ def test_a_child_that_is_added_gets_everything(tmp_path: Path) -> None:
     alone = filedist(tmp_path, [])
     config = Path(alone.command[-1])
     with running(alone), running(nginx_node(tmp_path, port=quiet_port())) as child:
+        folder_of(alone).mkdir(exist_ok=True)
         (folder_of(alone) / "raw").write_bytes(b"by another program")
         for path in NAMES.values():
             assert alone.request("PUT", f"/{quote(path)}", path.encode()).status == 201

@@ -74,6 +74,7 @@ def configured(folder: Path, servers: list[str]) -> tuple[Path, int, int]:
     for pattern, new in (
         (r'^address = "127.0.0.1:9991"$', f'address = "127.0.0.1:{upload}"'),
         (r'^address = "127.0.0.1:9992"$', f'address = "127.0.0.1:{fetch}"'),
+        (r'^address = "127.0.0.1:9993"$', f'address = "127.0.0.1:{quiet_port()}"'),
         (r"^stores = .*$", f"stores = [{stores}]"),
         (r"^owed_folder = .*$", f'owed_folder = "owed"\n{COOLING}'),
     ):
