@@ -24,7 +24,15 @@ from obstore.store import S3Store
 
 from sfss.checks import bucket_of
 from sfss.config import MIB, BucketSettings
-from sfss.errors import CannotList, PathTaken, SettingError, SfssError, TooLarge, Unreachable
+from sfss.errors import (
+    CannotList,
+    PathTaken,
+    SettingError,
+    SfssError,
+    StoreFull,
+    TooLarge,
+    Unreachable,
+)
 from sfss.record import PIECE_SIZE, Body, pieces_of
 from sfss.spool import Spool
 from sfss.stores.bucket_credentials import SharedCredentials
@@ -239,6 +247,8 @@ class Bucket:
         try:
             async with timer, self._slots:
                 yield timer
+        except StoreFull as error:  # what has no room is our own spool folder
+            raise Unreachable(self.address, str(error), applied) from error
         except (SfssError, asyncio.CancelledError):
             raise
         except TimeoutError as error:
