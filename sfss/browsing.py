@@ -13,6 +13,7 @@ from sfss.record import Head
 from sfss.stores.base import Child, Entry, scan_of
 
 _LOOKS_AT_ONCE: Final = 32
+_NOT_HERE: Final = "stores of this kind are not listed over HTTP; sfss check goes through all files"
 
 HeadOf: TypeAlias = Callable[[bytes], Awaitable[Head | None]]
 
@@ -49,7 +50,7 @@ class Browsing:
         """
         addresses = self._places.stores() or self._holders.addresses
         if not self._holders.can_browse:
-            raise CannotList(", ".join(addresses))
+            raise CannotList(", ".join(addresses), _NOT_HERE)
         if self._settings.first_decides:
             return await self._holders.children(addresses[0], prefix, after, limit)
         found: list[Child] = []

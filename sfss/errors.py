@@ -320,4 +320,4 @@ class CannotList(StoreError):
     reason: str = "its protocol has no command for it"
 
     def __str__(self) -> str:
-        return f"store {self.store} cannot list its files: {self.reason}"
+        return f"the files of {self.store} cannot be listed: {self.reason}"

@@ -137,16 +137,26 @@ class Report:
         if counts["reaped"]:
             done.append(f"{counts['reaped']} old tombstones forgotten")
         return [
-            f"{self.tool.value}{dry}: {counts['keys']} keys on {len(self.stores)} stores,"
-            f" {counts['looked_at']} looked at in {self.elapsed_s:.1f} s",
+            f"{self.tool.value}{dry}: {_number(counts['keys'], 'key')} on"
+            f" {_number(len(self.stores), 'store')} in {self.elapsed_s:.1f} s, {self._looked_at()}",
             "; ".join([", ".join(faults) or self._nothing(), *([", ".join(done)] if done else [])]),
         ]
 
+    def _looked_at(self) -> str:
+        looked_at, keys = self.notes.counts["looked_at"], self.notes.counts["keys"]
+        return "all looked at" if looked_at == keys else f"{looked_at} needed a closer look"
+
     def _nothing(self) -> str:
+        if not self.is_whole:
+            return "nothing wrong so far"
         if not self.unreachable:
-            return "nothing found"
-        missing = f"{len(self.unreachable)} of {len(self.stores)} stores"
-        return f"nothing found in what was listed, and {missing} could not be listed"
+            return "all is well"
+        missing = f"{len(self.unreachable)} of {_number(len(self.stores), 'store')}"
+        return f"nothing is wrong in what was listed, and {missing} could not be listed"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _counter(outcome: Outcome) -> str:

@@ -108,6 +108,8 @@ class Uploader:
                 return outcome_of(await self._request("DELETE", address), 0, deleting=True)
             async with self._body(item.name) as body:
                 return await self._store(address, body)
+        except BadBody as error:
+            return Outcome(Result.FAILED, error.reason)
         except SfssError as error:
             return Outcome(Result.FAILED, str(error))
 

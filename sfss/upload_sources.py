@@ -198,6 +198,8 @@ def open_body(name: Path) -> Body:
     try:
         # O_NONBLOCK: opening a named pipe would wait for its writer.
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise BadBody("no such file or folder") from error
     except OSError as error:
         raise BadBody(f"cannot open it: {error.strerror}") from error
     except ValueError:

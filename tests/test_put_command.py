@@ -283,7 +283,7 @@ def test_a_url_that_cannot_be_fetched_fails(client: Client, node: Server) -> Non
     ]
     ended = client.run("--tries", "2", "-", stdin="\n".join(urls).encode())
     assert (ended.status, sorted(ended.failed.decode().splitlines())) == (1, sorted(urls))
-    assert f"{urls[0]}: bad body: cannot be fetched: 404 Not Found" in ended.told
+    assert f"{urls[0]}: cannot be fetched: 404 Not Found" in ended.told
 
 
 # --- What fails -----------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_name_that_no_list_can_have_is_only_told(client: Client) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("none", "cannot open it: No such file or directory"),
+        ("none", "none: no such file or folder"),
         ("../a", 'bad path: it contains ".."'),
         ("/dev/null", "it is not a file"),
         ("fifo", "it is not a file"),

@@ -275,7 +275,7 @@ class MemcachedStore:
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Raise ``CannotList``: no command lists keys in order."""
-        raise CannotList(self.address)
+        raise CannotList(self.address, "stores of this kind are not listed over HTTP")
 
     def keys(self) -> AsyncIterator[Sequence[Stamped]]:
         """Yield all keys, on a connection of its own; see ``ListingStore.keys``.

@@ -71,7 +71,7 @@ def ttl_s(argument: str | None, field: str | None) -> int | None:
         return None
     seconds = int(text) if _SECONDS.fullmatch(text.strip()) else 0
     if not 0 < seconds <= TTL_LIMIT_S:
-        raise BadArgument(name, repr(text), f"a number of seconds to {TTL_LIMIT_S} is expected")
+        raise BadArgument(name, repr(text), f"seconds from 1 to {TTL_LIMIT_S} are expected")
     return seconds
 
 
