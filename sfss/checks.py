@@ -1,7 +1,7 @@
 """What the values of settings must satisfy, and the words that say so. Pure."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from posixpath import normpath
@@ -14,6 +14,31 @@ class Check:
 
     allowed: str
     holds: Callable[[Any], bool]
+
+    def found(self, value: object) -> str:
+        """Return words that say what ``value`` is, or what in it is wrong where it is a list."""
+        if isinstance(value, (list, tuple)) and len(value) > 1:
+            for part in value:
+                if not isinstance(part, str) or not self.holds((part,)):
+                    return f"has {in_toml(part)}"
+            for part in value:
+                if value.count(part) > 1:
+                    return f"has {in_toml(part)} twice"
+        return f"is {in_toml(value)}"
+
+
+def in_toml(value: object) -> str:
+    """Return a value as it is written in TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(in_toml, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {in_toml(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value) if isinstance(value, (int, float)) else str(value)
 
 
 def at_least(low: float) -> Check:

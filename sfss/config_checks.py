@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from sfss.checks import LMDB, keeps_files, read_shard, store_name
+from sfss.checks import LMDB, in_toml, keeps_files, read_shard, store_name
 from sfss.config import (
     DECLARATIONS,
     MIB,
@@ -65,7 +65,7 @@ def _check_listen(settings: Settings, source: str) -> None:
         declared, value = DECLARATIONS[f"server.{name}"], getattr(settings.server, name)
         if settings.listen and value != declared.default:
             wanted = "with [[listen]], say it there"
-            raise SettingError(source, declared.key, f"is {value!r} and not used", wanted)
+            raise SettingError(source, declared.key, f"is {in_toml(value)} and not used", wanted)
     raw = settings.memcached.raw and settings.cluster.kind != "embedded"
     if raw and shown_faces(settings) & {"upload", "blobs"}:
         wanted = "the faces upload and blobs keep fields with a file: raw must be false"

@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
+from sfss.checks import in_toml
 from sfss.config import DECLARATIONS, SECTIONS, Declaration, Setting, Settings
 from sfss.config_checks import check_together
 from sfss.errors import SettingError
@@ -63,12 +64,14 @@ def _from_toml(
     if cluster not in clusters and (cluster or clusters):
         names = ", ".join(clusters) or "none"
         wanted = f"--cluster or SFSS_CLUSTER has to name one of those in the file: {names}"
-        raise SettingError(source, "cluster", f"is {cluster!r}", wanted)
+        raise SettingError(source, "cluster", f"is {in_toml(cluster)}", wanted)
 
 
 def _tables(value: object, source: str, name: str) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise SettingError(source, name, f"is {value!r}", f"a table is expected: [{name}.NAME]")
+        raise SettingError(
+            source, name, f"is {in_toml(value)}", f"a table is expected: [{name}.NAME]"
+        )
     return value
 
 
@@ -79,10 +82,14 @@ def _entries(document: Mapping[str, object], source: str) -> Iterator[tuple[str,
             continue
         if section not in SECTIONS:
             known = (*SECTIONS, "listen")
+            homes = [f"[{each.section}]" for each in DECLARATIONS.values() if each.name == section]
+            if homes and not isinstance(entries, dict):
+                wanted = f"did you mean {section} under {' or '.join(homes)}?"
+                raise SettingError(source, section, "is in no section", wanted)
             raise SettingError(source, f"[{section}]", "unknown", nearest(section, known))
         if not isinstance(entries, dict):
             raise SettingError(
-                source, section, f"is {entries!r}", f"a section is expected: [{section}]"
+                source, section, f"is {in_toml(entries)}", f"a section is expected: [{section}]"
             )
         for name, value in entries.items():
             yield source, f"{section}.{name}", value
@@ -127,7 +134,8 @@ def _checked(source: str, key: str, value: object) -> Setting | tuple[Listen, ..
     if declaration.type is float and type(value) is int:
         value = float(value)
     if type(value) is not declaration.type or not declaration.check.holds(value):
-        raise SettingError(source, key, f"is {value!r}", f"{declaration.check.allowed} is expected")
+        found, allowed = declaration.check.found(value), declaration.check.allowed
+        raise SettingError(source, key, found, f"{allowed} is expected")
     return cast(Setting, value)
 
 

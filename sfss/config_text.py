@@ -1,6 +1,7 @@
 """Settings as texts: the sample file, ``sfss config``, the table in the docs. Pure."""
 
-from sfss.config import DECLARATIONS, SECTIONS, Declaration, Setting, Settings
+from sfss.checks import in_toml
+from sfss.config import DECLARATIONS, SECTIONS, Declaration, Settings
 
 
 def as_toml(settings: Settings) -> str:
@@ -14,7 +15,7 @@ def as_toml(settings: Settings) -> str:
         values = getattr(settings, section)
         for declaration in DECLARATIONS.values():
             if declaration.section == section:
-                value = _toml_value(getattr(values, declaration.name))
+                value = in_toml(getattr(values, declaration.name))
                 lines += [f"# {_sentence(declaration)}", f"{declaration.name} = {value}"]
     return "\n".join([*lines, *_listen_tables(settings)]) + "\n"
 
@@ -28,7 +29,7 @@ def _listen_tables(settings: Settings) -> list[str]:
     if not settings.listen:
         lines += ["# [[listen]]", '# address = "127.0.0.1:8255"', '# faces = ["native", "status"]']
     for listen in settings.listen:
-        address, faces = _toml_value(listen.address), _toml_value(listen.faces)
+        address, faces = in_toml(listen.address), in_toml(listen.faces)
         lines += ["[[listen]]", f"address = {address}", f"faces = {faces}"]
     return lines
 
@@ -38,24 +39,13 @@ def _sentence(declaration: Declaration) -> str:
     return f"{declaration.help}{allowed}"
 
 
-def _toml_value(value: Setting) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)
-
-
 def as_table() -> str:
     """Return all settings as a reStructuredText list-table for the docs."""
     rows = ["   * - setting", "     - default", "     - what it is", "     - environment variable"]
     for declaration in DECLARATIONS.values():
         rows += [
             f"   * - ``{declaration.key}``",
-            f"     - ``{_toml_value(declaration.default)}``",
+            f"     - ``{in_toml(declaration.default)}``",
             f"     - {_sentence(declaration)}",
             f"     - ``{declaration.variable}``",
         ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from sfss.checks import ADDRESSES, Check, distinct_of
+from sfss.checks import ADDRESSES, Check, distinct_of, in_toml
 from sfss.errors import SettingError
 
 FACES: Final = ("native", "status", "paths", "debug", "admin", "upload", "fetch", "blobs")
@@ -42,7 +42,9 @@ def read_listen(source: str, value: object) -> tuple[Listen, ...]:
     unknown, missing, or wrong.
     """
     if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        raise SettingError(source, "listen", f"is {value!r}", "tables are expected: [[listen]]")
+        raise SettingError(
+            source, "listen", f"is {in_toml(value)}", "tables are expected: [[listen]]"
+        )
     found = tuple(_read_table(source, table) for table in value)
     if not ADDRESSES.holds([listen.address for listen in found]):
         raise SettingError(source, "listen.address", "is given twice", "all must be different")
@@ -56,7 +58,7 @@ def _read_table(source: str, table: Mapping[str, object]) -> Listen:
     for name, (kind, check) in _TABLE.items():
         value = table.get(name)
         if type(value) is not kind or not check.holds(value):
-            found = "is missing" if name not in table else f"is {value!r}"
+            found = "is missing" if name not in table else check.found(value)
             raise SettingError(source, f"listen.{name}", found, f"{check.allowed} is expected")
     faces = table["faces"]
     assert isinstance(faces, list)
