@@ -230,8 +230,9 @@ async def test_the_space_is_used_again(tmp_path: Path) -> None:
         assert await swept(store, limit=30) == 4
         assert (await store.stats())["curr_items"] == "0"
     await store.close()
-    # Pages are free for the next but one transaction: the first turns settle what that takes.
-    assert sizes[-1] == sizes[3] < 3 * 3_000_000
+    # Pages are free for the next but one transaction, and how many writes share one is not said:
+    # so the room for one turn more may be taken, of eight.
+    assert sizes[-1] < sizes[3] + 3_000_000 < 4 * 3_000_000
 
 
 async def test_few_large_files_at_a_time(tmp_path: Path) -> None:
