@@ -6,6 +6,7 @@ what still comes over open connections, tells those clients to close, and ends w
 """
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -188,7 +189,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         self._read = partial(service.read_settings, file, options, cluster)
         self.settings = self._read()
         service.check(self.settings)
-        check_bindable(self.settings.listeners())
+        check_bindable(self.settings)
         super().__init__()
 
     def load_config(self) -> None:
@@ -211,7 +212,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         try:
             settings = self._read()
             service.check(settings, self.settings)
-            check_bindable(settings.listeners(), self.settings.listeners())
+            check_bindable(settings, self.settings.listeners())
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)
             return
@@ -258,11 +259,12 @@ def describe(settings: Settings) -> str:
     return f"sfss {__version__} serves {', '.join(addresses)} ({kind}: {stores})"
 
 
-def check_bindable(listeners: Sequence[Listen], former: Sequence[Listen] = ()) -> None:
-    """Raise ``SettingError`` when nobody can listen on the addresses of ``listeners``.
+def check_bindable(settings: Settings, former: Sequence[Listen] = ()) -> None:
+    """Raise ``SettingError`` when nobody can listen on the addresses of ``settings``.
 
     The ports of the ``former`` ones are in use by ourselves: then only the host is tried.
     """
+    listeners = settings.listeners()
     addresses = [listen.address for listen in listeners]
     former_addresses = [listen.address for listen in former]
     if _INHERITED & os.environ.keys() or addresses == former_addresses:
@@ -274,15 +276,29 @@ def check_bindable(listeners: Sequence[Listen], former: Sequence[Listen] = ()) -
             raise SettingError("settings", "listen", found, "that takes a restart")
     used = {listen.host_and_port[1] for listen in former}
     for listen in listeners:
-        _try_to_bind(listen, used)
+        try:
+            _try_to_bind(listen, used)
+        except OSError as error:
+            setting, found, allowed = _why_not_bound(error)
+            key = "listen.address" if settings.listen else setting
+            found = f"cannot listen on {listen.address}: {found}"
+            raise SettingError("settings", key, found, allowed) from None
+
+
+def _why_not_bound(error: OSError) -> tuple[str, str, str]:
+    """Return which setting is wrong, why, and what is expected instead."""
+    number = error.errno or 0
+    if number < 0:  # of getaddrinfo, whose numbers are negative; a gaierror is turned into this one
+        return "server.host", "unknown host", "a host of this machine is needed"
+    if number == errno.EADDRNOTAVAIL:
+        return "server.host", "not an address of this machine", "one of its own is needed"
+    if number == errno.EADDRINUSE:
+        return "server.port", "another program listens there", "a free port is needed"
+    return "server.port", os.strerror(number), "an address that may be used is needed"
 
 
 def _try_to_bind(listen: Listen, used: Container[int]) -> None:
     host, port = listen.host_and_port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.create_server((host, 0 if port in used else port), family=family):
-            pass
-    except OSError as error:
-        found = f"{listen.address}: {error}"
-        raise SettingError("settings", "server.host", found, "it must be free") from None
+    with socket.create_server((host, 0 if port in used else port), family=family):
+        pass

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -178,3 +179,35 @@ def test_under_plain_gunicorn_every_listener_needs_an_address(tmp_path: Path) ->
 def test_a_taken_address_is_named(tmp_path: Path, gateway: Gateway) -> None:
     text = tables((free_port(), ["native"]), (gateway.port, ["native"]))
     assert f"127.0.0.1:{gateway.port}" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("127.0.0.1", "another program listens there"),
+        ("192.0.2.1", "not an address of this machine"),
+        ("no.such.host.invalid", "unknown host"),
+    ],
+)
+def test_why_an_address_cannot_be_listened_on_is_told(
+    tmp_path: Path, host: str, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for text, key in (
+            (f"[server]\nhost = '{host}'\nport = {port}\n", "server."),
+            (f"[[listen]]\naddress = '{host}:{port}'\nfaces = ['native']\n", "listen.address: "),
+        ):
+            config = tmp_path / "sfss.toml"
+            config.write_text(EMBEDDED + text)
+            ended = subprocess.run(
+                [*SFSS, "serve", "--config", str(config)],
+                cwd=tmp_path,
+                env={**os.environ, **PYTHON_ENVIRON},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert ended.returncode == 2
+            assert f"settings: {key}" in ended.stderr
+            assert f"cannot listen on {host}:{port}: {reason}" in ended.stderr
