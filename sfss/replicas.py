@@ -237,15 +237,15 @@ def _fingerprint(choice: Choice) -> str:
 
 def _places(settings: Settings, migration: Migration | None) -> Places:
     options = settings.replicated
-    now = _placed(options, options.stores, options.shards)
+    now = placed(options, options.stores, options.shards)
     shards = _shards_by_name(settings)
     if migration is not None:
         new = settings.migration
-        places = migration.places(now, _placed(new, new.stores, new.shards))
+        places = migration.places(now, placed(new, new.stores, new.shards))
         stores = migration.either(_stores_of(options), _stores_of(new))
         return places._replace(shards=shards, stores=stores)
     if options.former_stores or options.former_shards:
-        former = _placed(options, options.former_stores, options.former_shards)
+        former = placed(options, options.former_stores, options.former_shards)
         return Places(now.primaries, former.primaries, shards=shards)
     return Places(now.primaries, shards=shards)
 
@@ -275,7 +275,8 @@ def _engine_settings(settings: Settings, heals_at_once: int) -> CopiesSettings:
     return CopiesSettings(**chosen, heals_at_once=heals_at_once, least_copies=least)
 
 
-def _placed(choice: Choice, stores: Sequence[str], shards: Sequence[str]) -> Placement:
+def placed(choice: Choice, stores: Sequence[str], shards: Sequence[str]) -> Placement:
+    """Return where keys belong that are placed on ``stores`` or ``shards`` as ``choice`` says."""
     if choice.placement == "mirror":
         return Mirror(stores)
     if choice.placement == "ketama":

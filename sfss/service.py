@@ -26,6 +26,7 @@ from sfss.groups import Group, Groups
 from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
+from sfss.moved_places import warn_of_lost
 from sfss.placement import KetamaRing
 from sfss.replicas import MARKS, Replicas, Turn, check_migration, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
@@ -317,6 +318,7 @@ def _check_copies(settings: Settings, former: Settings | None) -> None:
         _check_owed_folder(folder, part.settings, before.get(part.name, former))
         check_migration(part.settings)
         claim_folder(part.settings)
+        warn_of_lost(part.settings)
 
 
 def _check_owed_folder(folder: Path, settings: Settings, former: Settings | None) -> None:
