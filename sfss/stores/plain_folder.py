@@ -71,7 +71,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 class PlainFolder:
-    """The folder at ``folder``, made if missing and ``make``.
+    """The folder at ``folder``, made if missing and ``make``, but not what it is in.
 
     Raises ``SettingError`` when it cannot be opened, or was not ours before where it is not to be
     made: its disk may not be there. Later, ``Unreachable`` when it was moved or replaced.
@@ -82,15 +82,15 @@ class PlainFolder:
         self._listings = _Listings()
         self._root: int | None = None
         try:
-            if make:
-                _make_folder(folder)
+            if make and _make_folder(folder):
+                _log.warning("store %s is new and empty: its folder was made", address)
             self._root = os.open(folder, _LIST & ~os.O_NOFOLLOW)
             self._identity = _identity(os.fstat(self._root))
             if not make:
                 os.stat(OWN_FOLDER, dir_fd=self._root, follow_symlinks=False)
         except (OSError, ValueError) as error:  # ValueError: no name of a file
             self.close()
-            allowed = "a folder that can be made, or that holds files, is expected"
+            allowed = "a folder, or the name of one in a folder that is there, is expected"
             found = f"is {str(folder)!r} ({error})"
             raise SettingError("settings", "folder", found, allowed) from error
 
@@ -299,13 +299,19 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _make_folder(folder: Path) -> None:
-    """Make ``folder`` and its parents, so that they outlive a power failure."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _make_folder(folder: Path) -> bool:
+    """Make ``folder``, so that it outlives a power failure; return False if it is there already.
+    What it is to be in has to be there: it may be a disk that is not mounted.
+    """
+    if folder.exists():  # mkdir would say of a disk that can only be read that it is one
+        return False
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return True

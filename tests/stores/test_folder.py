@@ -1048,7 +1048,7 @@ async def test_a_folder_that_may_not_be_written(
 
 async def test_opening(root: Path, marks: DictStore) -> None:
     (root.parent / "plain").touch()
-    with pytest.raises(SettingError, match="File exists"):
+    with pytest.raises(SettingError, match="Not a directory"):
         opened(root.parent / "plain", marks)
     with pytest.raises(SettingError, match="null"):
         opened(Path("/tmp/nul\0"), marks)
