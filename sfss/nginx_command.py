@@ -1,6 +1,8 @@
 """``sfss nginx node`` and ``sfss nginx front``: write an nginx.conf."""
 
 import argparse
+import os
+import pwd
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ def run_nginx(options: argparse.Namespace) -> None:
     names; raises ``SettingError``.
     """
     text = _WRITERS[options.kind](options)
+    _check_user(options)
     if options.output is None:
         sys.stdout.write(text)
         return
@@ -31,6 +34,21 @@ def run_nginx(options: argparse.Namespace) -> None:
         output.write_text(text, "utf-8")
     except OSError as error:
         raise _unusable("--output", output, error) from None
+
+
+def _check_user(options: argparse.Namespace) -> None:
+    if options.user:
+        try:
+            pwd.getpwnam(options.user)
+        except KeyError:
+            allowed = "a user of this machine is expected"
+            raise SettingError("command line", "--user", f"is {options.user!r}", allowed) from None
+    elif options.kind == "node" and os.geteuid() == 0:
+        sentence = (
+            "sfss: started by root, workers of nginx run as another user, who has to be able to"
+            " write into the folders; --user NAME says who"
+        )
+        print(sentence, file=sys.stderr)
 
 
 def _folders(options: argparse.Namespace) -> dict[str, Path]:

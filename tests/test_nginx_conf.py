@@ -123,6 +123,24 @@ def test_only_this_machine_may_write_unless_told() -> None:
     assert "allow 127.0.0.1" not in node_conf(Node(PROCESS, "/srv", writers=["10.0.0.0/8"]))
 
 
+def test_root_is_told_that_workers_are_somebody_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for user_id, options, is_told in (
+        (0, [], True),
+        (0, ["--user", "root"], False),
+        (1000, [], False),
+    ):
+        monkeypatch.setattr("os.geteuid", lambda found=user_id: found)
+        assert sfss(["nginx", "node", "--root", "/srv/files", *options]) == 0
+        assert ("--user NAME" in capsys.readouterr().err) == is_told
+
+
+def test_a_user_has_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sfss(["nginx", "node", "--root", "/srv/files", "--user", "no-such-user"]) == 2
+    assert "--user: is 'no-such-user'" in capsys.readouterr().err
+
+
 def test_it_goes_to_standard_output_or_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
