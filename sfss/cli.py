@@ -122,6 +122,16 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
 }
 
 
+class _Command(argparse.ArgumentParser):
+    """The parser of a command, which says itself what it does not know: with its own usage."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sfss",
@@ -130,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sfss {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands: Any = parser.add_subparsers(dest="command", metavar="command", parser_class=_Command)
     settings = _settings_parser()
     commands.add_parser(
         "serve",
@@ -162,10 +172,10 @@ def _parser() -> argparse.ArgumentParser:
             )
         if tool is Tool.MIGRATE:
             _add_migration(added)
-        if tool is Tool.REPAIR:
-            _add_min_copies(added)
         else:
             _add_repetition(added)
+        if tool is Tool.REPAIR:
+            _add_min_copies(added)
     return parser
 
 

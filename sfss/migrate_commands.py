@@ -59,6 +59,11 @@ class Migrate:
         if self.action == "status":
             return self._show(migration)
         if self.tool.dry_run:
+            if migration.state() is State.OLD:
+                raise Refused(
+                    "--dry-run shows what is left to be copied, and nothing is before"
+                    " sfss migrate start; sfss check looks at files where they are"
+                )
             return self._copy(migration, migration.status())
         status = migration.take(self.action, self.force)
         if self.action == "finish":

@@ -270,5 +270,8 @@ def _check_ended(found: _Found | None, places: str, file: Path) -> None:
 
 
 def _unusable(file: Path, error: OSError) -> SettingError:
+    if isinstance(error, FileNotFoundError):
+        found = "no gateway with these settings has been started in this folder yet"
+        return SettingError("settings", "migration", found, f"{file.parent} is missing")
     wanted = "a file that can be written is expected"
     return SettingError("settings", "migration", f"{file}: {error}", wanted)

@@ -354,7 +354,10 @@ def sfss(*arguments: str, folder: Path, **environ: str) -> subprocess.CompletedP
         (["serve", "--port", "0"], {}, "command line: server.port: is 0; a number from 1"),
         (["--port", "99999"], {}, "command line: server.port: is 99999"),
         (["serve", "--port", "x"], {}, "invalid int value: 'x'"),
-        (["serve", "--prot", "1"], {}, "unrecognized arguments: --prot"),
+        (["serve", "--prot", "1"], {}, "sfss serve: error: unrecognized arguments: --prot"),
+        (["nginx", "node", "--root", "a", "--x"], {}, "sfss nginx node: error: unrecognized"),
+        (["migrate", "start", "--every", "1"], {}, "sfss migrate: error: unrecognized"),
+        (["repair", "--every", "x"], {}, "argument --every: invalid float value"),
         (
             ["serve"],
             {"SFSS_SERVER_PORT": "x"},
@@ -705,3 +708,42 @@ def test_a_folder_for_long_bodies_has_to_be_there(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "server.spool_folder: is 'no/where'" in ended.stderr
+
+
+FOLDERS = """
+[cluster]
+kind = "replicated"
+[replicated]
+placement = "mirror"
+stores = ["file:disk/old"]
+[migration]
+placement = "mirror"
+stores = ["file:disk/new"]
+"""
+
+
+def test_migrate_says_when_there_is_nothing_to_move_yet(tmp_path: Path) -> None:
+    (tmp_path / "sfss.toml").write_text(FOLDERS)
+    for action in ("status", "start"):
+        ended = sfss("migrate", action, "--config", "sfss.toml", folder=tmp_path)
+        assert ended.returncode == 2
+        assert "no gateway with these settings has been started in this folder" in ended.stderr
+    (tmp_path / "var/owed").mkdir(parents=True)
+    ended = sfss("migrate", "start", "--dry-run", "--config", "sfss.toml", folder=tmp_path)
+    assert (ended.returncode, "before sfss migrate start" in ended.stderr) == (1, True)
+
+
+def test_a_folder_on_a_disk_that_is_missing_is_not_made(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "sfss.toml").write_text(FOLDERS.partition("[migration]")[0])
+    arguments = ("--config", "sfss.toml", "--port", str(port))
+    ended = sfss("serve", *arguments, folder=tmp_path)
+    assert ended.returncode != 0
+    assert "is 'disk/old' ([Errno 2]" in ended.stderr
+    assert not (tmp_path / "disk").exists()
+    (tmp_path / "disk").mkdir()
+    server = Gateway([*SFSS, "serve", *arguments], port, tmp_path, PYTHON_ENVIRON)
+    for _ in range(2):
+        with running(server):
+            assert server.put("a", b"x").status == 200
+        assert server.output().count("store file:disk/old is new and empty") == 1
