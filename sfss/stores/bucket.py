@@ -22,7 +22,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Final, NamedTuple
@@ -318,19 +318,9 @@ class BucketStore:
     def _busy(self) -> Unreachable:
         return Unreachable(self.address, "others keep changing the object", applied=False)
 
-    @asynccontextmanager
-    async def _turn(self, path: str) -> AsyncIterator[None]:
-        """Hold the lock of ``path`` for the block. Raises ``Unreachable``."""
-        waiting = asyncio.timeout(_TURN_PATIENCE_S)
-        try:
-            async with waiting, self._locks.of(self._lock_prefix + path.encode()):
-                waiting.reschedule(None)
-                yield
-        except TimeoutError as error:
-            if not waiting.expired():
-                raise
-            reason = "another process has been changing the file for a long time"
-            raise Unreachable(self.address, reason, applied=False) from error
+    def _turn(self, path: str) -> AbstractAsyncContextManager[None]:
+        """Return what holds the lock of ``path``; see ``KeyLocks.within``."""
+        return self._locks.within(_TURN_PATIENCE_S, self._lock_prefix + path.encode(), self.address)
 
 
 def _path(key: bytes) -> str:

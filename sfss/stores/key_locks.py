@@ -18,6 +18,7 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
+from sfss.errors import Unreachable
 from sfss.turns import Turns
 
 _FLOCK: Final = Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
@@ -66,6 +67,22 @@ class KeyLocks:
                 yield
             finally:
                 self._lock(fcntl.F_UNLCK, place)
+
+    @asynccontextmanager
+    async def within(self, patience_s: float, key: bytes, store: str) -> AsyncIterator[None]:
+        """Hold the lock of ``key`` for the block. Raises ``Unreachable``, of ``store``, when others
+        have it for ``patience_s``.
+        """
+        waiting = asyncio.timeout(patience_s)
+        try:
+            async with waiting, self.of(key):
+                waiting.reschedule(None)
+                yield
+        except TimeoutError as error:
+            if not waiting.expired():
+                raise
+            reason = "another process has been changing the file for a long time"
+            raise Unreachable(store, reason, applied=False) from error
 
     async def _take(self, place: int) -> None:
         pause_s = _FIRST_PAUSE_S

@@ -17,7 +17,7 @@ on; what it then has is seen to be old by its time.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir
@@ -308,19 +308,11 @@ class WebdavStore:
     def _lock_of(self, key: bytes) -> bytes:
         return self._lock_prefix + key
 
-    @asynccontextmanager
-    async def _turn(self, key: bytes, patience_s: float | None = None) -> AsyncIterator[None]:
-        """Hold the lock of ``key`` for the block. Raises ``Unreachable``."""
-        waiting = asyncio.timeout(patience_s or _TURN_PATIENCE_S)
-        try:
-            async with waiting, self._locks.of(self._lock_of(key)):
-                waiting.reschedule(None)
-                yield
-        except TimeoutError as error:
-            if not waiting.expired():
-                raise
-            reason = "another process has been changing the file for a long time"
-            raise Unreachable(self.address, reason, applied=False) from error
+    def _turn(
+        self, key: bytes, patience_s: float = _TURN_PATIENCE_S
+    ) -> AbstractAsyncContextManager[None]:
+        """Return what holds the lock of ``key``; see ``KeyLocks.within``."""
+        return self._locks.within(patience_s, self._lock_of(key), self.address)
 
 
 class _View(Exchange):
