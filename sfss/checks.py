@@ -90,6 +90,9 @@ def _are_addresses(values: Sequence[str]) -> bool:
 
 
 ADDRESSES: Final = Check('a list of different "host:port"', _are_addresses)
+ADDRESS: Final = Check(
+    '"host:port", or an empty text', lambda value: not value or _are_addresses((value,))
+)
 
 LMDB: Final = "lmdb:"
 BUCKET: Final = "s3://"

@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Final, TypeAlias, cast
 
 from sfss.checks import (
+    ADDRESS,
     ADDRESSES,
     ANY_TEXT,
     BOOLEAN,
@@ -90,8 +91,9 @@ class ClusterSettings:
         "embedded",
         "embedded: on this disk; nodes: each server of [memcached] holds its share;"
         " proxies: any server of [memcached] reaches all files; replicated: copies on several"
-        " stores, see [replicated]",
-        one_of("embedded", "nodes", "proxies", "replicated"),
+        " stores, see [replicated]; joined: copies on the disks of several gateways that find each"
+        " other, see [discovery]",
+        one_of("embedded", "nodes", "proxies", "replicated", "joined"),
     )
     max_file_size: int = setting(
         2 * MIB,
@@ -286,6 +288,37 @@ class MigrationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoverySettings:
+    """Gateways that find each other; read when cluster.kind is "joined"."""
+
+    advertise: str = setting(
+        "", "address at which other members reach the store of this one, host:port", ADDRESS
+    )
+    listen: str = setting(
+        "", "address to listen on for other members; empty: discovery.advertise", ADDRESS
+    )
+    join: tuple[str, ...] = setting(
+        (),
+        "what some members advertise, whose cluster is to be joined; empty, or this gateway itself"
+        " the first of them: it begins a cluster where it finds none",
+        ADDRESSES,
+    )
+    tag: str = setting("sfss", "name of the cluster; members of others are refused", NOT_EMPTY)
+    secret: str = setting(
+        "",
+        "what members have to know of each other, the same for all; better in the environment:"
+        " SFSS_DISCOVERY_SECRET",
+        ANY_TEXT,
+    )
+    heartbeat_s: float = setting(
+        1.0, "seconds between two words to each member; away is who misses three", in_range(0.1, 60)
+    )
+    moves_per_s: float = setting(
+        500.0, "files a second that a member moves when members have joined or left", at_least(0.1)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PathsSettings:
     """The face "paths"."""
 
@@ -322,6 +355,7 @@ class Settings:
     bucket: BucketSettings = field(default_factory=BucketSettings)
     replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     paths: PathsSettings = field(default_factory=PathsSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
     listen: tuple[Listen, ...] = ()

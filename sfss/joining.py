@@ -1,0 +1,164 @@
+"""A gateway as a member of a cluster: its own store, and what it says to the others.
+
+Every worker has the store open, serves it to the other members, and answers their messages; one
+worker asks them, and moves files. A worker goes by the membership that it finds when it starts:
+with another one, new workers take its place, as with new settings.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from sfss.checks import read_address
+from sfss.config import Settings
+from sfss.config_joined import joined_settings
+from sfss.copies import Copies
+from sfss.discovery import LIVE, Discovery
+from sfss.member_files import Epochs, StateFile
+from sfss.member_messages import ask
+from sfss.moving import Move, MoveProgress, MoveSettings
+from sfss.node import Server
+from sfss.node_commands import NodeSettings
+from sfss.node_listener import NodeListener
+from sfss.replicas import Turn
+from sfss.stores.closed import ClosedStore
+from sfss.stores.lmdb_copies import LmdbCopies
+from sfss.sweeping import keep_sweeping
+from sfss.talking import Talk, TalkOptions
+
+ANSWER_S: Final = 2.0
+"""Seconds that another member may take to answer a message."""
+
+_SPEAKER: Final = "member.speaker"
+
+_log = logging.getLogger(__name__)
+
+
+class Joining:
+    """This process as a part of the member that ``settings`` describe. Raises ``SettingError``."""
+
+    def __init__(self, settings: Settings) -> None:
+        options, self.folder = settings.discovery, Path(settings.embedded.folder)
+        file, epochs = StateFile(self.folder), Epochs(self.folder)
+        self.state = file.load()
+        epochs.hold(self.state.epoch)
+        self.talk = make_talk(settings, file, epochs)
+        self.settings = joined_settings(settings, self.state, str(self.folder / LIVE))
+        """The settings of a cluster with copies, as of the membership that this process goes by."""
+        timeout_s = settings.embedded.timeout_s
+        self.store = LmdbCopies(options.advertise, timeout_s, self.folder)
+        self._pace = MoveSettings(options.moves_per_s, everything=self._moves_everything)
+        self._heartbeat_s = options.heartbeat_s
+        self.listener = NodeListener(self._server(settings))
+
+    @property
+    def is_member(self) -> bool:
+        """Whether the own store is one of those of the cluster; or all there is, as long as none
+        was found.
+        """
+        return self.state.membership is None or self.state.is_member(self.store.address)
+
+    @property
+    def doubted(self) -> frozenset[str]:
+        """The addresses of stores that have lost what they had, and are not believed."""
+        membership = self.state.membership
+        return frozenset(() if membership is None else membership.empty)
+
+    @property
+    def _moves_everything(self) -> bool:
+        membership = self.state.membership
+        is_filled = membership is not None and bool(membership.empty or membership.gone)
+        return self.state.written_alone or is_filled
+
+    def _server(self, settings: Settings) -> Server:
+        found = read_address(settings.discovery.advertise)
+        assert found is not None
+        limits = NodeSettings(secret=settings.discovery.secret)
+        store = self.store
+        if not self.is_member:
+            # Who asks for it goes by a membership that is old, or by one in which another store
+            # stood at this address: what is here, or is not, would be a wrong answer.
+            closed = ClosedStore(store.address, "it does not belong to the cluster")
+            return Server(closed, limits, found[1], self.talk.answer)
+        return Server(store, limits, found[1], self.talk.answer)
+
+    def work(self, copies: Copies) -> list[Coroutine[Any, Any, None]]:
+        """Return what has to go on while this process serves."""
+        speaker = Turn(self.folder / _SPEAKER)
+        mover = _Mover(Move(copies, self.store, self._pace, lambda _: None), speaker)
+        discovery = Discovery(self.talk, self.folder, self._heartbeat_s, mover, _renew)
+        sweeping = keep_sweeping(self.store, speaker.is_ours)
+        return [discovery.run(speaker.is_ours), sweeping]
+
+
+class _Mover:
+    """Moves the files of the own store, in a task that is begun when it is time."""
+
+    def __init__(self, move: Move, turn: Turn) -> None:
+        self._move, self._turn = move, turn
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all have moved."""
+        return self._move.progress.done
+
+    def begin(self) -> None:
+        """Begin, if that has not been done."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._move.run(self._turn.is_ours))
+
+    async def end(self) -> None:
+        """End, wherever that is."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def progress(self) -> Mapping[str, object]:
+        """Return how far that is."""
+        return asdict(self._move.progress)
+
+
+def make_talk(settings: Settings, file: StateFile, epochs: Epochs) -> Talk:
+    """Return what the member that ``settings`` describe says."""
+    options = settings.discovery
+
+    async def tell(address: str, payload: bytes) -> bytes:
+        return await ask(address, options.secret, payload, ANSWER_S)
+
+    return Talk(file, epochs, TalkOptions(options.advertise, options.tag, options.join), tell)
+
+
+def find_others(settings: Settings) -> None:
+    """Look for the members of the cluster, once, before anything is served: who was away must not
+    answer as if nothing had happened. Raises ``SettingError``.
+    """
+    folder = Path(settings.embedded.folder)
+    talk = make_talk(settings, StateFile(folder), Epochs(folder))
+    discovery = Discovery(talk, folder, settings.discovery.heartbeat_s, _NoMover(), lambda: None)
+    asyncio.run(discovery.beat())
+
+
+class _NoMover:
+    is_done = False
+
+    def begin(self) -> None:
+        """Do nothing: that is for a worker."""
+
+    def progress(self) -> Mapping[str, object]:
+        """Return how far it is: nowhere."""
+        return asdict(MoveProgress())
+
+
+def _renew() -> None:
+    """Have the master start new workers."""
+    _log.info("the members of the cluster are others: new workers take over")
+    os.kill(os.getppid(), signal.SIGHUP)

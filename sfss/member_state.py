@@ -1,0 +1,73 @@
+"""What a member knows of its cluster. Pure; ``member_files`` keeps it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sfss.ballots import Vote, read_vote, vote_as_words
+from sfss.members import Member, Membership, as_words, read_words
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The name of the own ``store``; the newest ``membership`` known, None before the first; the
+    own ``vote`` about the next; the epoch for which all own files have ``moved``; whether all have
+    to, for some were ``written_alone``; and whether the store has ``left`` for good.
+    """
+
+    store: str
+    membership: Membership | None = None
+    vote: Vote | None = None
+    moved: int = 0
+    written_alone: bool = False
+    left: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the membership; 0 where there is none."""
+        return 0 if self.membership is None else self.membership.epoch
+
+    def is_member(self, address: str) -> bool:
+        """Tell whether the own store, at ``address``, belongs to the cluster, or still holds files
+        for it.
+        """
+        own = Member(address, self.store)
+        return self.membership is not None and (
+            own in self.membership.members or own in self.membership.former
+        )
+
+    def with_membership(self, membership: Membership, address: str) -> "State":
+        """Return the state with a newer membership, of the member at ``address``."""
+        new = replace(self, membership=membership, vote=None)
+        has_left = self.left or (self.is_member(address) and not new.is_member(address))
+        return replace(new, left=has_left)
+
+
+def state_as_words(state: State) -> dict[str, Any]:
+    """Return ``state`` as JSON has it."""
+    return {
+        "store": state.store,
+        "membership": None if state.membership is None else as_words(state.membership),
+        "vote": None if state.vote is None else vote_as_words(state.vote),
+        "moved": state.moved,
+        "written alone": state.written_alone,
+        "left": state.left,
+    }
+
+
+def read_state(words: Mapping[str, Any]) -> State:
+    """Return the state that ``state_as_words`` has made these of; raise ``ValueError`` for anything
+    else.
+    """
+    try:
+        membership, vote = words["membership"], words["vote"]
+        return State(
+            str(words["store"]),
+            None if membership is None else read_words(membership),
+            None if vote is None else read_vote(vote),
+            int(words["moved"]),
+            bool(words["written alone"]),
+            bool(words["left"]),
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"this is no state of a member: {error}") from None

@@ -1,0 +1,127 @@
+"""``sfss members``: who belongs to the cluster that this gateway has joined, and changes of that."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sfss.config import Settings
+from sfss.config_joined import is_joined
+from sfss.discovery import VIEW
+from sfss.errors import SettingError, Unreachable
+from sfss.member_files import StateFile
+from sfss.member_messages import ask
+from sfss.member_state import State
+from sfss.member_talk import BadWord, Reply, question, read_reply
+from sfss.members import Member
+from sfss.service import read_settings
+
+PATIENCE_S: Final = 30.0
+"""Seconds that the own gateway may take to have a change agreed on."""
+
+_ACTIONS: Final = ("show", "leave", "forget")
+
+
+def add_members(commands: Any, cluster: argparse.ArgumentParser) -> None:
+    """Add the command to ``commands``; ``cluster`` has the options that name a cluster."""
+    parser = commands.add_parser(
+        "members",
+        parents=[cluster],
+        allow_abbrev=False,
+        help="show who belongs to the cluster of this gateway; have a member leave, or forgotten",
+        description="Shows who belongs to the cluster that the gateway of these settings has"
+        " joined. leave: the member gives its files to the others, and can then be stopped. forget:"
+        ' the member will not come back; what only it had is lost. For cluster.kind "joined"; to'
+        " be started where that gateway runs.",
+    )
+    parser.add_argument("action", choices=_ACTIONS, nargs="?", default="show")
+    parser.add_argument("address", nargs="?", default="", help="what the member advertises")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="forget it although no majority of the members can be asked: for when the others are"
+        " lost for good, never for when they cannot be reached",
+    )
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="print one JSON document"
+    )
+
+
+def run_members(options: argparse.Namespace) -> int:
+    """Do what is asked; return 0, or 1 where it was refused. Raises ``SettingError``."""
+    settings = read_settings(options.config, None, options.cluster)
+    if not is_joined(settings):
+        found = f'is "{settings.cluster.kind}"'
+        raise SettingError("settings", "cluster.kind", found, '"joined" is expected')
+    folder = Path(settings.embedded.folder)
+    if not folder.is_dir():
+        found, wanted = f"is {str(folder)!r}", "a folder is expected: no gateway has run here yet"
+        raise SettingError("settings", "embedded.folder", found, wanted)
+    state = StateFile(folder).load()
+    if options.action == "show":
+        print(json.dumps(_view(folder, state)) if options.as_json else _table(folder, state))
+        return 0
+    if not options.address:
+        raise SettingError("command line", "address", "is missing", "the member has to be named")
+    return _change(settings, state, options)
+
+
+def _change(settings: Settings, state: State, options: argparse.Namespace) -> int:
+    try:
+        answer = asyncio.run(_asked(settings, state, options))
+    except (Unreachable, BadWord) as error:
+        print(f"sfss: {error}", file=sys.stderr)
+        return 1
+    if answer.refused:
+        print(f"sfss: refused: {answer.refused}", file=sys.stderr)
+        return 1
+    print(f"agreed: {options.action} {options.address}")
+    return 0
+
+
+async def _asked(settings: Settings, state: State, options: argparse.Namespace) -> Reply:
+    discovery = settings.discovery
+    member = Member(discovery.advertise, state.store)
+    more = {"address": options.address, "force": options.force}
+    text = question(discovery.tag, options.action, member, state, **more)
+    found = await ask(discovery.advertise, discovery.secret, text, PATIENCE_S)
+    return read_reply(found, discovery.tag)
+
+
+def _view(folder: Path, state: State) -> Mapping[str, Any]:
+    """Return what the gateway has noted of the members last."""
+    view = read_view(folder)
+    return {"state": "left" if state.left else "known" if state.membership else "alone", **view}
+
+
+def read_view(folder: Path) -> Mapping[str, Any]:
+    """Return what the gateway whose store is in ``folder`` has noted of the members; of a gateway
+    that has noted nothing yet, no members.
+    """
+    try:
+        view = json.loads((folder / VIEW).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        view = {}
+    return {"epoch": 0, "members": {}, "moving": None, **view}
+
+
+def _table(folder: Path, state: State) -> str:
+    view = _view(folder, state)
+    lines = [f"epoch {view['epoch']}"]
+    for address, shown in view["members"].items():
+        notes = ["live" if shown["live"] else "away"]
+        notes += ["leaving"] if shown["leaves"] else []
+        if view["moving"] is not None:
+            notes.append("has moved" if shown["moved"] >= view["epoch"] else "has files to move")
+        lines.append(f"{address}  {', '.join(notes)}")
+    if view["state"] != "known":
+        lines.append(
+            {"left": "this gateway has left", "alone": "no cluster was found yet"}[view["state"]]
+        )
+    if view["moving"]:
+        moving = view["moving"].items()
+        lines.append("moving: " + ", ".join(f"{name} {value}" for name, value in moving))
+    return "\n".join(lines)

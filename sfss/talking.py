@@ -1,0 +1,269 @@
+"""What one member of a cluster says to the others, and how it has the membership changed.
+
+Any process of a gateway answers; what it knows lies in a file that all of them share.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from sfss.ballots import NO_BALLOT, Ballot, Vote, majority, to_propose
+from sfss.errors import Unreachable
+from sfss.member_files import Epochs, StateFile
+from sfss.member_state import State
+from sfss.member_talk import (
+    BadWord,
+    Question,
+    Reply,
+    learned,
+    question,
+    read_question,
+    read_reply,
+    reply,
+    vote_for,
+    vote_words,
+    voted,
+)
+from sfss.members import CannotChange, Member, Membership, alone, as_words
+
+_TRIES: Final = 5
+_PAUSE_S: Final = 0.2
+
+Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
+"""Sends bytes to the member at an address, and returns what it answers; raises ``Unreachable``."""
+
+
+class NotAgreed(Exception):
+    """Raised when no majority of the members has agreed on a change; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TalkOptions:
+    """Who we are (``address``), the ``tag`` of the cluster, and the addresses of some members whose
+    cluster is to be joined.
+    """
+
+    address: str
+    tag: str
+    join: Sequence[str] = ()
+
+    @property
+    def founds(self) -> bool:
+        """Whether a cluster is begun by this member where it finds none."""
+        return not self.join or self.join[0] == self.address
+
+
+class Talk:
+    """What this member says: to others, as one of any number of processes that share ``file``."""
+
+    def __init__(self, file: StateFile, epochs: Epochs, options: TalkOptions, ask: Ask) -> None:
+        self._file, self._epochs, self.options, self._ask = file, epochs, options, ask
+
+    @property
+    def state(self) -> State:
+        """What this member knows at this moment."""
+        return self._file.load()
+
+    @property
+    def member(self) -> Member:
+        """This member, whether it belongs to a cluster or not."""
+        return self.member_of(self.state)
+
+    def member_of(self, state: State) -> Member:
+        """Return this member, which is in ``state``."""
+        return Member(self.options.address, state.store)
+
+    async def answer(self, payload: bytes) -> bytes:
+        """Return the answer to what a member asks. Raises ``BadWord``."""
+        asked = read_question(payload, self.options.tag)
+        self.learn(asked.membership)
+        more = await self._answers(asked)
+        state = self.state
+        # The lowest epoch of any worker: as long as there is an older one, the change is not known.
+        adopted = min(self._epochs.oldest() or state.epoch, state.epoch)
+        far = {"adopted": adopted, "moved": state.moved}
+        return reply(self.options.tag, self.member_of(state), state, **far, **more)
+
+    async def _answers(self, asked: Question) -> Mapping[str, object]:
+        if asked.ask == "beat":
+            return {}
+        if asked.ask in ("promise", "accept"):
+            return {"vote": vote_words(self._file.change(lambda state: voted(state, asked)))}
+        try:
+            if asked.ask != "forget":
+                await self._check_others(asked.member.address)
+            await self.change(lambda membership: _changed(membership, asked), asked.is_forced)
+        except (CannotChange, NotAgreed) as error:
+            return {"refused": str(error)}
+        return {}
+
+    async def _check_others(self, asker: str) -> None:
+        """Raise ``CannotChange`` unless all members but the ``asker`` are there, and have removed
+        what does not belong on their stores: it could come back to life when they are given the
+        same keys again.
+        """
+        state = self.state
+        if state.membership is None or state.membership.moves:
+            return  # the change itself says so
+        own = self.options.address
+        others = [each for each in state.membership.addresses if each not in (own, asker)]
+        if own in state.membership.addresses and state.moved < state.epoch:
+            raise _still_moves(own)
+        asks = (self.ask(each, "beat") for each in others)
+        found = await asyncio.gather(*asks, return_exceptions=True)
+        for address, answer in zip(others, found, strict=True):
+            if isinstance(answer, Unreachable | BadWord):
+                reason = answer.reason if isinstance(answer, Unreachable) else str(answer)
+                sentence = "does not answer, and all members have to know"
+                raise CannotChange(f"{address} {sentence}: {reason}")
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer.moved < state.epoch:
+                raise _still_moves(address)
+
+    def learn(self, heard: Membership | None) -> None:
+        """Take over a membership that another has told, if it is newer."""
+        joins = not self.options.founds
+
+        def change(state: State) -> tuple[State, None]:
+            return learned(state, self.member_of(state), heard, joins), None
+
+        # Most of the time there is nothing new: no lock for that.
+        state = self.state
+        if learned(state, self.member_of(state), heard, joins) != state:
+            self._file.change(change)
+
+    def found(self) -> None:
+        """Begin a cluster with this member alone, unless there is one already."""
+
+        def change(state: State) -> tuple[State, None]:
+            if state.membership is not None:
+                return state, None
+            return replace(state, membership=alone(self.member_of(state))), None
+
+        self._file.change(change)
+
+    def has_moved(self, epoch: int) -> None:
+        """Note that all own files have moved for ``epoch``."""
+
+        def change(state: State) -> tuple[State, None]:
+            if state.epoch != epoch:
+                return state, None
+            return replace(state, moved=epoch, written_alone=False), None
+
+        self._file.change(change)
+
+    def has_adopted(self, epoch: int) -> bool:
+        """Tell whether no process of this gateway goes by an older epoch."""
+        return (self._epochs.oldest() or 0) >= epoch
+
+    async def ask(self, whom: str, ask: str, **more: object) -> Reply:
+        """Return what the member at the address ``whom`` answers, having learned from it. Raises
+        ``Unreachable``, ``BadWord``.
+        """
+        state = self.state
+        text = question(self.options.tag, ask, self.member_of(state), state, **more)
+        answer = read_reply(await self._ask(whom, text), self.options.tag)
+        self.learn(answer.membership)
+        return answer
+
+    async def change(
+        self, change: Callable[[Membership], Membership], is_forced: bool = False
+    ) -> None:
+        """Have the membership changed; return when that is agreed on, or was so already.
+
+        ``is_forced``: without asking anybody, for the others will never answer again. Raises
+        ``CannotChange``; ``NotAgreed`` where too few members answer, or others change it too.
+        """
+        for _ in range(_TRIES):
+            membership = self.state.membership
+            if membership is None:
+                raise CannotChange("this member belongs to no cluster yet")
+            wanted = change(membership)
+            if wanted == membership:
+                return
+            if is_forced or await self._is_agreed(membership, wanted):
+                self.learn(wanted)
+                await self._tell({*membership.everybody, *wanted.everybody})
+                return
+            await asyncio.sleep(random.uniform(0.0, _PAUSE_S))  # others may be at it, too
+        raise NotAgreed("others change it at this moment")
+
+    async def _tell(self, everybody: Iterable[Member]) -> None:
+        """Tell everybody what is new, as far as they answer."""
+        others = [each.address for each in everybody if each != self.member]
+        await asyncio.gather(*(self.ask(each, "beat") for each in others), return_exceptions=True)
+
+    async def _is_agreed(self, membership: Membership, wanted: Membership) -> bool:
+        """Hold a ballot on ``wanted``; return whether that was decided. Raises ``NotAgreed`` where
+        no majority answers.
+        """
+        ballot = self._next_ballot(wanted.epoch)
+        promises = await self._votes(membership, ballot, wanted.epoch, None)
+        if not _is_majority(promises, membership):
+            return False
+        proposed = to_propose([vote for vote in promises if vote is not None], wanted)
+        accepted = await self._votes(membership, ballot, wanted.epoch, proposed)
+        if not _is_majority(accepted, membership):
+            return False
+        self.learn(proposed)
+        return proposed == wanted
+
+    def _next_ballot(self, epoch: int) -> Ballot:
+        """Return a ballot above all that this member has seen, and have it promised at once: so no
+        other worker makes the same.
+        """
+
+        def change(state: State) -> tuple[State, Ballot]:
+            seen = NO_BALLOT if state.vote is None else state.vote.about(epoch).promised
+            ballot = Ballot(seen.number + 1, self.options.address)
+            return vote_for(state, ballot, epoch, None)[0], ballot
+
+        return self._file.change(change)
+
+    async def _votes(
+        self, membership: Membership, ballot: Ballot, epoch: int, proposed: Membership | None
+    ) -> list[Vote | None]:
+        votes = [self._vote_of(each, ballot, epoch, proposed) for each in membership.members]
+        found = await asyncio.gather(*votes, return_exceptions=True)
+        failures = [each for each in found if isinstance(each, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, Unreachable | BadWord):
+                raise failure
+        if len(found) - len(failures) < majority(len(found)):
+            reasons = "; ".join(map(str, failures))
+            raise NotAgreed(f"a majority of {len(found)} members has to answer: {reasons}")
+        return [vote for vote in found if not isinstance(vote, BaseException)]
+
+    async def _vote_of(
+        self, member: Member, ballot: Ballot, epoch: int, proposed: Membership | None
+    ) -> Vote | None:
+        if member == self.member:
+            return self._file.change(lambda state: vote_for(state, ballot, epoch, proposed))
+        if proposed is None:
+            answer = await self.ask(member.address, "promise", ballot=ballot, epoch=epoch)
+        else:
+            words = as_words(proposed)
+            answer = await self.ask(
+                member.address, "accept", ballot=ballot, **{"membership proposed": words}
+            )
+        # A store that was lost has taken the promises of its member with it.
+        return answer.vote if answer.member == member else None
+
+
+def _still_moves(address: str) -> CannotChange:
+    return CannotChange(f"{address} still moves files after the last change")
+
+
+def _is_majority(votes: Sequence[Vote | None], membership: Membership) -> bool:
+    return sum(vote is not None for vote in votes) >= majority(len(membership.members))
+
+
+def _changed(membership: Membership, asked: Question) -> Membership:
+    if asked.ask == "join":
+        return membership.joined(asked.member)
+    if asked.ask == "leave":
+        return membership.left(asked.address)
+    return membership.forgotten(asked.address)
