@@ -27,6 +27,15 @@ class Check:
         return f"is {in_toml(value)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden(Check):
+    """The same of a value that is never shown, not even when it is wrong."""
+
+    def found(self, value: object) -> str:
+        """Return words that do not say what ``value`` is."""
+        return "is something else (it is not shown)"
+
+
 def in_toml(value: object) -> str:
     """Return a value as it is written in TOML."""
     if isinstance(value, bool):
@@ -222,6 +231,13 @@ def read_rewrites(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
 BOOLEAN: Final = Check("true or false", lambda _: True)
 NOT_EMPTY: Final = Check("a text that is not empty", bool)
 ANY_TEXT: Final = Check("a text", lambda _: True)
+HIDDEN_TEXT: Final = Hidden("a text", lambda _: True)
+
+_SECRET: Final = re.compile(r"[!-~]{16,1000}")
+SECRET: Final = Hidden(
+    "16 to 1000 characters of ASCII without spaces, or an empty text",
+    lambda value: not value or _SECRET.fullmatch(value) is not None,
+)
 
 
 def read_shard(text: str) -> tuple[str, int, tuple[str, ...]]:

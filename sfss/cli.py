@@ -15,7 +15,13 @@ from sfss.errors import SettingError
 from sfss.migrate_commands import ACTIONS, Migrate
 from sfss.nginx_command import add_nginx, run_nginx
 from sfss.node_commands import NodeSettings
-from sfss.node_process import DEFAULT_ADDRESS, read_address, run
+from sfss.node_process import (
+    DEFAULT_ADDRESS,
+    SECRET_VARIABLE,
+    read_address,
+    read_secret,
+    run,
+)
 from sfss.put_command import add_put, run_put
 from sfss.repair import Tool
 from sfss.repair_commands import DEFAULT_FOLDER, Options, run_tool
@@ -30,6 +36,9 @@ _FLAGS: Final = {
     "--store": "embedded.folder",
 }
 """Settings that have a flag of their own; all others are set in the file or the environment."""
+
+_NODE_FLAGS: Final = [entry for entry in fields(NodeSettings) if entry.name != "secret"]
+"""Settings of a node that have a flag: what stands in a command line can be read by everybody."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,12 +87,14 @@ def _overrides(options: argparse.Namespace) -> dict[str, Setting]:
 
 def _node(options: argparse.Namespace) -> None:
     values = vars(options)
-    settings = NodeSettings(**{entry.name: values[entry.name] for entry in fields(NodeSettings)})
-    for entry in fields(NodeSettings):
+    for entry in _NODE_FLAGS:
         if not entry.metadata["check"].holds(values[entry.name]):
             allowed = f"{entry.metadata['check'].allowed} is expected"
             found = f"is {values[entry.name]!r}"
             raise SettingError("command line", _flag(entry.name), found, allowed)
+    secret = read_secret(options.secret_file, os.environ)
+    chosen = {entry.name: values[entry.name] for entry in _NODE_FLAGS}
+    settings = NodeSettings(**chosen, secret=secret)
     run(read_address(options.listen), Path(options.store), settings)
 
 
@@ -221,7 +232,13 @@ def _add_node(commands: Any) -> None:
     parser.add_argument(
         "--store", required=True, metavar="FOLDER", help="folder of the items, made if missing"
     )
-    for entry in fields(NodeSettings):
+    parser.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="file of what clients have to know, 16 or more characters; in place of it"
+        f" {SECRET_VARIABLE} may be set (default: clients need to know nothing)",
+    )
+    for entry in _NODE_FLAGS:
         help = f"{entry.metadata['help']} (default: {entry.default})"
         if entry.type is bool:
             parser.add_argument(_flag(entry.name), action="store_true", help=help)

@@ -14,11 +14,14 @@ from sfss.checks import (
     ANY_TEXT,
     BOOLEAN,
     ENDPOINT,
+    HIDDEN_TEXT,
     NOT_EMPTY,
     REWRITES,
+    SECRET,
     SHARDS,
     STORES,
     Check,
+    Hidden,
     at_least,
     between,
     in_range,
@@ -39,7 +42,8 @@ Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
 
 def setting(default: Setting, help: str, check: Check) -> Any:
     """Declare one setting: its default, one line of help (with the unit), and what is allowed."""
-    return field(default=default, metadata={"help": help, "check": check})
+    shown = not isinstance(check, Hidden)
+    return field(default=default, repr=shown, metadata={"help": help, "check": check})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class ServerSettings:
         BOOLEAN,
     )
     admin_token: str = setting(
-        "", "what has to be known to use the face admin; empty: nobody may", ANY_TEXT
+        "", "what has to be known to use the face admin; empty: nobody may", HIDDEN_TEXT
     )
     log_level: str = setting(
         "info", "least severe message that is logged", one_of("debug", "info", "warning", "error")
@@ -156,6 +160,12 @@ class MemcachedSettings:
         False,
         "store plain bodies, for other readers of the same servers; no digest is kept then",
         BOOLEAN,
+    )
+    secret: str = setting(
+        "",
+        "what servers that are sfss node with --secret-file have there; empty: none has one."
+        " Better set in the environment than in a file",
+        SECRET,
     )
 
 
@@ -381,6 +391,11 @@ class Declaration:
     def key(self) -> str:
         """``section.name``, as errors and the command line call it."""
         return f"{self.section}.{self.name}"
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether its value is never shown."""
+        return isinstance(self.check, Hidden)
 
     @property
     def variable(self) -> str:

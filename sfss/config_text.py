@@ -5,7 +5,9 @@ from sfss.config import DECLARATIONS, SECTIONS, Declaration, Settings
 
 
 def as_toml(settings: Settings) -> str:
-    """Return ``settings`` as a commented TOML document that ``load`` reads back to the same."""
+    """Return ``settings`` as a commented TOML document that ``load`` reads back to the same, but
+    for secrets: of those it only says that they are set.
+    """
     lines = [
         "# Settings of sfss. Each can also be set in the environment, as SFSS_SECTION_NAME:",
         "# SFSS_SERVER_PORT=80.",
@@ -15,9 +17,15 @@ def as_toml(settings: Settings) -> str:
         values = getattr(settings, section)
         for declaration in DECLARATIONS.values():
             if declaration.section == section:
-                value = in_toml(getattr(values, declaration.name))
-                lines += [f"# {_sentence(declaration)}", f"{declaration.name} = {value}"]
+                line = _line(declaration, getattr(values, declaration.name))
+                lines += [f"# {_sentence(declaration)}", line]
     return "\n".join([*lines, *_listen_tables(settings)]) + "\n"
+
+
+def _line(declaration: Declaration, value: object) -> str:
+    if declaration.is_hidden and value:
+        return f"# {declaration.name} is set, and not shown"
+    return f"{declaration.name} = {in_toml(value)}"
 
 
 def _listen_tables(settings: Settings) -> list[str]:

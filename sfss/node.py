@@ -38,6 +38,7 @@ from sfss.memtext_commands import (
     Word,
 )
 from sfss.node_commands import END, Node, NodeSettings, Refused
+from sfss.node_newcomers import Newcomer, Newcomers
 from sfss.node_outbox import Outbox
 from sfss.node_reads import NodeStore
 from sfss.node_room import Room
@@ -390,10 +391,11 @@ class Server:
         self.waiting = Room(max(WAITING_BYTES, settings.item_limit))
         self._port = port
         self._connections: set[Connection] = set()
+        self._newcomers = Newcomers(settings.secret, partial(Connection, self))
 
-    def connection(self) -> Connection:
+    def connection(self) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
-        return Connection(self)
+        return Newcomer(self._newcomers) if self.settings.secret else Connection(self)
 
     def opened(self, connection: Connection) -> bool:
         """Take a connection up; return False if it is one too many."""
@@ -426,6 +428,7 @@ class Server:
 
         Nobody may be listening for new connections any more.
         """
+        self._newcomers.close()
         begun_s = time.monotonic()
         received: dict[Connection, int] = {}
         while self._connections and time.monotonic() - begun_s < timeout_s:

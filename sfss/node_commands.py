@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote_from_bytes
 
 from sfss.agreement import rank
-from sfss.checks import Check, between
+from sfss.checks import BOOLEAN, SECRET, between
 from sfss.cluster import Clock
 from sfss.config import MIB, setting
 from sfss.errors import Corrupt, SfssError, StoreFull
@@ -71,8 +71,9 @@ class NodeSettings:
     allow_flush: bool = setting(
         False,
         "let clients delete everything with flush_all",
-        Check("true or false", lambda _: True),
+        BOOLEAN,
     )
+    secret: str = setting("", "what clients have to know, if it is not empty", SECRET)
 
 
 class Refused(Exception):

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import logging.config
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 import uvloop
 
 from sfss import __version__, checks
+from sfss.checks import SECRET
 from sfss.errors import SettingError
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
@@ -23,6 +25,7 @@ from sfss.stores.embedded import EmbeddedStore
 from sfss.sweeping import keep_sweeping
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7900"
+SECRET_VARIABLE: Final = "SFSS_NODE_SECRET"
 BACKLOG: Final = 1024
 
 DRAIN_S: Final = 30.0
@@ -48,6 +51,29 @@ def read_address(text: str) -> Address:
     if found is None:
         raise SettingError("command line", "--listen", f"is {text!r}", '"host:port" is expected')
     return Address(*found)
+
+
+def read_secret(file: str | None, environ: Mapping[str, str]) -> str:
+    """Return what clients have to know: what stands in ``file``, else in SFSS_NODE_SECRET; "" where
+    neither is given. White space around it in the file does not count.
+
+    Raises ``SettingError``, also for a secret that is given and empty: nobody means that.
+    """
+    if file is not None:
+        source, key = "command line", "--secret-file"
+        try:
+            secret = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, or no name of a file
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise SettingError(source, key, f"{file}: {reason}", "a text is expected") from None
+    elif SECRET_VARIABLE in environ:
+        source, key, secret = "environment", SECRET_VARIABLE, environ[SECRET_VARIABLE]
+    else:
+        return ""
+    if not secret or not SECRET.holds(secret):
+        found = SECRET.found(secret) if secret else "is empty"
+        raise SettingError(source, key, found, f"{SECRET.allowed.partition(',')[0]} are expected")
+    return secret
 
 
 def run(address: Address, folder: Path, settings: NodeSettings) -> None:

@@ -232,6 +232,30 @@ def test_what_is_printed_is_read_back_to_the_same() -> None:
     assert load(as_toml(settings)) == settings
 
 
+SECRET = "of-what-nobody-may-see"
+
+
+@pytest.mark.parametrize("key", ["server.admin_token", "memcached.secret"])
+def test_a_secret_is_not_shown(key: str) -> None:
+    section, _, name = key.partition(".")
+    settings = load(f"[{section}]\n{name} = '{SECRET}'")
+    text = as_toml(settings)
+    assert getattr(getattr(settings, section), name) == SECRET
+    assert f"\n# {name} is set, and not shown\n" in text
+    assert load(text) == Settings()
+    assert SECRET not in text + repr(settings)
+
+
+@pytest.mark.parametrize("wrong", ["'very short'", "'with a space here and there'", "7777777"])
+def test_a_wrong_secret_is_not_shown(wrong: str) -> None:
+    with pytest.raises(SettingError, match="16 to 1000 characters of ASCII") as caught:
+        load(f"[memcached]\nsecret = {wrong}")
+    assert wrong.strip("'") not in str(caught.value)
+    with pytest.raises(SettingError, match="a text is expected") as caught:
+        load("[server]\nadmin_token = 7777777")
+    assert "7777777" not in str(caught.value)
+
+
 def test_the_sample_file_is_generated_from_the_declarations() -> None:
     assert (CONF / "sfss.toml").read_text() == as_toml(Settings())
 

@@ -76,9 +76,10 @@ class MemcachedStore:
     """Records on the server at ``address`` ("host:port"); the Store contract.
 
     Of ``settings`` it reads ``timeout_s`` (every operation ends within it), ``connections``,
-    ``item_limit`` (0: the server is asked before the first set) and ``raw`` (write plain bodies
-    with flags 0, without digest and version). ``patience_s`` is how long the hot path waits, see
-    ``Pipeline``.
+    ``item_limit`` (0: the server is asked before the first set), ``raw`` (write plain bodies with
+    flags 0, without digest and version) and ``secret`` (what an ``sfss node`` wants to be known;
+    proven on every connection before anything else). ``patience_s`` is how long the hot path waits,
+    see ``Pipeline``.
     """
 
     head_is_cheap = False
@@ -90,10 +91,10 @@ class MemcachedStore:
         host, port = name.strip("[]"), int(number)
         self.address = address
         self._settings = settings
-        self._client = Client(host, port, settings.connections)
-        self._pipeline = Pipeline(host, port, settings.timeout_s, patience_s)
-        self._writers = Writers(host, port, settings.timeout_s)
-        self._listings = Listings(address, host, port, settings.timeout_s)
+        self._client = Client(host, port, settings.connections, settings.secret)
+        self._pipeline = Pipeline(host, port, settings.timeout_s, patience_s, settings.secret)
+        self._writers = Writers(host, port, settings.timeout_s, settings.secret)
+        self._listings = Listings(address, host, port, settings.timeout_s, settings.secret)
         self._introduction = Introduction(address, self._client)
 
     async def get(self, key: bytes) -> Record | None:

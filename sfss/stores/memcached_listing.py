@@ -43,6 +43,7 @@ from sfss.memtext_listing import (
     metadata_key,
 )
 from sfss.stores.base import KEYS_LIMIT, Stamped
+from sfss.stores.memcached_opening import check_refusal, open_connection
 from sfss.stores.memcached_pool import Closed
 
 BUSY_S: Final = 30.0
@@ -70,9 +71,11 @@ class Listings:
     is ``Unreachable``.
     """
 
-    def __init__(self, address: str, host: str, port: int, timeout_s: float) -> None:
+    def __init__(
+        self, address: str, host: str, port: int, timeout_s: float, secret: str = ""
+    ) -> None:
         self._address, self._host, self._port = address, host, port
-        self._timeout_s = timeout_s
+        self._timeout_s, self._secret = timeout_s, secret
         self._open: set[_Connection] = set()
         self._closed = False
 
@@ -104,9 +107,13 @@ class Listings:
 
     async def _connect(self, held: ExitStack) -> "_Connection":
         """Return a new connection, which is closed with ``held``."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_READ_SIZE, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         async with asyncio.timeout(self._timeout_s):
-            streams = await asyncio.open_connection(self._host, self._port, limit=_READ_SIZE)
-        connection = _Connection(*streams, self._timeout_s, self._open)
+            opened = await open_connection(protocol, self._host, self._port, self._secret)
+        writer = asyncio.StreamWriter(opened, protocol, reader, loop)
+        connection = _Connection(reader, writer, self._timeout_s, self._open)
         held.callback(connection.close)
         if self._closed:
             raise ConnectionError("the store has been closed")
@@ -205,13 +212,16 @@ class _Connection:
         return chunk
 
     async def ask(self, request: bytes, grammar: Grammar, keys: Sequence[bytes] = ()) -> Answer:
-        """Return the whole answer to a request. Raises ``Closed``, ``BadReply``, OSError."""
+        """Return the whole answer to a request. Raises ``Closed``, ``BadReply``, OSError, also
+        where the server asks for a secret.
+        """
         self.send(request)
         parser = AnswerParser(_BUCKET_LIMIT)
         while (answer := parser.next_answer(grammar, keys)) is None:
             parser.feed(await self.read())
         if not parser.empty():
             raise BadReply(f"more than one answer, the first of them {answer.status.word}")
+        check_refusal(answer.status)
         return answer
 
     async def value(self, key: bytes) -> bytes | None:

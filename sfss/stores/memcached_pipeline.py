@@ -19,6 +19,7 @@ from typing import Final, cast
 from sfss.memtext import AnswerParser, BadReply, get_commands, is_safe_key
 from sfss.record import RECORD_FLAGS, Buffer, Form
 from sfss.stores.base import Use
+from sfss.stores.memcached_opening import open_connection
 
 UNDER_WAY_LIMIT: Final = 256
 """Most keys that are asked for at a time."""
@@ -43,9 +44,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, host: str, port: int, timeout_s: float, patience_s: float | None = None
+        self,
+        host: str,
+        port: int,
+        timeout_s: float,
+        patience_s: float | None = None,
+        secret: str = "",
     ) -> None:
-        self._host, self._port, self._timeout_s = host, port, timeout_s
+        self._host, self._port, self._timeout_s, self._secret = host, port, timeout_s, secret
         self._patience_s = timeout_s * _PATIENCE if patience_s is None else patience_s
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -72,10 +78,9 @@ class Pipeline:
 
     async def _open(self) -> None:
         connection = _Connection(self, ceil(self._patience_s / _TICK_S))
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                await loop.create_connection(lambda: connection, self._host, self._port)
+                await open_connection(connection, self._host, self._port, self._secret)
         except (OSError, UnicodeError):
             self.lost(failed=True)
         else:

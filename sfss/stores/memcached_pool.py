@@ -18,6 +18,7 @@ from aiomcache.client import FlagClient
 from aiomcache.pool import Connection, MemcachePool
 
 from sfss.memtext import GET, Answer, AnswerParser, BadReply, Grammar, Value, check_key
+from sfss.stores.memcached_opening import NotAuthenticated, check_refusal, open_connection
 
 _READ_SIZE: Final = 256 * 1024
 _ANY: Final = Grammar(
@@ -90,7 +91,9 @@ class ServerConnection(Connection):
         self._in_step = False
 
     async def ask(self, exchange: Exchange) -> Answer:
-        """Send the request and return its whole answer; raise ``Closed`` or ``BadReply``."""
+        """Send the request and return its whole answer; raise ``Closed``, ``BadReply``, or
+        ``NotAuthenticated`` where the server asks for a secret.
+        """
         exchange.times_sent += 1
         # Not drained: the server may answer, and close, before it has read a whole body.
         self.writer.write(exchange.request)
@@ -99,6 +102,11 @@ class ServerConnection(Connection):
             parser.feed(await self._read())
         if self.reader.unread_bytes or not parser.empty():
             raise BadReply(f"more than one answer, the first of them {answer.status.word}")
+        try:
+            check_refusal(answer.status)
+        except NotAuthenticated:
+            exchange.times_sent -= 1  # nothing was done
+            raise
         self._in_step = answer.in_step
         self.pooled = True
         return answer
@@ -114,14 +122,15 @@ class ServerConnection(Connection):
 
 
 class Pool(MemcachePool):
-    """Up to ``size_limit`` connections, opened when needed.
+    """Up to ``size_limit`` connections, opened when needed, authenticated by ``secret`` if any.
 
     Whoever waits does so for a slot, not for a connection: a slot is given back whatever became of
     the connection in it, so that no waiter is forgotten when connections die.
     """
 
-    def __init__(self, host: str, port: int, size_limit: int) -> None:
+    def __init__(self, host: str, port: int, size_limit: int, secret: str = "") -> None:
         super().__init__(host, port, minsize=1, maxsize=size_limit)
+        self._secret = secret
         self._slots = asyncio.Semaphore(size_limit)
         self._closed = False
         self.deaths = 0
@@ -177,7 +186,7 @@ class Pool(MemcachePool):
         loop = asyncio.get_running_loop()
         reader = CountingReader(limit=_READ_SIZE, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport, _ = await loop.create_connection(lambda: protocol, self._host, self._port)
+        transport = await open_connection(protocol, self._host, self._port, self._secret)
         return ServerConnection(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     def _do_close(self, connection: Connection) -> None:
@@ -201,9 +210,9 @@ class Client(FlagClient[Value]):
     except that values come as ``memtext.Value``; ``run`` is what the store uses.
     """
 
-    def __init__(self, host: str, port: int, connections: int) -> None:
+    def __init__(self, host: str, port: int, connections: int, secret: str = "") -> None:
         super().__init__(host, port, pool_size=connections)
-        self._pool: Pool = Pool(host, port, connections)
+        self._pool: Pool = Pool(host, port, connections, secret)
 
     async def run(self, exchange: Exchange) -> Answer:
         """Return the answer of the server, asked a second time, on a fresh connection, when a

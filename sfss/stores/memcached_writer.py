@@ -10,10 +10,13 @@ our own command with an error, and run the body behind it as commands.
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, cast
 
 from sfss.memtext import STATS, Answer, AnswerParser, BadReply, stats_command
 from sfss.memtext_commands import NEWEST
+from sfss.stores.memcached_opening import open_connection
 from sfss.stores.memcached_pool import Closed, Exchange
 
 SMALL: Final = 64 * 1024
@@ -36,9 +39,10 @@ class Writers:
     given up, and so is the connection if nothing came on it for so long.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float) -> None:
-        self._small = _Writer(host, port, timeout_s, _SMALL_AT_ONCE)
-        self._large = _Writer(host, port, timeout_s, _LARGE_AT_ONCE)
+    def __init__(self, host: str, port: int, timeout_s: float, secret: str = "") -> None:
+        opening = partial(_open, host, port, timeout_s, secret)
+        self._small = _Writer(opening, timeout_s, _SMALL_AT_ONCE)
+        self._large = _Writer(opening, timeout_s, _LARGE_AT_ONCE)
 
     async def run(self, exchange: Exchange) -> Answer:
         """Return the answer of the node. Raises OSError (``TimeoutError`` is one), ``Closed``,
@@ -56,8 +60,10 @@ class Writers:
 class _Writer:
     """One connection after the other; ``at_once`` requests under way at most."""
 
-    def __init__(self, host: str, port: int, timeout_s: float, at_once: int) -> None:
-        self._host, self._port, self._timeout_s = host, port, timeout_s
+    def __init__(
+        self, opening: Callable[[], Awaitable["_Connection"]], timeout_s: float, at_once: int
+    ) -> None:
+        self._open, self._timeout_s = opening, timeout_s
         self._connection: _Connection | None = None
         self._opening = asyncio.Lock()
         self._room = asyncio.Semaphore(at_once)
@@ -80,24 +86,24 @@ class _Writer:
                 self._connection = await self._open()
             return self._connection
 
-    async def _open(self) -> "_Connection":
-        connection = _Connection(self._timeout_s)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: connection, self._host, self._port)
-        try:
-            settings = (await connection.ask(Exchange(stats_command("settings"), STATS))).stats
-            if NEWEST not in settings:
-                raise NoNode("it is no sfss node any more")
-        except BaseException:
-            connection.end(Closed("it was not used"))
-            raise
-        return connection
-
     async def close(self) -> None:
         """Wait for what is under way, and close the connection."""
         self._closed = True
         if self._connection is not None:
             await self._connection.finish()
+
+
+async def _open(host: str, port: int, timeout_s: float, secret: str) -> "_Connection":
+    connection = _Connection(timeout_s)
+    await open_connection(connection, host, port, secret)
+    try:
+        settings = (await connection.ask(Exchange(stats_command("settings"), STATS))).stats
+        if NEWEST not in settings:
+            raise NoNode("it is no sfss node any more")
+    except BaseException:
+        connection.end(Closed("it was not used"))
+        raise
+    return connection
 
 
 class _Connection(asyncio.Protocol):
