@@ -47,15 +47,16 @@ EVERY_VERSION: Final = VERSION_LIMIT + 1
 class CopiesSettings:
     """How many stores have to agree, and how long they are waited for.
 
-    ``write_quorum`` 0 is a majority. ``read_quorum`` above 1 is for stores that several gateways
-    write: each knows only its own debts. ``read_mode``: ``first`` asks the stores in their order,
-    ``random`` in any, ``fastest`` first the one that is the first to say that it has the file,
-    ``local`` the first and then the others in turn. ``head_timeout_ms``: a store that has not
-    answered a read by then is not waited for alone, the next is asked as well. ``first_decides``: a
-    write is kept only if the first store has it, and folders are shown as that one has them.
-    ``least_copies``: of any key. ``straggler_ms``: a write that
-    has its quorum waits for the other stores only so much longer, counted from then; what they have
-    not confirmed is noted as owed.
+    ``write_quorum`` 0 is a majority. ``shares_debts`` False: other gateways write the same
+    stores, and what they know to be owed is not known here; so many stores answer each read
+    that one of them has confirmed whatever was acknowledged. ``read_quorum`` may ask for more.
+    ``read_mode``: ``first`` asks the stores in their order, ``random`` in any, ``fastest``
+    first the one that is the first to say that it has the file, ``local`` the first and then
+    the others in turn. ``head_timeout_ms``: a store that has not answered a read by then is not
+    waited for alone, the next is asked as well. ``first_decides``: a write is kept only if the
+    first store has it, and folders are shown as that one has them. ``least_copies``: of any
+    key. ``straggler_ms``: a write that has its quorum waits for the other stores only so much
+    longer, counted from then; what they have not confirmed is noted as owed.
     """
 
     write_quorum: int = 0
@@ -70,6 +71,7 @@ class CopiesSettings:
     heals_at_once: int = 4
     first_decides: bool = False
     least_copies: int = 1
+    shares_debts: bool = True
 
     @property
     def least_quorum(self) -> int:
@@ -78,16 +80,22 @@ class CopiesSettings:
 
     def quorums(self, copies: int) -> "Quorums":
         """Return what is asked of ``copies`` stores."""
-        return Quorums(copies, self.write_quorum or copies // 2 + 1, min(self.read_quorum, copies))
+        write, read = self.write_quorum or copies // 2 + 1, min(self.read_quorum, copies)
+        if not self.shares_debts:
+            read = max(read, copies - write + 1)
+        return Quorums(copies, write, read, self.shares_debts)
 
 
 @dataclass(frozen=True, slots=True)
 class Quorums:
-    """How many of ``copies`` stores must confirm a ``write``, and how many answer a ``read``."""
+    """How many of ``copies`` stores must confirm a ``write``, how many answer a ``read``;
+    and whether all debts are known, see ``CopiesSettings``.
+    """
 
     copies: int
     write: int
     read: int = 1
+    shares_debts: bool = True
 
     @property
     def noes(self) -> int:
@@ -284,10 +292,11 @@ def decide(answers: Sequence[Answer], debts: Debts, quorums: Quorums, last: bool
 
 def presumes_nothing(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
     """Tell whether there is nothing that was acknowledged, unless as many stores as had confirmed
-    it have lost it.
+    it have lost it; where not all debts are known, unless one store has.
     """
     trusted = [each for each in answers if trust(each, debts.get(each.address)) is Trust.FULL]
-    return len(trusted) >= quorums.write and all(each.says_no for each in trusted)
+    wanted = quorums.write if quorums.shares_debts else quorums.read
+    return len(trusted) >= wanted and all(each.says_no for each in trusted)
 
 
 def unproven(answers: Sequence[Answer], debts: Debts) -> StoreError:
@@ -326,8 +335,11 @@ def unknown(answers: Iterable[Answer]) -> dict[str, str]:
 def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
     """Tell whether a key needs no tombstone: all stores have nothing, or a quorum has the tombstone
     already, and none has a file that could come back.
+
+    That cannot be told where not all debts are known: a write that another gateway has given up may
+    be on its way to a store yet.
     """
-    if len(answers) < quorums.copies:
+    if not quorums.shares_debts or len(answers) < quorums.copies:
         return False
     if any(trust(answer, debts.get(answer.address)) < Trust.FULL for answer in answers):
         return False

@@ -1,7 +1,7 @@
 """What several stores have in their folders, shown as one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from sfss.agreement import CopiesSettings, rank
@@ -90,6 +90,7 @@ class Browsing:
         full = [things[-1].name for things in shown.values() if len(things) == limit]
         end = min(full, default=None)
         found: dict[bytes, tuple[Child, str]] = {}
+        alike: dict[bytes, set[str]] = {}  # the stores that show the newest
         for address, things in shown.items():
             for child in things:
                 if end is not None and child.name > end:
@@ -98,8 +99,15 @@ class Browsing:
                     continue
                 former = found.get(child.name)
                 if former is None or _is_newer(child, former[0]):
-                    found[child.name] = child, address
-        doubted = [name for name, each in found.items() if self._is_doubted(prefix, *each)]
+                    found[child.name], alike[child.name] = (child, address), {address}
+                elif not _is_newer(former[0], child):
+                    alike[child.name].add(address)
+        doubted = [
+            name
+            for name, each in found.items()
+            if self._is_doubted(prefix, *each)
+            or self._may_be_deleted(prefix, each[0], shown.keys() - alike[name])
+        ]
         heads = await asyncio.gather(*(self._looked_at(prefix + name) for name in doubted))
         deleted = {name for name, head in zip(doubted, heads, strict=True) if head is None}
         return [found[name][0] for name in sorted(found) if name not in deleted], end
@@ -111,6 +119,14 @@ class Browsing:
             return False
         where = self._places.of(key)
         return where.moves and (where.reads_both or address not in where.primaries)
+
+    def _may_be_deleted(self, prefix: bytes, child: Child, others: Collection[str]) -> bool:
+        """Tell whether one of the ``others``, which do not show a file, should have it: where not
+        all debts are known, it may be the one that knows of the deletion.
+        """
+        if child.head is None or self._settings.shares_debts:
+            return False
+        return any(address in others for address in self._places.primaries(prefix + child.name))
 
     async def _looked_at(self, key: bytes) -> Head | None:
         async with self._at_once:

@@ -116,6 +116,11 @@ class Copies:
         self._turn = 0
 
     @property
+    def places(self) -> Places:
+        """Where keys belong."""
+        return self._places
+
+    @property
     def counts(self) -> Counts:
         """How often things have happened: the events of ``metrics``."""
         return self._holders.counts
@@ -140,6 +145,8 @@ class Copies:
         if not self._owed.clear or settings.read_quorum > 1 or settings.read_mode == "fastest":
             return None
         primaries = self._primaries(key)
+        if not settings.shares_debts and settings.quorums(len(primaries)).read > 1:
+            return None
         address = random.choice(primaries) if settings.read_mode == "random" else primaries[0]
         is_alone = not self._holders.rests(address) and not self._places.of(key).moves
         return address if is_alone else None
@@ -345,7 +352,7 @@ class Copies:
         stores answer: what is written now has to be newer than that.
         """
         where = self._places.of(key)
-        if not where.moves:
+        if not where.moves or where.writes_both:  # what is written to tells it itself
             return None
         return (await self._survey(key, where.former, self._holders.look, ())).head
 
@@ -389,7 +396,8 @@ class Copies:
         """Return which of the stores are owed ``key``, and how many have to answer a read."""
         quorums = self._settings.quorums(len(addresses))
         careful = quorums.careful()
-        if self._places.of(key).moves and careful.read < careful.copies:
+        is_small = careful.read == careful.copies
+        if self._settings.shares_debts and self._places.of(key).moves and not is_small:
             # A worker that knows only the former places may still write: it owes the new ones
             # nothing. Not where one store that is down would then be the end of all reads.
             quorums = careful
@@ -444,16 +452,16 @@ class Copies:
         was written in the meantime, and has come after this one.
         """
         while True:
-            primaries = self._primaries(key)
-            written = await self._writing.spread(key, record, primaries)
+            groups = self._places.of(key).written
+            written = await self._writing.spread(key, record, groups)
             if (newer := newest_seen(written)) is not None:
                 if guard is not None:
                     guard(file_head(newer))
                 record = stamped(record, newer)
-                written = await self._writing.spread(key, record, primaries)
-            await self._writing.conclude(key, record.head, written)
+                written = await self._writing.spread(key, record, groups)
+            await self._writing.conclude(key, record.head, written, groups)
             # Else a migration has begun meanwhile: the file may have been copied before this.
-            if self._primaries(key) == primaries:
+            if self._places.of(key).written == groups:
                 return Kept(record.head, written)
 
 

@@ -207,12 +207,37 @@ class Healing:
         if debts is None:
             return False
         where = self._places.of(key)
+        verdicts = []
         for places in (where.primaries, where.former):
             theirs = [answer for answer in answers if answer.address in places]
             verdict = decide(theirs, debts, self._settings.quorums(len(places)), last=True)
-            if verdict is None or verdict.record is not None:
-                return verdict is not None
-        return False
+            if verdict is None:
+                return False
+            verdicts.append(verdict)
+            if verdict.record is not None and not where.reads_both:
+                break
+        return any(verdict.record is not None for verdict in verdicts)
+
+    async def is_complete(self, key: bytes, also: Collection[str] = ()) -> bool:
+        """Tell whether every primary is seen to have the newest of ``key`` that there is on these,
+        on its former places and on the stores ``also``, and nothing newer was acknowledged. Bodies
+        are not looked at, where stores can do that. Also where all have nothing. Raises nothing.
+        """
+        addresses = self._who_may_have(key, also)
+        debts = await self._owes(key, addresses)
+        seen = await asyncio.gather(*(self._glance(address, key) for address in addresses))
+        answers = without_expired(seen, self._version())
+        found = newest(answers)
+        if found is None:
+            return not unknown(answers)
+        theirs = [answer for answer in answers if answer.address in self._primaries(key)]
+        has_all = all(each.record and rank(each.record.head) == rank(found.head) for each in theirs)
+        return has_all and self._is_proven(key, answers, debts)
+
+    async def _glance(self, address: str, key: bytes) -> Answer:
+        if self._holders.rests(address):
+            return Answer(address, failure=self._holders.resting(address))
+        return await self._holders.look(address, key)
 
     async def verify(self, key: bytes, also: Collection[str] = ()) -> list[Finding]:
         """Return what is wrong with the copies of ``key``, on its primaries and on the stores
@@ -244,7 +269,7 @@ class Healing:
         again when it is removed, and stays if it is newer by then; see ``Holders`` for stores where
         something may come between those two. Raises nothing.
         """
-        if address in self._primaries(key):
+        if address in self._places.of(key).kept_on:
             return Moved(False, "it belongs there")
         moved = await self._remove_misplaced(key, address)
         if not moved.moved:
@@ -285,7 +310,7 @@ class Healing:
         left_behind = {
             each.address for each in answers if each.address in also and not each.says_no
         }
-        may_have = left_behind.union(self._primaries(key))
+        may_have = left_behind | self._places.of(key).kept_on
         targets = [address for address in lacking(answers, found.head) if address in may_have]
         writes = (self._holders.write(each, key, found, insist=True) for each in targets)
         written = await asyncio.gather(*writes)
@@ -364,7 +389,8 @@ class Healing:
             # All stores were asked, and none has it any more, or ever had.
             self._say_lost(debt, 0 if healed.newest is None else healed.newest.version)
             return Paid(settled=await self._owed.settle(debt))
-        if healed.is_settled and answer.says_no and debt.address not in self._primaries(debt.key):
+        is_kept_there = debt.address in self._places.of(debt.key).kept_on
+        if healed.is_settled and answer.says_no and not is_kept_there:
             # A former place: it is not asked any more, for all primaries have the write.
             return Paid(settled=await self._owed.settle(debt))
         is_left = bool(healed.failures) and debt.address not in healed.mended

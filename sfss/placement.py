@@ -57,18 +57,34 @@ class Where(NamedTuple):
     primaries: Sequence[str]
     former: Sequence[str]
     reads_both: bool
+    writes_both: bool = False
 
     @property
     def moves(self) -> bool:
-        """Whether the key had other places before."""
+        """Whether the key had other places before; where both are written, whether they differ."""
+        if self.writes_both:
+            return bool(self.former) and set(self.former) != set(self.primaries)
         return not set(self.former) <= set(self.primaries)
+
+    @property
+    def written(self) -> Sequence[Sequence[str]]:
+        """The groups of stores that a write goes to: it is kept when each has its quorum."""
+        if self.writes_both and self.moves:
+            return (self.primaries, self.former)
+        return (self.primaries,)
+
+    @property
+    def kept_on(self) -> set[str]:
+        """The stores that should have the key."""
+        return {address for group in self.written for address in group}
 
 
 class Places(NamedTuple):
     """Where keys belong: ``primaries``, best first, and ``former``, where they may be left from
-    before. ``reads_both``: what the former places have may be newer. ``shards`` are the stores
-    that hold the same files, by the name of the shard, where there are shards. ``state`` is another
-    whenever the places are others. ``stores`` are those that may have files; empty: any.
+    before. ``reads_both``: what the former places have may be newer. ``writes_both``: others still
+    know only the former places; each write goes there, too, and reads look at both. ``shards`` are
+    the stores that hold the same files, by the name of the shard, where there are shards. ``state``
+    is another whenever the places are others. ``stores`` are those that may have files; empty: any.
     """
 
     primaries: Callable[[bytes], Sequence[str]]
@@ -77,12 +93,15 @@ class Places(NamedTuple):
     shards: Mapping[str, Sequence[str]] = MappingProxyType({})
     state: Callable[[], object] = _never
     stores: Callable[[], Sequence[str]] = tuple
+    writes_both: Callable[[], bool] = _never
 
     def of(self, key: bytes) -> Where:
         """Return where ``key`` belongs, all of it at one moment."""
         while True:
             state = self.state()
-            where = Where(self.primaries(key), self.former(key), self.reads_both())
+            writes_both = self.writes_both()
+            reads_both = writes_both or self.reads_both()
+            where = Where(self.primaries(key), self.former(key), reads_both, writes_both)
             if self.state() == state:
                 return where
 

@@ -1,7 +1,7 @@
 """Writes of one key to several stores, and what is noted of those that have not confirmed one."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -10,6 +10,9 @@ from sfss.errors import StoreError, Unreachable
 from sfss.holders import Holders
 from sfss.owed import Owed
 from sfss.record import Head, Record, held_size
+
+Groups: TypeAlias = Sequence[Sequence[str]]
+"""Stores, each group of which has to keep a write."""
 
 _INSIST_AFTER_S: Final = 0.2
 """Seconds that a write waits for the stores that are well before it asks those that rest."""
@@ -21,16 +24,17 @@ class Writing:
     def __init__(self, holders: Holders, owed: Owed, settings: CopiesSettings) -> None:
         self._holders, self._owed, self._settings = holders, owed, settings
 
-    async def spread(self, key: bytes, record: Record, primaries: Sequence[str]) -> list[Written]:
-        """Write to all stores at once; return what has become of it when the quorum has confirmed
-        and the rest had ``straggler_ms`` since, or when nothing more can come.
+    async def spread(self, key: bytes, record: Record, groups: Groups) -> list[Written]:
+        """Write to all stores of ``groups`` at once; return what has become of it when a quorum of
+        each group has confirmed and the rest had ``straggler_ms`` since, or when nothing more can
+        come.
 
         Stores that rest are written to only where the quorum is not had without them. The store
         that decides is asked and waited for, whatever the others do.
         """
         holders = self._holders
-        quorum = self._settings.quorums(len(primaries)).write
-        needed = primaries[:1] if self._settings.first_decides else []
+        addresses = list(dict.fromkeys(address for group in groups for address in group))
+        needed = addresses[:1] if self._settings.first_decides else []
         tasks: dict[str, asyncio.Task[Written]] = {}
 
         def start(addresses: Iterable[str], insist: bool) -> None:
@@ -39,10 +43,10 @@ class Writing:
                 tasks[address] = holders.background.start(write)
 
         try:
-            start(primaries, insist=False)
-            if not await _is_confirmed(tasks, quorum, _INSIST_AFTER_S):
+            start(addresses, insist=False)
+            if not await self._is_confirmed(tasks, groups, _INSIST_AFTER_S):
                 start(_not_asked(tasks), insist=True)
-                await _is_confirmed(tasks, quorum, None)
+                await self._is_confirmed(tasks, groups, None)
             if needed:
                 await asyncio.wait([tasks[address] for address in needed])
             if pending := _pending(tasks):
@@ -52,11 +56,13 @@ class Writing:
                 holders.background.leave(task, held_size(record.body))
         return [_outcome(address, task) for address, task in tasks.items()]
 
-    async def conclude(self, key: bytes, head: Head, written: Sequence[Written]) -> None:
-        """Note who is owed the write; return if it is kept, raise if not."""
-        quorum = self._settings.quorums(len(written)).write
+    async def conclude(
+        self, key: bytes, head: Head, written: Sequence[Written], groups: Groups
+    ) -> None:
+        """Note who is owed the write; return if each of ``groups`` keeps it, raise if not."""
         missing = [each for each in written if each.failure is not None]
-        is_kept = len(written) - len(missing) >= quorum
+        lacking = self._lacking({each.address for each in written if each.failure is None}, groups)
+        is_kept = lacking is None
         if self._settings.first_decides:
             is_kept = is_kept and written[0].failure is None
         if missing and (len(missing) < len(written) or any(each.maybe for each in missing)):
@@ -67,10 +73,38 @@ class Writing:
                 await self._owed.add(debts)
             except StoreError as error:
                 # Others would believe a store that lacks the write: better to say that it failed.
-                raise not_noted(written, quorum, self._owed.address, error) from error
+                group, quorum = self._of_group(written, lacking or groups[0])
+                raise not_noted(group, quorum, self._owed.address, error) from error
             self._holders.counts["owed"] += len(debts)
         if not is_kept:
-            raise refusal(written, quorum)
+            raise refusal(*self._of_group(written, lacking or groups[0]))
+
+    def _lacking(self, confirmed: Collection[str], groups: Groups) -> Sequence[str] | None:
+        """Return the first of ``groups`` that has not got its quorum; None: all have."""
+        for group in groups:
+            quorum = self._settings.quorums(len(group)).write
+            if sum(address in confirmed for address in group) < quorum:
+                return group
+        return None
+
+    def _of_group(
+        self, written: Sequence[Written], group: Sequence[str]
+    ) -> tuple[list[Written], int]:
+        """Return what became of a write at the stores of ``group``, and how many must keep it."""
+        theirs = [each for each in written if each.address in group]
+        return theirs, self._settings.quorums(len(group)).write
+
+    async def _is_confirmed(
+        self, writes: "_Writes", groups: Groups, patience_s: float | None
+    ) -> bool:
+        """Wait until each group has its quorum; return False when all have ended, or the time is
+        over, without that.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while self._lacking(_confirmed(writes), groups) and (pending := _pending(writes)):
+                    await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        return self._lacking(_confirmed(writes), groups) is None
 
 
 _Writes: TypeAlias = Mapping[str, asyncio.Task[Written]]
@@ -80,19 +114,10 @@ def _pending(writes: _Writes) -> list[asyncio.Task[Written]]:
     return [task for task in writes.values() if not task.done()]
 
 
-def _confirmed(writes: _Writes) -> int:
-    return sum(task.done() and task.result().failure is None for task in writes.values())
-
-
-async def _is_confirmed(writes: _Writes, quorum: int, patience_s: float | None) -> bool:
-    """Wait until ``quorum`` stores have confirmed; return False when all have ended, or the time is
-    over, without that.
-    """
-    with suppress(TimeoutError):
-        async with asyncio.timeout(patience_s):
-            while _confirmed(writes) < quorum and (pending := _pending(writes)):
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    return _confirmed(writes) >= quorum
+def _confirmed(writes: _Writes) -> set[str]:
+    return {
+        address for address, task in writes.items() if task.done() and task.result().failure is None
+    }
 
 
 def _not_asked(writes: _Writes) -> list[str]:

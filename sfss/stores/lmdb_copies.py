@@ -27,7 +27,7 @@ class LmdbCopies(EmbeddedStore):
         in between. A record that is newer and has only its body damaged is returned.
         """
         try:
-            await self.set(key, record, unless_newer(record.head))
+            await self.set_copy(key, record, unless_newer(record.head))
         except HasNewer as newer:
             return newer.head
         return None
