@@ -388,6 +388,17 @@ def refusal(written: Sequence[Written], wanted: int) -> SfssError:
     return QuorumFailed(wanted, got, failures(written), any(each.maybe for each in written))
 
 
+def left_nothing(error: Exception) -> bool:
+    """Tell whether a write that failed with ``error`` has certainly left nothing behind."""
+    if isinstance(error, QuorumFailed):
+        return not error.got and not error.indeterminate
+    if isinstance(error, NoStoreReachable):
+        return not error.indeterminate
+    if isinstance(error, Unreachable):
+        return error.applied is False
+    return isinstance(error, StoreFull) or not isinstance(error, StoreError)
+
+
 def not_noted(
     written: Sequence[Written], wanted: int, address: str, error: SfssError
 ) -> QuorumFailed:

@@ -191,6 +191,10 @@ STORES: Final = Check(
     ' "lmdb:FOLDER" and "s3://BUCKET/PREFIX"',
     _are_stores,
 )
+ORIGIN: Final = Check(
+    '"s3://BUCKET/PREFIX", or an empty text',
+    lambda value: not value or _BUCKET.fullmatch(value) is not None,
+)
 _SHARD: Final = re.compile(r"([A-Za-z0-9_.-]+)(?: +x([1-9]\d{0,3}))?((?: +[^ ]+)+)")
 
 

@@ -20,10 +20,14 @@ a plain file, with the expiry of the file, and with the file's key in its metada
 ``chunk of``: the key itself (Latin-1), for those who find a chunk and look for its file. It has the
 digest that the manifest says, or is not the one.
 
-The key of a chunk is a prefix, ``c``, the digest of the file's key, ``.``, the upload, ``.``, and
-its number from 0 in four or more hexadecimal digits. No path has such a key: paths have no control
-characters, so where keys are paths, none begins with a NUL byte, and elsewhere none with ``%00``,
-which is how keys would escape it (``%`` is not in the alphabet of base64 at all).
+The key of a chunk is a prefix, a mark, ``c``, the digest of the file's key, ``.``, the upload,
+``.``, and its number from 0 in four or more hexadecimal digits. No path has such a key: paths have
+no control characters, so where keys are paths, none begins with a NUL byte, and elsewhere none with
+``%00``, which is how keys would escape it (``%`` is not in the alphabet of base64 at all).
+
+The mark says where the chunk belongs. There is none for files; bodies of objects, which have paths
+of their own (``body_path``), have ``s`` where one member keeps them, ``m`` where all do. So a chunk
+can be placed with its body by its key alone (``home_of``).
 """
 
 import re
@@ -34,6 +38,7 @@ from xxhash import xxh3_128_hexdigest
 
 from sfss.errors import Corrupt
 from sfss.record import Buffer, Head, Kind, Record, digest_of
+from sfss.ulid import PATTERN
 
 CHUNK_SIZE: Final = 510 * 1024
 """Bytes of a chunk, if the stores take that: with what is around it, half a page of memcached's
@@ -45,7 +50,7 @@ LEAST_CHUNK_SIZE: Final = 16 * 1024
 """
 
 KEY_SIZE: Final = 80
-"""Bytes that the key of a chunk may have: in fact 74 or fewer, for as many chunks as can be."""
+"""Bytes that the key of a chunk may have: in fact 75 or fewer, for as many chunks as can be."""
 
 FILE_NAME: Final = "large file"
 CHUNK_NAME: Final = "chunk of"
@@ -55,7 +60,20 @@ PLAIN_PREFIX: Final = b"\x00"
 ESCAPED_PREFIX: Final = b"%00"
 
 _DIGEST_SIZE: Final = 16
-_KEY: Final = re.compile(rb"c([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9a-f]{4,6})")
+ENTRIES: Final = b"objects/"
+"""How the keys of entries of objects begin."""
+
+SINGLE: Final = "single"
+EVERY: Final = "every"
+"""How the paths of bodies of objects begin: of those that one member keeps, and that all keep."""
+
+_DIGITS: Final = "([0-9a-f]{32})"
+_KEY: Final = re.compile(rf"[sm]?c{_DIGITS}\.{_DIGITS}\.([0-9a-f]{{4,6}})".encode())
+_CHUNK: Final = re.compile(
+    rf"(?:\x00|%00)([sm])c{_DIGITS}\.{_DIGITS}\.[0-9a-f]{{4,6}}".encode("ascii")
+)
+_BODY: Final = re.compile(rf"({SINGLE}|{EVERY})/({PATTERN})/{_DIGITS}".encode())
+_MARKS: Final = {SINGLE.encode(): b"s", EVERY.encode(): b"m"}
 _FILE: Final = re.compile(r"(0|[1-9]\d{0,15}) ([0-9a-f]{32}) ([1-9]\d{0,9}) ([0-9a-f]{32})")
 
 
@@ -112,7 +130,41 @@ def prefix_of(encoding: str) -> bytes:
 
 def chunk_key(prefix: bytes, key: bytes, upload: str, number: int) -> bytes:
     """Return the key of a chunk of the file under ``key``."""
-    return b"%bc%b.%b.%04x" % (prefix, xxh3_128_hexdigest(key).encode(), upload.encode(), number)
+    body = _BODY.fullmatch(key)
+    mark = b"" if body is None else _MARKS[body[1]]
+    file = xxh3_128_hexdigest(key).encode()
+    return b"%b%bc%b.%b.%04x" % (prefix, mark, file, upload.encode(), number)
+
+
+def body_path(object_id: str, upload: str, everywhere: bool) -> str:
+    """Return the path of the body that an ``upload`` has given an object; whether all members are
+    to have it, or one.
+    """
+    return f"{EVERY if everywhere else SINGLE}/{object_id}/{upload}"
+
+
+def object_of(key: bytes) -> str | None:
+    """Return the id of the object whose body is under ``key``; None for any other key."""
+    match = _BODY.fullmatch(key)
+    return None if match is None else match[2].decode()
+
+
+class Home(NamedTuple):
+    """Where a body belongs: ``everywhere``, or where one member is found by the ``token``, which
+    its chunks have as well.
+    """
+
+    everywhere: bool
+    token: bytes
+
+
+def home_of(key: bytes) -> Home | None:
+    """Return where the body of an object, or a chunk of one, belongs; None for any other key."""
+    if (chunk := _CHUNK.fullmatch(key)) is not None:
+        return Home(chunk[1] == b"m", chunk[2])
+    if (body := _BODY.fullmatch(key)) is not None:
+        return Home(body[1] == EVERY.encode(), xxh3_128_hexdigest(key).encode())
+    return None
 
 
 def read_chunk_key(prefix: bytes, key: bytes) -> ChunkName | None:

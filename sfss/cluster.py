@@ -148,6 +148,8 @@ class Cluster:
         close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._engine, self._scheme = engine, scheme
+        self.engine = engine
+        """What keeps the files, under keys."""
         self._clock = Clock()
         self._close = close or engine.close
         self.migration: Migration | None = None

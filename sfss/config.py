@@ -16,6 +16,7 @@ from sfss.checks import (
     ENDPOINT,
     HIDDEN_TEXT,
     NOT_EMPTY,
+    ORIGIN,
     REWRITES,
     SECRET,
     SHARDS,
@@ -56,7 +57,7 @@ class ServerSettings:
         DEFAULT_FACES,
         "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
         " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration; upload,"
-        " fetch, blobs: /upload, /fetch and /blob, files by their content",
+        " fetch, blobs: /upload, /fetch and /blob, files by their content; objects: /api/v1",
         SOME_FACES,
     )
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
@@ -352,6 +353,37 @@ class ContentSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectsSettings:
+    """The face "objects", and the bucket behind it."""
+
+    bucket: str = setting(
+        "", 'where objects of levels 1 and 2 go, "s3://BUCKET/PREFIX"; empty: nowhere', ORIGIN
+    )
+    write: str = setting(
+        "through",
+        "when a put of level 1 or 2 is answered. through: the bucket has it, too; back: it is"
+        " noted that the bucket has to get it",
+        one_of("through", "back"),
+    )
+    fetch: str = setting(
+        "asked",
+        "when an object that is not known here is looked for in the bucket. asked: with the field"
+        " X-Meta-Fetch: 1; always",
+        one_of("asked", "always"),
+    )
+    tombstone_days: float = setting(
+        10.0,
+        "days that a deletion is remembered after the bucket has forgotten the object",
+        in_range(0.01, 36_500),
+    )
+    owed_folder: str = setting(
+        "var/owed-objects",
+        "folder of what the bucket still has to get, made if missing",
+        NOT_EMPTY,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, a section each; and ``listen``, whose tables take the place of
     ``server.host``, ``server.port`` and ``server.faces``.
@@ -368,6 +400,7 @@ class Settings:
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     paths: PathsSettings = field(default_factory=PathsSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
+    objects: ObjectsSettings = field(default_factory=ObjectsSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:

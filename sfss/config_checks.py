@@ -19,6 +19,9 @@ HELD_FILE_LIMIT: Final = 64 * MIB
 FACES_OF_GROUPS: Final = ("upload", "fetch", "blobs", "status", "debug")
 """What can be shown of groups: files that do not change."""
 
+KINDS_WITH_OBJECTS: Final = ("embedded", "joined")
+"""The kinds of clusters that can show the face "objects"."""
+
 Choice: TypeAlias = ReplicatedSettings | MigrationSettings
 """The settings that say which stores there are, and how files are placed on them."""
 
@@ -66,7 +69,11 @@ def _check_listen(settings: Settings, source: str) -> None:
         if settings.listen and value != declared.default:
             wanted = "with [[listen]], say it there"
             raise SettingError(source, declared.key, f"is {in_toml(value)} and not used", wanted)
-    raw = settings.memcached.raw and settings.cluster.kind != "embedded"
+    kind = settings.cluster.kind
+    if "objects" in shown_faces(settings) and kind not in KINDS_WITH_OBJECTS:
+        wanted = f'cluster.kind "{kind}" has no objects; {", ".join(KINDS_WITH_OBJECTS)} has'
+        raise SettingError(source, "listen.faces", 'shows "objects"', wanted)
+    raw = settings.memcached.raw and kind != "embedded"
     if raw and shown_faces(settings) & {"upload", "blobs"}:
         wanted = "the faces upload and blobs keep fields with a file: raw must be false"
         raise SettingError(source, "memcached.raw", "is true", wanted)

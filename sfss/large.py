@@ -22,7 +22,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sfss.agreement import Debt, Kept, Owing
+from sfss.agreement import Debt, Kept, Owing, left_nothing
 from sfss.chunks import (
     KEY_SIZE,
     Layout,
@@ -38,15 +38,7 @@ from sfss.chunks import (
     upload_name,
 )
 from sfss.cluster import Engine
-from sfss.errors import (
-    Corrupt,
-    NoStoreReachable,
-    QuorumFailed,
-    StoreError,
-    StoreFull,
-    TooLarge,
-    Unreachable,
-)
+from sfss.errors import Corrupt, StoreError, StoreFull, TooLarge
 from sfss.record import (
     METADATA_LIMIT,
     Buffer,
@@ -265,7 +257,7 @@ class Large:
         try:
             kept = await self._engine.put(key, whole, guard)
         except Exception as error:
-            if _is_certain(error):
+            if left_nothing(error):
                 self._start(self._remove(key, layout, range(layout.chunks)))
             raise
         self._remove_later(key, formers - {layout})
@@ -437,14 +429,3 @@ def _listed(head: Head, key: bytes) -> Head:
     except Corrupt as error:
         _log.warning("listed as it is: %s", error)
         return head
-
-
-def _is_certain(error: Exception) -> bool:
-    """Tell whether a write that failed with ``error`` has certainly left nothing behind."""
-    if isinstance(error, QuorumFailed):
-        return not error.got and not error.indeterminate
-    if isinstance(error, NoStoreReachable):
-        return not error.indeterminate
-    if isinstance(error, Unreachable):
-        return error.applied is False
-    return isinstance(error, StoreFull) or not isinstance(error, StoreError)

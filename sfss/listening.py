@@ -8,7 +8,17 @@ from typing import Final
 from sfss.checks import ADDRESSES, Check, distinct_of, in_toml
 from sfss.errors import SettingError
 
-FACES: Final = ("native", "status", "paths", "debug", "admin", "upload", "fetch", "blobs")
+FACES: Final = (
+    "native",
+    "status",
+    "paths",
+    "debug",
+    "admin",
+    "upload",
+    "fetch",
+    "blobs",
+    "objects",
+)
 """The faces that there are; ``web.app`` has their routes."""
 
 DEFAULT_FACES: Final = ("native", "status")

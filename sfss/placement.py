@@ -11,6 +11,7 @@ ketama     the first ``copies`` different stores round the ring
 jump       the stores of one shard, chosen by jump consistent hash
 chash      the stores of one shard, chosen on a ring of 160 points a shard
 mirror     every store
+objects    as the placement that is right for this kind of key
 =========  =========================================================================================
 """
 
@@ -24,6 +25,8 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from uhashring import HashRing
+
+from sfss.chunks import ENTRIES, home_of
 
 MEMCACHED_PORT: Final = 11211
 
@@ -233,6 +236,24 @@ class Mirror:
     def primaries(self, key: bytes) -> Sequence[str]:
         """Return every store."""
         return self._stores
+
+
+class ObjectPlacement:
+    """Files beside objects: what all members have to know of objects, and bodies that all keep,
+    belong where ``every`` says; bodies that one keeps, with their chunks, where ``single`` says;
+    all other keys where ``files`` does. ``single`` is not asked for the key of a body, but for a
+    token that is the same for its chunks.
+    """
+
+    def __init__(self, files: Placement, single: Placement, every: Placement) -> None:
+        self._files, self._single, self._every = files, single, every
+
+    def primaries(self, key: bytes) -> Sequence[str]:
+        """Return those of the placement that is right for ``key``."""
+        if (home := home_of(key)) is not None:
+            placement = self._every if home.everywhere else self._single
+            return placement.primaries(home.token)
+        return (self._every if key.startswith(ENTRIES) else self._files).primaries(key)
 
 
 def jump(key_hash: int, buckets: int) -> int:

@@ -27,6 +27,7 @@ from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
 from sfss.moved_places import warn_of_lost
+from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
 from sfss.replicas import MARKS, Replicas, Turn, check_migration, claim_folder, make_replicas
 from sfss.routed import Owner, Proxies, Route, Routed
@@ -258,6 +259,10 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     cluster = make_cluster(settings, board, counters)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
+    objects = None
+    if has_objects(settings):
+        scheme, folder = make_scheme(settings), settings.embedded.folder
+        objects = make_objects(settings, cluster.engine, scheme, folder)
     site = Site(
         cluster,
         board,
@@ -266,6 +271,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         rewrites,
         settings.server.admin_token,
         settings.content.digest,
+        objects,
     )
     shown = [listen.faces for listen in settings.listeners()]
     runner = Runner(site, settings.server, counters, shown)
@@ -279,6 +285,7 @@ def check(settings: Settings, former: Settings | None = None) -> None:
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
     _check_spool_folder(settings.server.spool_folder)
+    prepare_objects(settings, former)
     folder = _folder(settings)
     if settings.cluster.kind == "replicated":
         _check_lmdb(settings, former)
@@ -344,6 +351,7 @@ def _check_lmdb(settings: Settings, former: Settings | None) -> None:
 async def application(counters: Counters, board: Board) -> Runner:
     """Do as ``start`` with the settings of SFSS_CONFIG and the environment, for plain gunicorn."""
     settings = read_settings()
+    prepare_objects(settings)
     if not logging.getLogger().handlers:  # else somebody has configured it already
         logging.config.dictConfig(logging_settings(settings.server.log_level))
     return await start(settings, counters, board)

@@ -18,6 +18,7 @@ come in between. Changes of one key take turns (``key_locks``) among the process
 
 import asyncio
 import logging
+import re
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from sfss.agreement import rank
 from sfss.config import BucketSettings
@@ -58,6 +59,8 @@ _TYPE: Final = "Content-Type"
 _TYPE_LIMIT: Final = 200
 _SAYS_NOTHING: Final = frozenset({"binary/octet-stream", "application/octet-stream"})
 _CARRIED_LIMIT: Final = 1800  # of the 2048 bytes that all metadata of an object may have
+_ALL_LIMIT: Final = 2000
+_LABEL: Final = re.compile("[a-z0-9][a-z0-9-]{0,99}")
 _NAMES_ARE_ELSEWHERE: Final = " names"
 _HEAD_LIMIT: Final = HEADER_SIZE + METADATA_LIMIT
 _REMEMBERED_HEADS: Final = 16_384
@@ -80,13 +83,25 @@ class _Seen(NamedTuple):
         return Condition(self.etag)
 
 
+class Labels(Protocol):
+    """What other programs are to read in the metadata of objects, beside the head; and what is read
+    there of an object that others have put.
+    """
+
+    def of(self, path: str, head: Head) -> Mapping[str, str]:
+        """Return metadata for the object of a file, the most needed first."""
+
+    def read(self, attributes: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the names of a file that others have put there with ``attributes``."""
+
+
 class BucketStore:
     """Files in the bucket at ``address``, "s3://BUCKET/PREFIX"; the Store contract.
 
     ``locks`` are those of all processes of the gateway, and stay open when it is closed; without
     them this process is taken to be alone. Bodies of over 1 MiB are kept in ``spool_folder`` while
-    they are read, by default that of temporary files. All methods raise ``BadPath`` for a key that
-    is no name of a file. Raises ``SettingError``.
+    they are read, by default that of temporary files. ``labels`` are put on objects as far as they
+    fit. All methods raise ``BadPath`` for a key that is no name of a file. Raises ``SettingError``.
     """
 
     head_is_cheap = True
@@ -97,8 +112,9 @@ class BucketStore:
         settings: BucketSettings,
         spool_folder: Path | None = None,
         locks: KeyLocks | None = None,
+        labels: Labels | None = None,
     ) -> None:
-        self.address = address
+        self.address, self._labels = address, labels
         self._bucket = Bucket(address, settings, spool_folder or Path(gettempdir()))
         self._locks, self._lock_prefix = locks or KeyLocks(None), address.encode() + b" "
         self._heads: OrderedDict[str, tuple[Object, Head]] = OrderedDict()
@@ -216,7 +232,8 @@ class BucketStore:
         text = attributes.get(_HEAD)
         if text is None:
             head = raw_file_head(found.size, found.modified_s)
-            return head._replace(metadata=_foreign_names(attributes))
+            read = {} if self._labels is None else self._labels.read(attributes)
+            return head._replace(metadata={**_foreign_names(attributes), **read})
         try:
             head = decode_lone_head(b64decode(text, validate=True), self.address, key)
         except NotBase64 as error:
@@ -301,7 +318,8 @@ class BucketStore:
         if _does_not_fit(head):
             await self._bucket.put(NAMES + path, encode_head(head), {})
             head = _without_names(head)
-        attributes = {_HEAD: _text_of(head), **_type_of(record.head)}
+        labels = {} if self._labels is None else self._labels.of(path, record.head)
+        attributes = _fitting({_HEAD: _text_of(head)}, labels) | _type_of(record.head)
         return await self._bucket.put(path, record.body, attributes, condition)
 
     async def _delete(self, path: str, guard: Guard | None) -> bool:
@@ -339,6 +357,26 @@ def _carried(found: Object) -> str:
 
 def _text_of(head: Head) -> str:
     return b64encode(encode_head(head)).decode()
+
+
+def _fitting(needed: dict[str, str], labels: Mapping[str, str]) -> dict[str, str]:
+    """Return ``needed``, and of ``labels`` as many as fit beside it and can be sent."""
+    room = _ALL_LIMIT - sum(len(name) + len(text) for name, text in needed.items())
+    found = dict(needed)
+    for name, text in labels.items():
+        if name in found:
+            continue
+        is_sent = _LABEL.fullmatch(name) and text.isascii() and text.isprintable()
+        if (
+            text
+            and is_sent
+            and text.strip() == text
+            and name not in found
+            and len(name + text) <= room
+        ):
+            found[name] = text
+            room -= len(name + text)
+    return found
 
 
 def _does_not_fit(head: Head) -> bool:

@@ -8,7 +8,18 @@ from aiohttp import web
 
 from sfss.asking import FORWARDED
 from sfss.errors import SfssError
-from sfss.web import admin, content, crawling, debug, http, native, paths, status, webdav
+from sfss.web import (
+    admin,
+    content,
+    crawling,
+    debug,
+    http,
+    native,
+    objects,
+    paths,
+    status,
+    webdav,
+)
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -21,7 +32,9 @@ ANY_NAME: Final = "*"
 
 
 class Route(NamedTuple):
-    """One line of the API. An address may end with ``ANY_NAME``, behind its second "/"."""
+    """One line of the API. An address may end with ``ANY_NAME``, behind its second "/", where it
+    stands for all that is below, or behind a later one, where it stands for one name.
+    """
 
     method: str
     address: str
@@ -70,6 +83,16 @@ BLOBS: Final = (
     Route("POST", "/blob/*", content.put, "/blob/ID  keep the body under this id: 200"),
     Route("DELETE", "/blob/*", content.remove, "/blob/ID  remove a blob: 204"),
 )
+OBJECTS: Final = (
+    Route("GET", "/api/v1/ping", objects.ping, "the name of this member"),
+    Route("GET", "/api/v1/id", objects.new_id, "a new ULID"),
+    Route("GET", "/api/v1/version", objects.version, "the version of this software"),
+    Route("GET", "/api/v1/stats", objects.stats, "the disk, and counters"),
+    Route("POST", "/api/v1/put", objects.put, "X-Meta-ID:  keep the body under this id: 200"),
+    Route("GET", "/api/v1/get/*", objects.read, "/api/v1/get/ID  an object"),
+    Route("GET", "/api/v1/meta/*", objects.meta, "/api/v1/meta/ID  what is known of an object"),
+    Route("POST", "/api/v1/delete/*", objects.remove, "/api/v1/delete/ID  delete an object: 200"),
+)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
@@ -79,10 +102,11 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "upload": UPLOAD,
     "fetch": FETCH,
     "blobs": BLOBS,
+    "objects": OBJECTS,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 
-FOR_PROGRAMS: Final = frozenset({"upload", "fetch", "blobs"})
+FOR_PROGRAMS: Final = frozenset({"upload", "fetch", "blobs", "objects"})
 """The faces whose refusals are JSON, whoever asks."""
 
 _log = logging.getLogger(__name__)
@@ -96,14 +120,16 @@ class Addresses:
 
     def __contains__(self, address: object) -> bool:
         return isinstance(address, str) and (
-            address in self._known or _family(address) in self._known
+            address in self._known or any(each in self._known for each in _families(address))
         )
 
 
-def _family(address: str) -> str:
-    """Return the address of a route for all that has the first part of ``address``."""
+def _families(address: str) -> tuple[str, str]:
+    """Return the addresses of routes for all that has the first part of ``address``, and for all
+    that lies beside it.
+    """
     _, first, _ = [*address.split("/", 2), "", ""][:3]
-    return f"/{first}/{ANY_NAME}"
+    return f"/{first}/{ANY_NAME}", f"{address.rpartition('/')[0]}/{ANY_NAME}"
 
 
 class App:
@@ -132,8 +158,7 @@ class App:
         """Return the address of the route for ``path``."""
         if path in self._handlers:
             return path
-        family = _family(path)
-        return family if family in self._handlers else ANYWHERE
+        return next((each for each in _families(path) if each in self._handlers), ANYWHERE)
 
     async def answer(self, request: web.BaseRequest) -> http.Answer:
         """Answer any request: by its handler, or with the refusal that an error stands for."""

@@ -17,6 +17,7 @@ from sfss import __version__, errors
 from sfss.asking import forwarded_for
 from sfss.cluster import Cluster
 from sfss.metrics import Board
+from sfss.objects import Objects
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
 
@@ -79,6 +80,8 @@ class Site:
     admin_token: str = ""
     digest: str = "sha1"
     """Which digest of their content is the id of blobs: "sha1" or "sha256"."""
+    objects: Objects | None = None
+    """The objects of the face "objects"."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 

@@ -175,6 +175,8 @@ class Runner(web.BaseRunner):
         for server in self._servers[1:]:  # the first is cleaned up by aiohttp
             server.pre_shutdown()
             await server.shutdown(_CUT_OFF_AFTER_S)
+        if self._site.objects is not None:
+            await self._site.objects.close()
         await self._site.cluster.close()
 
     async def drain(self, idle_s: float) -> None:

@@ -35,6 +35,8 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
         "owed": owing.writes,
         "needs_repair": list(owing.needs_repair),
     }
+    if site.objects is not None:
+        ours["owed_to_bucket"] = await site.objects.owing()
     return http.json_answer({"storages": storages, "webserver": ours})
 
 

@@ -1,0 +1,123 @@
+"""What the bucket behind objects is owed, paid: it is made as the entries say."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from sfss.agreement import Debt
+from sfss.errors import SfssError, StoreError, Unreachable
+from sfss.object_bodies import Bodies
+from sfss.object_entries import Entry, record_for_bucket
+from sfss.object_origin import Origin
+from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if
+from sfss.owed import place
+from sfss.record import Body, StreamedBody
+from sfss.spool import Spool
+from sfss.streams import stream
+
+_AT_ONCE: Final = 8
+
+_log = logging.getLogger(__name__)
+
+
+class Payments:
+    """Pays what ``origin`` is owed, by what ``entries`` say, with the bodies of ``bodies``: those
+    in pieces are kept in ``spool_folder`` meanwhile.
+    """
+
+    def __init__(
+        self, origin: Origin, entries: Entries, bodies: Bodies, spool_folder: Path
+    ) -> None:
+        self._origin, self._entries, self._bodies = origin, entries, bodies
+        self._spool_folder = spool_folder
+
+    async def run(self, leader: Callable[[], bool], every_s: float, longest_pause_s: float) -> None:
+        """Pay for ever, ``every_s``; only while ``leader()`` says so. As long as a round pays
+        nothing of what is owed, the pause after it is twice the one before, up to the longest.
+        """
+        pause_s = every_s
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                is_stuck = leader() and await self.round() == 0
+            except Exception:
+                _log.exception("what the bucket is owed is not paid")
+                is_stuck = True
+            pause_s = min(2 * pause_s, longest_pause_s) if is_stuck else every_s
+
+    async def round(self) -> int | None:
+        """Try to pay everything once; return how much that was, None if nothing was owed. It ends
+        with a bucket that cannot be reached.
+        """
+        paid, after, at_once = None, b"", asyncio.Semaphore(_AT_ONCE)
+        while debts := await self._origin.page(after):
+            outcomes = [await self._try(debts[0], at_once)]
+            if outcomes != [None]:
+                outcomes += await asyncio.gather(*(self._try(debt, at_once) for debt in debts[1:]))
+            paid = (paid or 0) + sum(outcome is True for outcome in outcomes)
+            if None in outcomes:
+                break
+            after = place(debts[-1])
+        return paid
+
+    async def _try(self, debt: Debt, at_once: asyncio.Semaphore) -> bool | None:
+        """Return whether the debt was paid; None: the bucket cannot be reached."""
+        async with at_once:
+            try:
+                await self.pay(debt)
+            except StoreError as error:
+                is_bucket = isinstance(error, Unreachable) and error.store == self._origin.address
+                return None if is_bucket else False
+            except (SfssError, OSError) as error:
+                _log.error("the bucket does not get what is at %r: %s", debt.key, error)
+                return False
+            return True
+
+    async def pay(self, debt: Debt) -> None:
+        """Make the bucket as the entry of an object says, and strike ``debt`` off.
+
+        Raises ``StoreError`` where that cannot be done now.
+        """
+        object_id = self._entries.id_at(debt.key)
+        async with self._entries.turn(object_id):
+            seen = await self._entries.see(object_id)
+            if seen is not None and not seen.entry.is_deleted and seen.entry.traits.level:
+                await self._bring(seen.entry, debt)
+            else:
+                written = 0 if seen is None else seen.entry.written
+                await self._origin.remove(object_id, max(written, debt.version))
+                if seen is not None and seen.entry.is_deleted:
+                    await self._let_expire(seen)
+            await self._origin.settle(debt)
+
+    async def _bring(self, entry: Entry, debt: Debt) -> None:
+        """Have the bucket keep the object that ``entry`` names, unless somebody else has put a
+        newer one there.
+        """
+        there = await self._origin.head(entry.id, now_us())
+        up_to = max(entry.written, debt.version)
+        if there is not None and (entry.is_version_of(there) or there.version > up_to):
+            return
+        record = await self._bodies.get(entry.body)
+        if record is None or not entry.has_body(record.head):
+            _log.error("object %s is lost: no member has its body, nor the bucket", entry.id)
+            return
+        body = await self._out_of_stores(record.body)
+        await self._origin.replace(entry.id, record_for_bucket(entry, body), up_to)
+
+    async def _let_expire(self, seen: Seen) -> None:
+        """Remember a deletion from now on only for as long as it has to be."""
+        expiry = self._entries.forgotten_at(now_us())
+        with suppress(Changed):
+            await self._entries.write(seen.entry, seen.version + 1, only_if(seen), expiry)
+
+    async def _out_of_stores(self, body: Body) -> Body:
+        if not isinstance(body, StreamedBody):
+            return body
+        spool = Spool(self._spool_folder)
+        async for piece in stream(body):
+            await spool.write(bytes(piece))
+        return (await spool.finish())[0]

@@ -1,0 +1,121 @@
+"""From settings to objects: the bucket, the list of what it is owed, and what lies beside that.
+
+All of it is in one folder, ``objects.owed_folder``: the name of this member, the locks of its
+processes, and the list.
+"""
+
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Final
+
+from sfss.cluster import Engine
+from sfss.config import Settings
+from sfss.config_checks import shown_faces
+from sfss.errors import SettingError
+from sfss.keys import KeyScheme
+from sfss.object_bodies import Alone, Bodies, Members
+from sfss.object_entries import ObjstoreLabels
+from sfss.object_origin import Origin
+from sfss.object_shelf import Entries
+from sfss.objects import ObjectRules, Objects, Place
+from sfss.replicas import Turn
+from sfss.stores.bucket import BucketStore
+from sfss.stores.embedded import EmbeddedStore, check_folder
+from sfss.stores.key_locks import KeyLocks
+from sfss.ulid import RANDOM_BITS, read_ulid, ulid
+
+FACE: Final = "objects"
+
+_PAYER: Final = "payer"
+_LOCKS: Final = "locks"
+_MEMBER: Final = "member"
+
+_log = logging.getLogger(__name__)
+
+
+def has_objects(settings: Settings) -> bool:
+    """Tell whether objects are shown."""
+    return FACE in shown_faces(settings)
+
+
+def prepare_objects(settings: Settings, former: Settings | None = None) -> None:
+    """Make what ``make_objects`` needs, if it is missing and was not there by the ``former``
+    settings; say it where there is no bucket. Raises ``SettingError``.
+    """
+    if not has_objects(settings):
+        return
+    folder = Path(settings.objects.owed_folder)
+    is_old = former is not None and has_objects(former)
+    make = not (is_old and former is not None and Path(former.objects.owed_folder) == folder)
+    try:
+        check_folder(folder, make)
+    except SettingError as error:
+        raise SettingError(
+            error.source, "objects.owed_folder", error.found, error.allowed
+        ) from error
+    _member_id(folder)
+    if not settings.objects.bucket and (former is None or former.objects.bucket or not is_old):
+        _log.warning(
+            "objects.bucket is empty: there is no origin, and objects of levels 1 and 2 are kept"
+            " by the members alone"
+        )
+
+
+def make_objects(
+    settings: Settings,
+    engine: Engine,
+    scheme: KeyScheme,
+    store_folder: str,
+    members: Members | None = None,
+) -> Objects:
+    """Return the objects whose entries and bodies ``engine`` keeps, among ``members``; the disk of
+    this one has ``store_folder``. Raises ``SettingError``.
+    """
+    options = settings.objects
+    folder = Path(options.owed_folder)
+    spool_folder = Path(settings.server.spool_folder or gettempdir())
+    try:
+        locks = KeyLocks.on(folder / _LOCKS)
+    except OSError as error:
+        raise SettingError("settings", "objects.owed_folder", str(error), "a folder") from error
+    objects = Objects(
+        Entries(engine, scheme, locks, options.tombstone_days),
+        Bodies(engine, scheme, members or Alone(), settings.cluster.chunks_kept_s),
+        ObjectRules(options.write == "through", options.fetch == "always", spool_folder),
+        _origin(settings, spool_folder),
+        Place(_member_id(folder), Path(store_folder)),
+    )
+    objects.start_paying(Turn(folder / _PAYER).is_ours)
+    return objects
+
+
+def _origin(settings: Settings, spool_folder: Path) -> Origin | None:
+    options = settings.objects
+    if not options.bucket:
+        return None
+    bucket = BucketStore(options.bucket, settings.bucket, spool_folder, labels=ObjstoreLabels())
+    folder = Path(options.owed_folder)
+    debts = EmbeddedStore(folder, make=False, timeout_s=settings.embedded.timeout_s)
+    return Origin(bucket, debts)
+
+
+def _member_id(folder: Path) -> str:
+    """Return the name of this member, which it is given once."""
+    file = folder / _MEMBER
+    try:
+        if not file.exists():
+            name = ulid(time.time_ns() // 1_000_000, secrets.randbits(RANDOM_BITS))
+            scratch = file.with_name(f"{_MEMBER}.{os.getpid()}")
+            scratch.write_text(f"{name}\n", encoding="ascii")
+            scratch.replace(file)
+        found = read_ulid(file.read_text(encoding="ascii").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError("settings", "objects.owed_folder", str(error), "a folder") from error
+    if found is None:
+        wanted = "the name of this member, a ULID, is expected there"
+        raise SettingError("settings", str(file), "holds something else", wanted)
+    return found

@@ -1,0 +1,407 @@
+"""Objects: bodies with names of their own, ULIDs, on the members of a cluster and in a bucket.
+
+- An object is there when its entry is (``object_entries``). The entry is written last: when the
+  body is kept, and, from level 1 on and writing through, the bucket has it.
+- What is asked for is what the entry names: no body and no object in the bucket is taken for it
+  that was not put with it. What the members have lost comes from the bucket, and is kept again.
+- A deletion is an entry, too. As long as it is there, the bucket is not asked; and it goes only
+  when the bucket has forgotten the object.
+- The bucket follows the entries: where it may not be as an entry says, that is owed, durably, from
+  before the bucket is written until both are known to be alike (``object_origin``).
+
+Changes of one object take turns among the processes of a gateway. Between gateways the newest entry
+stays, and whoever finds that the bucket differs from it makes it alike.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sfss.agreement import Debt, left_nothing, reason_of
+from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable, Unsettled
+from sfss.object_bodies import Bodies
+from sfss.object_debts import Payments
+from sfss.object_entries import (
+    Entry,
+    Traits,
+    entry_from_bucket,
+    entry_path,
+    record_for_bucket,
+)
+from sfss.object_origin import Origin
+from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
+from sfss.record import Body, Content, Record, digest_of_any, record_of
+from sfss.stores.base import Guard
+from sfss.streams import in_spool_thread
+
+_TRIES: Final = 8
+_REMOVAL_PATIENCE_S: Final = 1.0
+_CLOSE_S: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRules:
+    """How objects are kept. ``writes_through``: a put of level 1 or 2 is answered when the bucket
+    has it, not only the members. ``always_fetches``: what is not known is looked for in the bucket,
+    whoever asks. ``spool_folder`` is for bodies in pieces while they are brought to the bucket.
+    What that is owed is paid ``pay_every_s``; see ``Payments.run``.
+    """
+
+    writes_through: bool = True
+    always_fetches: bool = False
+    spool_folder: Path = Path("/tmp")
+    pay_every_s: float = 1.0
+    longest_pause_s: float = 30.0
+
+
+class Found(NamedTuple):
+    """An object, with its ``body`` if that was asked for and it is not a deleted one.
+    ``was_fetched``: it came from the bucket just now. ``is_elsewhere``: its body is kept by another
+    member, and not here.
+    """
+
+    entry: Entry
+    body: Body = b""
+    was_fetched: bool = False
+    is_elsewhere: bool = False
+
+
+class Place(NamedTuple):
+    """This member: its name, a ULID, and the folder of its store."""
+
+    member_id: str = ""
+    folder: Path = Path()
+
+
+class Objects:
+    """The objects with these ``entries`` and ``bodies``, and in ``origin`` if there is a bucket."""
+
+    def __init__(
+        self,
+        entries: Entries,
+        bodies: Bodies,
+        rules: ObjectRules,
+        origin: Origin | None = None,
+        place: Place | None = None,
+    ) -> None:
+        self._entries, self._bodies, self._rules, self._origin = entries, bodies, rules, origin
+        self._payments = None
+        if origin is not None:
+            self._payments = Payments(origin, entries, bodies, rules.spool_folder)
+        self._fetches: dict[tuple[str, int], asyncio.Task[Found | None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._paying: asyncio.Task[None] | None = None
+        self.place = place or Place()
+        self.counts = {"puts": 0, "gets": 0, "fetches": 0, "deletes": 0}
+        """What this process has done."""
+
+    def start_paying(self, leader: Callable[[], bool]) -> None:
+        """Pay what the bucket is owed from now on, while ``leader()`` says so."""
+        if self._payments is not None:
+            pauses = self._rules.pay_every_s, self._rules.longest_pause_s
+            self._paying = asyncio.ensure_future(self._payments.run(leader, *pauses))
+
+    # -- reading
+
+    async def look(self, object_id: str) -> Found | None:
+        """Return what is known of an object, also of a deleted one; None: nothing.
+
+        Raises ``NoStoreReachable``, ``Corrupt``.
+        """
+        seen = await self._entries.see(object_id)
+        return None if seen is None else self._found(seen.entry)
+
+    async def get(self, object_id: str, fetches: bool = False, body: bool = True) -> Found | None:
+        """Return an object with its ``body``, of a deleted one the entry alone; None: there is
+        none, nor has the bucket one, if that was asked (``fetches``).
+
+        Raises ``NoStoreReachable`` where it cannot be told, or the body cannot be had now;
+        ``Corrupt`` where the body is lost.
+        """
+        self.counts["gets"] += 1
+        for _ in range(_TRIES):
+            seen = await self._entries.see(object_id)
+            try:
+                if seen is None:
+                    wanted = fetches or self._rules.always_fetches
+                    return await self._fetched(object_id, None) if wanted else None
+                if seen.entry.is_deleted or not body:
+                    return self._found(seen.entry)
+                return await self._get(object_id, seen)
+            except Changed:
+                continue
+        raise Unsettled("of objects", self._entries.key(object_id))
+
+    async def _get(self, object_id: str, seen: Seen) -> Found:
+        entry, failure = seen.entry, None
+        try:
+            record = await self._bodies.get(entry.body)
+            if record is not None and entry.has_body(record.head):
+                return self._found(entry, record.body)
+        except StoreError as error:
+            failure = error
+        if await self._entries.see(object_id) != seen:
+            raise Changed
+        try:
+            fetched = await self._fetched(object_id, seen) if entry.traits.level else None
+        except StoreError as error:
+            raise _neither(failure, error) from error
+        if fetched is not None:
+            return fetched
+        if failure is not None:
+            raise failure
+        key = entry_path(object_id).encode()
+        raise Corrupt("of objects", key, f"a body, {entry.body}", "nothing")
+
+    def _found(self, entry: Entry, body: Body = b"") -> Found:
+        return Found(entry, body, False, self._bodies.is_elsewhere(entry.body))
+
+    # -- fetching
+
+    async def _fetched(self, object_id: str, seen: Seen | None) -> Found | None:
+        """Return an object from the bucket, None where that has none, or not the one that was
+        ``seen``. Of all who ask for one at the same time, one asks the bucket.
+        """
+        if self._origin is None:
+            return None
+        what = object_id, 0 if seen is None else seen.entry.written
+        task = self._fetches.get(what)
+        if task is None:
+            task = self._fetches[what] = self._start(self._fetch(self._origin, object_id, seen))
+            task.add_done_callback(lambda _: self._fetches.pop(what))
+        return await asyncio.shield(task)
+
+    async def _fetch(self, origin: Origin, object_id: str, seen: Seen | None) -> Found | None:
+        record = await origin.get(object_id, now_us())
+        if record is None or (seen is not None and not seen.entry.is_version_of(record.head)):
+            return None
+        # That of an object of others is not in its head.
+        digest = await in_spool_thread(lambda: digest_of_any(record.body))
+        if seen is None:
+            entry = entry_from_bucket(object_id, record.head, digest)
+        elif digest == seen.entry.digest:
+            entry = seen.entry._replace(is_fetched=True)
+        else:
+            return None
+        self.counts["fetches"] += 1
+        try:
+            entry = await self._keep_fetched(entry, seen, record.body)
+        except SfssError as error:
+            # It is here to be served all the same.
+            _log.warning("object %s from the bucket is not kept: %s", object_id, error)
+        return Found(entry, record.body, was_fetched=True)
+
+    async def _keep_fetched(self, entry: Entry, seen: Seen | None, body: Body) -> Entry:
+        """Keep what came from the bucket, in place of what was ``seen``; return its entry.
+
+        Its version is hardly above that of the entry before: whatever else is written is newer.
+        """
+        path = await self._bodies.keep(entry.id, entry.traits.level, Record(entry.head, body))
+        kept = entry._replace(body=path)
+        version = entry.written if seen is None else seen.version + 1
+        try:
+            async with self._entries.turn(entry.id):
+                await self._entries.write(kept, version, only_if(seen), kept.traits.expiry)
+        except Exception as error:
+            if left_nothing(error):
+                self._bodies.remove_now(path)
+            raise
+        if seen is not None:
+            self._bodies.remove_later(seen.entry.body)
+        return kept
+
+    # -- writing
+
+    async def put(
+        self, object_id: str, content: Content, traits: Traits, guard: Guard | None = None
+    ) -> Entry:
+        """Keep ``content`` as an object, in place of the one that there is; return its entry.
+        ``content`` says for how long, not ``traits``. ``guard`` is called with the head of the
+        former one, None where there is none.
+
+        Raises what ``guard`` raises, and as ``Engine.put``; ``Unreachable`` of the bucket.
+        """
+        return await self._finish(self._put(object_id, content, traits, guard))
+
+    async def _put(
+        self, object_id: str, content: Content, traits: Traits, guard: Guard | None
+    ) -> Entry:
+        async with self._entries.turn(object_id):
+            former = await self._see_or_damaged(object_id)
+            if guard is not None:
+                is_there = former is not None and not former.entry.is_deleted
+                guard(former.entry.head if former is not None and is_there else None)
+            version = self._entries.version_after(former)
+            record = record_of(content._replace(names={}), version)
+            path = await self._bodies.keep(object_id, traits.level, record)
+            traits = traits._replace(expiry=record.head.expiry)
+            entry = Entry(object_id, traits, len(record.body), record.head.digest, version, path)
+            debt = await self._publish(entry, former, record.body)
+        self.counts["puts"] += 1
+        if former is not None:
+            self._bodies.remove_later(former.entry.body)
+        if debt is not None and not traits.level:
+            await self._pay_soon(debt)
+        return entry
+
+    async def _see_or_damaged(self, object_id: str) -> Seen | None:
+        """Return the entry of an object, None also for what is damaged: it can be replaced."""
+        try:
+            return await self._entries.see(object_id)
+        except Corrupt as error:
+            _log.error("%s", error)
+            return None
+
+    async def _publish(self, entry: Entry, former: Seen | None, body: Body) -> Debt | None:
+        """Bring a new object to the bucket, and write its entry; return what the bucket may be owed
+        of it.
+        """
+        try:
+            debt = await self._tell_origin(entry, former, body)
+        except BaseException:
+            self._bodies.remove_now(entry.body)
+            raise
+        try:
+            guard = unless_newer(entry.written)
+            await self._entries.write(entry, entry.written, guard, entry.traits.expiry)
+        except Changed:
+            # Somebody else's write has come after this one; the bucket is compared with that.
+            self._bodies.remove_later(entry.body)
+            return debt
+        except Exception as error:
+            if left_nothing(error):
+                self._bodies.remove_now(entry.body)
+            raise
+        if self._origin is not None and debt is not None and self._goes_through(entry):
+            self._start(self._origin.settle(debt))
+        return debt
+
+    def _goes_through(self, entry: Entry) -> bool:
+        return entry.traits.level > 0 and self._rules.writes_through
+
+    async def _tell_origin(self, entry: Entry, former: Seen | None, body: Body) -> Debt | None:
+        origin, key = self._origin, self._entries.key(entry.id)
+        if origin is None or (former is None and not entry.traits.level):
+            return None
+        was_owed = await origin.owes(key)
+        debt = await origin.owe(key, entry.written)
+        if self._goes_through(entry):
+            try:
+                await origin.put(entry.id, record_for_bucket(entry, body))
+            except Exception as error:
+                await origin.failed(debt, was_owed, error)
+                raise
+        return debt
+
+    async def delete(self, object_id: str, fetches: bool = False) -> Entry | None:
+        """Delete an object; return its entry, also where it was deleted before; None: there is
+        none. With ``fetches``, one that only the bucket has counts, too. Errors as ``put``, but for
+        a bucket that cannot be reached: that is owed it.
+        """
+        return await self._finish(self._delete(object_id, fetches))
+
+    async def _delete(self, object_id: str, fetches: bool) -> Entry | None:
+        debt = None
+        async with self._entries.turn(object_id):
+            seen = await self._entries.see(object_id)
+            if seen is None and (fetches or self._rules.always_fetches):
+                seen = await self._see_in_origin(object_id)
+            if seen is None or seen.entry.is_deleted:
+                return None if seen is None else seen.entry
+            version = self._entries.version_after(seen)
+            gone = seen.entry._replace(written=version, body="", is_deleted=True)
+            # As long as the bucket may have it, the deletion must not be forgotten.
+            expiry = 0 if self._origin is not None else self._entries.forgotten_at(version)
+            if self._origin is not None:
+                debt = await self._origin.owe(self._entries.key(object_id), version)
+            try:
+                await self._entries.write(gone, version, unless_newer(version), expiry)
+            except Changed:
+                return gone  # it was replaced right after this
+        self.counts["deletes"] += 1
+        self._bodies.remove_later(seen.entry.body)
+        if debt is not None:
+            await self._pay_soon(debt)
+        return gone
+
+    async def _see_in_origin(self, object_id: str) -> Seen | None:
+        head = None if self._origin is None else await self._origin.head(object_id, now_us())
+        if head is None:
+            return None
+        return Seen(entry_from_bucket(object_id, head, head.digest), head.version)
+
+    async def _pay_soon(self, debt: Debt) -> None:
+        """Try to pay ``debt`` at once; wait for it only a moment, for it is noted."""
+        if self._payments is not None:
+            task = self._start(self._payments.pay(debt))
+            await asyncio.wait([task], timeout=_REMOVAL_PATIENCE_S)
+
+    # -- all else
+
+    async def owing(self) -> int:
+        """Return of how many objects the bucket may differ from what it is to be."""
+        return 0 if self._origin is None else await self._origin.count()
+
+    async def disk(self) -> dict[str, int]:
+        """Return the bytes of the disk that the store here is on: ``all``, ``used``, ``free``.
+        Raises ``Unreachable`` where its folder is gone.
+        """
+        folder = self.place.folder
+        try:
+            found = await asyncio.to_thread(shutil.disk_usage, folder)
+        except OSError as error:
+            raise Unreachable(str(folder), str(error)) from error
+        return {"all": found.total, "used": found.used, "free": found.free}
+
+    async def close(self) -> None:
+        """Finish what was begun, and let go of the bucket; the engine stays open."""
+        if self._paying is not None:
+            self._paying.cancel()
+            await asyncio.gather(self._paying, return_exceptions=True)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._bodies.finish()
+        if self._origin is not None:
+            await self._origin.close()
+        self._entries.close()
+
+    def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # or asyncio complains that nobody has asked
+
+    async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
+        return await asyncio.shield(self._start(work))
+
+
+def _neither(failure: StoreError | None, error: StoreError) -> StoreError:
+    """Return the error for a body that the members do not give, because of ``failure`` or, None,
+    for they do not have it; nor does the bucket, because of ``error``.
+    """
+    if failure is None or isinstance(failure, Corrupt):
+        return error
+    if isinstance(error, Corrupt):
+        return failure
+    reasons = {"of members": str(failure)}
+    if isinstance(failure, NoStoreReachable):
+        reasons = dict(failure.failures)
+    bucket = error.store if isinstance(error, Unreachable) else "of the bucket"
+    return NoStoreReachable({**reasons, bucket: reason_of(error)})
