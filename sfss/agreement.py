@@ -80,7 +80,9 @@ class CopiesSettings:
 
     def quorums(self, copies: int) -> "Quorums":
         """Return what is asked of ``copies`` stores."""
-        write, read = self.write_quorum or copies // 2 + 1, min(self.read_quorum, copies)
+        # Of some keys there may be fewer copies than of others.
+        write, read = self.write_quorum or copies // 2 + 1, self.read_quorum
+        write, read = min(write, copies), min(read, copies)
         if not self.shares_debts:
             read = max(read, copies - write + 1)
         return Quorums(copies, write, read, self.shares_debts)

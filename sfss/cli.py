@@ -12,6 +12,7 @@ from sfss import __version__
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
+from sfss.members_command import add_members, run_members
 from sfss.migrate_commands import ACTIONS, Migrate
 from sfss.nginx_command import add_nginx, run_nginx
 from sfss.node_commands import NodeSettings
@@ -128,6 +129,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "put": run_put,
     "nginx": run_nginx,
     "stores": run_stores,
+    "members": run_members,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
 }
@@ -169,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add_put(commands)
     add_nginx(commands)
     add_stores(commands, _cluster_parser())
+    add_members(commands, _cluster_parser())
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
         if tool is Tool.SCRUB:

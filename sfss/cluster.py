@@ -132,6 +132,13 @@ def _of_alive(guard: Guard) -> Guard:
     return lambda head: guard(head if head is None or _is_alive(head) else None)
 
 
+class Joined(Protocol):
+    """This gateway as one of several that have joined each other."""
+
+    def shown(self) -> Mapping[str, object]:
+        """Return what is known of all members, for people."""
+
+
 class Cluster:
     """The files behind one gateway. ``max_file_size`` is in bytes; ``work`` goes on until the
     cluster is closed, by ``close`` or by closing the ``engine``.
@@ -154,6 +161,8 @@ class Cluster:
         self._close = close or engine.close
         self.migration: Migration | None = None
         """The move of all files to other stores, where there is one."""
+        self.members: Joined | None = None
+        """The gateways that have joined this one, if there can be any."""
         self.has_http_nodes = False
         """Whether some stores want to know for whom they are asked."""
         self._work = [asyncio.ensure_future(each) for each in work]

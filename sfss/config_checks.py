@@ -11,6 +11,7 @@ from sfss.config import (
     ReplicatedSettings,
     Settings,
 )
+from sfss.config_joined import check_joined
 from sfss.errors import SettingError
 
 HELD_FILE_LIMIT: Final = 64 * MIB
@@ -32,6 +33,8 @@ def check_together(settings: Settings, source: str) -> None:
     _check_listen(settings, source)
     if kind == "replicated":
         _check_replicated(settings, source)
+    elif kind == "joined":
+        check_joined(settings, source)
     elif kind != "embedded" and not settings.memcached.servers:
         wanted = f'cluster.kind "{kind}" needs at least one "host:port"'
         raise SettingError(source, "memcached.servers", "is empty", wanted)

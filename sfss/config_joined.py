@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from sfss.checks import read_address
 from sfss.config import Settings
 from sfss.errors import SettingError
+from sfss.listening import Listen
 from sfss.member_state import State
 
 
@@ -15,11 +16,14 @@ def is_joined(settings: Settings) -> bool:
     return settings.cluster.kind == "joined"
 
 
-def node_address(settings: Settings) -> str | None:
-    """Return the address on which other members are listened to; None where there are none."""
+def bound(settings: Settings) -> tuple[Listen, ...]:
+    """Return all that is listened on: as ``Settings.listeners``, and, the last, without faces, the
+    address for other members, where there can be any.
+    """
+    listeners = settings.listeners()
     if not is_joined(settings):
-        return None
-    return settings.discovery.listen or settings.discovery.advertise
+        return listeners
+    return (*listeners, Listen(settings.discovery.listen or settings.discovery.advertise, ()))
 
 
 def members_of(settings: Settings, state: State) -> Sequence[str]:
@@ -58,6 +62,9 @@ def check_joined(settings: Settings, source: str) -> None:
         if getattr(settings.replicated, name):
             wanted = 'cluster.kind "joined" has its members for stores'
             raise SettingError(source, f"replicated.{name}", "is not used", wanted)
+    if settings.memcached.raw:
+        wanted = "copies need versions, so records: raw must be false"
+        raise SettingError(source, "memcached.raw", "is true", wanted)
     for name in ("advertise", "listen"):
         address = getattr(options, name)
         if address and not options.secret and not _is_loopback(address):

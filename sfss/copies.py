@@ -125,6 +125,10 @@ class Copies:
         """How often things have happened: the events of ``metrics``."""
         return self._holders.counts
 
+    def is_resting(self, address: str) -> bool:
+        """Tell whether the store at ``address`` has failed a moment ago, or is not live."""
+        return self._holders.rests(address)
+
     @property
     def rests(self) -> bool:
         """Whether all stores are left alone: they have failed a moment ago, or are not live."""

@@ -236,3 +236,14 @@ class Discovery:
         scratch.write_text(text, encoding="utf-8")
         scratch.replace(self._folder / name)
         self._written[name] = text
+
+
+def read_view(folder: Path) -> Mapping[str, Any]:
+    """Return what the gateway whose store is in ``folder`` has noted of the members; of a gateway
+    that has noted nothing yet, no members.
+    """
+    try:
+        view = json.loads((folder / VIEW).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        view = {}
+    return {"epoch": 0, "members": {}, "moving": None, **view}

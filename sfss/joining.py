@@ -19,15 +19,15 @@ from typing import Any, Final
 from sfss.checks import read_address
 from sfss.config import Settings
 from sfss.config_joined import joined_settings
-from sfss.copies import Copies
-from sfss.discovery import LIVE, Discovery
+from sfss.discovery import LIVE, Discovery, read_view
 from sfss.member_files import Epochs, StateFile
 from sfss.member_messages import ask
 from sfss.moving import Move, MoveProgress, MoveSettings
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
 from sfss.node_listener import NodeListener
-from sfss.replicas import Turn
+from sfss.replicas import Own, Replicas, Turn, make_joined
+from sfss.stores.base import Store
 from sfss.stores.closed import ClosedStore
 from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.sweeping import keep_sweeping
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class Joining:
     """This process as a part of the member that ``settings`` describe. Raises ``SettingError``."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, owed: Store) -> None:
         options, self.folder = settings.discovery, Path(settings.embedded.folder)
         file, epochs = StateFile(self.folder), Epochs(self.folder)
         self.state = file.load()
@@ -57,6 +57,11 @@ class Joining:
         self._pace = MoveSettings(options.moves_per_s, everything=self._moves_everything)
         self._heartbeat_s = options.heartbeat_s
         self.listener = NodeListener(self._server(settings))
+        """Takes in other members."""
+        membership = self.state.membership
+        doubted = () if membership is None else membership.empty
+        self.replicas = make_joined(self.settings, owed, Own(self.store, self.is_member, doubted))
+        self.members = _Members(self.replicas, self.store.address)
 
     @property
     def is_member(self) -> bool:
@@ -64,12 +69,6 @@ class Joining:
         was found.
         """
         return self.state.membership is None or self.state.is_member(self.store.address)
-
-    @property
-    def doubted(self) -> frozenset[str]:
-        """The addresses of stores that have lost what they had, and are not believed."""
-        membership = self.state.membership
-        return frozenset(() if membership is None else membership.empty)
 
     @property
     def _moves_everything(self) -> bool:
@@ -89,13 +88,41 @@ class Joining:
             return Server(closed, limits, found[1], self.talk.answer)
         return Server(store, limits, found[1], self.talk.answer)
 
-    def work(self, copies: Copies) -> list[Coroutine[Any, Any, None]]:
+    def work(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to go on while this process serves."""
         speaker = Turn(self.folder / _SPEAKER)
-        mover = _Mover(Move(copies, self.store, self._pace, lambda _: None), speaker)
+        mover = _Mover(Move(self.replicas.copies, self.store, self._pace, lambda _: None), speaker)
         discovery = Discovery(self.talk, self.folder, self._heartbeat_s, mover, _renew)
         sweeping = keep_sweeping(self.store, speaker.is_ours)
-        return [discovery.run(speaker.is_ours), sweeping]
+        paying = self.replicas.work(Path(self.settings.replicated.owed_folder))
+        return [discovery.run(speaker.is_ours), sweeping, *paying]
+
+    def shown(self) -> Mapping[str, object]:
+        """Return what is known of all members, for people."""
+        return read_view(self.folder)
+
+    async def close(self) -> None:
+        """Close the own store; the others are closed by the engine."""
+        await self.store.close()
+
+
+class _Members:
+    """The members, for those who draw names of bodies; see ``object_bodies.Members``."""
+
+    def __init__(self, replicas: Replicas, own: str) -> None:
+        self._replicas, self._own = replicas, own
+
+    def home(self, key: bytes) -> str:
+        """Return the member that keeps the body ``key``."""
+        return self._replicas.places.primaries(key)[0]
+
+    def is_here(self, address: str) -> bool:
+        """Tell whether this is the member ``address``."""
+        return address == self._own
+
+    def rests(self, address: str) -> bool:
+        """Tell whether the member has failed a moment ago, or is not live."""
+        return self._replicas.copies.is_resting(address)
 
 
 class _Mover:

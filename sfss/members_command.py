@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sfss.config import Settings
 from sfss.config_joined import is_joined
-from sfss.discovery import VIEW
+from sfss.discovery import read_view
 from sfss.errors import SettingError, Unreachable
 from sfss.member_files import StateFile
 from sfss.member_messages import ask
@@ -95,17 +95,6 @@ def _view(folder: Path, state: State) -> Mapping[str, Any]:
     """Return what the gateway has noted of the members last."""
     view = read_view(folder)
     return {"state": "left" if state.left else "known" if state.membership else "alone", **view}
-
-
-def read_view(folder: Path) -> Mapping[str, Any]:
-    """Return what the gateway whose store is in ``folder`` has noted of the members; of a gateway
-    that has noted nothing yet, no members.
-    """
-    try:
-        view = json.loads((folder / VIEW).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        view = {}
-    return {"epoch": 0, "members": {}, "moving": None, **view}
 
 
 def _table(folder: Path, state: State) -> str:

@@ -51,13 +51,15 @@ class OwnStore(Protocol):
 class MoveSettings:
     """How much of the machines a move may take: files a second, without bursts (a look at one that
     needs nothing counts a tenth); files and bytes in hand at once, one file being always allowed.
-    After a walk with failures there is a pause, of ``retry_s`` at first.
+    After a walk with failures there is a pause, of ``retry_s`` at first. ``everything``: each file
+    is seen to, whether its places are others than before or not.
     """
 
     moves_per_s: float = 100.0
     at_once: int = 2
     bytes_at_once: int = 16 * 1024 * 1024
     retry_s: float = 1.0
+    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,7 @@ class Move:
                 await self._wait_for_room(None)
                 return False
             seen += 1
-            if has_moved(self._copies, key, self._store.address):
+            if self._settings.everything or has_moved(self._copies, key, self._store.address):
                 await self._pace.wait(1 / _LOOKS_A_MOVE, self._stopping)
                 await self._start(key, head)
             elif seen % 100 == 0:

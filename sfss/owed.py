@@ -18,7 +18,7 @@ newer debt, and stays.
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
@@ -44,14 +44,15 @@ class _Changed(Exception):
 
 
 class Owed:
-    """The debts kept in ``store``, about ``limit`` of them at most.
+    """The debts kept in ``store``, about ``limit`` of them at most; the stores that are ``doubted``
+    are owed everything besides, for they have lost what they had.
 
     Every method raises what ``store`` raises when it fails.
     """
 
-    def __init__(self, store: Store, limit: int) -> None:
+    def __init__(self, store: Store, limit: int, doubted: Collection[str] = ()) -> None:
         self.address = store.address
-        self._store, self._limit = store, limit
+        self._store, self._limit, self._doubted = store, limit, frozenset(doubted)
         self._state = store.state if isinstance(store, ViewableStore) else lambda: 0
         # The state at which the list was last looked at as a whole, and whether it was empty then.
         self._looked_at, self._was_empty = 0, False
@@ -63,16 +64,22 @@ class Owed:
 
         False tells nothing; ``owes`` makes sure.
         """
-        return self._was_empty and self._state() == self._looked_at != 0
+        is_known = self._was_empty and self._state() == self._looked_at != 0
+        return is_known and not self._doubted
 
     async def owes(self, key: bytes, addresses: Iterable[str]) -> Debts:
         """Return which of the stores at ``addresses`` are owed a write of ``key``, and which.
 
         Costs next to nothing while there are no debts at all.
         """
+        addresses = list(addresses)
+        debts = {
+            address: Debt(address, key, EVERY_VERSION, EVERY_VERSION)
+            for address in addresses
+            if address in self._doubted
+        }
         if self.clear or await self._is_empty():
-            return _NONE
-        debts: dict[str, Debt] = {}
+            return debts or _NONE
         for address in addresses:
             if (debt := await self._find(address, key)) is not None:
                 debts[address] = debt

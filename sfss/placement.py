@@ -238,6 +238,20 @@ class Mirror:
         return self._stores
 
 
+class OwnFirst:
+    """``placement``, with the store ``own`` asked first where it is one of several."""
+
+    def __init__(self, placement: Placement, own: str) -> None:
+        self._placement, self._own = placement, own
+
+    def primaries(self, key: bytes) -> Sequence[str]:
+        """Return the primaries, ``own`` the first of them if it is one."""
+        found = self._placement.primaries(key)
+        if self._own not in found[1:]:
+            return found
+        return (self._own, *(each for each in found if each != self._own))
+
+
 class ObjectPlacement:
     """Files beside objects: what all members have to know of objects, and bodies that all keep,
     belong where ``every`` says; bodies that one keeps, with their chunks, where ``single`` says;

@@ -4,8 +4,8 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
@@ -27,6 +27,8 @@ from sfss.placement import (
     JumpShards,
     KetamaRing,
     Mirror,
+    ObjectPlacement,
+    OwnFirst,
     Placement,
     Places,
     Shard,
@@ -146,6 +148,18 @@ def claim_folder(settings: Settings) -> None:
         raise SettingError("settings", "replicated.owed_folder", str(error), "a folder") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a gateway that has a store itself knows of the stores: its ``store``, which others have
+    the same address for, if it ``belongs`` to the cluster; and the addresses of those that are
+    ``doubted``: they have lost what they had.
+    """
+
+    store: NewestStore
+    belongs: bool = True
+    doubted: Collection[str] = ()
+
+
 def make_replicas(
     settings: Settings, owed_store: Store, marks: Store | None = None, heals_at_once: int = 4
 ) -> Replicas:
@@ -160,15 +174,43 @@ def make_replicas(
     migration = _migration(settings)
     places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
-    copies = Copies(
-        stores,
-        places,
-        owed,
-        Clock(),
-        _engine_settings(settings, heals_at_once),
-        None if roster is None else partial(is_live, roster),
-    )
+    chosen = _engine_settings(settings, heals_at_once)
+    copies = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
     return Replicas(stores, places, owed, copies, roster, migration, marks, locks)
+
+
+def make_joined(
+    settings: Settings, owed_store: Store, own: Own, heals_at_once: int = 4
+) -> Replicas:
+    """Return the replicas of members that have joined each other, ``settings`` being those of
+    ``config_joined.joined_settings``; see ``make_replicas``. Other members write the same stores,
+    and note for themselves what these still have to get.
+    """
+    options = settings.replicated
+    addresses = addresses_of(settings)
+    stores = {address: _open(address, settings, None, None) for address in addresses}
+    if own.belongs:
+        stores[own.store.address] = own.store
+    now, former = options.stores, options.former_stores
+    prefer, copies = own.store.address, options.copies
+    places = Places(objects_placed(now, copies, prefer).primaries)
+    if former:
+        before = objects_placed(former, copies, prefer)
+        places = places._replace(former=before.primaries, writes_both=lambda: True)
+    roster, owed = _roster(options), Owed(owed_store, options.owed_limit, own.doubted)
+    chosen = replace(_engine_settings(settings, heals_at_once), shares_debts=False, least_copies=1)
+    engine = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
+    return Replicas(stores, places, owed, engine, roster)
+
+
+def objects_placed(members: Sequence[str], copies: int, prefer: str) -> Placement:
+    """Return where files belong, in so many ``copies``, and objects; ``prefer`` comes first."""
+    ring = OwnFirst(KetamaRing(members, copies), prefer)
+    return ObjectPlacement(ring, KetamaRing(members), OwnFirst(Mirror(members), prefer))
+
+
+def _liveness(roster: Roster | None) -> Callable[[str], bool] | None:
+    return None if roster is None else partial(is_live, roster)
 
 
 def _open_locks(options: ReplicatedSettings) -> KeyLocks:

@@ -19,17 +19,26 @@ from sfss.chunks import prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
 from sfss.config_checks import addresses_of, has_plain_files
+from sfss.config_joined import is_joined
 from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
 from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
+from sfss.joining import Joining, find_others
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
 from sfss.moved_places import warn_of_lost
 from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
-from sfss.replicas import MARKS, Replicas, Turn, check_migration, claim_folder, make_replicas
+from sfss.replicas import (
+    MARKS,
+    Replicas,
+    Turn,
+    check_migration,
+    claim_folder,
+    make_replicas,
+)
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore, check_folder
@@ -152,6 +161,26 @@ def _grouped(settings: Settings, board: Board, counters: Counters) -> Cluster:
     return cluster
 
 
+def _open_joining(settings: Settings, board: Board) -> Joining:
+    folder = Path(settings.replicated.owed_folder)
+    return Joining(settings, _open_folder(folder, settings.embedded.timeout_s, board))
+
+
+def _joined(joining: Joining, settings: Settings, counters: Counters) -> Cluster:
+    replicas = joining.replicas
+    replicas.copies.count_in(counters.events)
+    engine, close = _engine_over(replicas, joining.settings)
+
+    async def close_all() -> None:
+        await close()
+        await joining.close()
+
+    limit = settings.cluster.max_file_size
+    cluster = Cluster(engine, make_scheme(settings), limit, joining.work(), close_all)
+    cluster.members = joining
+    return cluster
+
+
 def _speaks_http(replicas: Replicas) -> bool:
     return any(address.startswith("http:") for address in replicas.stores)
 
@@ -222,12 +251,17 @@ _KINDS: Final = {
 }
 
 
-def make_cluster(settings: Settings, board: Board, counters: Counters) -> Cluster:
+def make_cluster(
+    settings: Settings, board: Board, counters: Counters, joining: Joining | None = None
+) -> Cluster:
     """Return the cluster that ``settings`` describe, its stores open. Raises ``SettingError``.
 
     The workers of a gateway tell each other through ``board`` which folder they have opened; this
-    one counts in ``counters``.
+    one counts in ``counters``. ``joining`` is what this process is to the others, where gateways
+    join each other.
     """
+    if joining is not None:
+        return _joined(joining, settings, counters)
     kind = "groups" if has_groups(settings) else settings.cluster.kind
     return _KINDS[kind](settings, board, counters)
 
@@ -238,6 +272,7 @@ def stores_of(settings: Settings) -> str:
     return {
         "embedded": str(Path(settings.embedded.folder).resolve()),
         "replicated": ", ".join(replicated.stores or replicated.shards),
+        "joined": f"{Path(settings.embedded.folder).resolve()}, {settings.discovery.advertise}",
     }.get(settings.cluster.kind) or ", ".join(settings.memcached.servers)
 
 
@@ -246,6 +281,7 @@ def _folder(settings: Settings) -> Path | None:
     folders = {
         "embedded": settings.embedded.folder,
         "replicated": settings.replicated.owed_folder,
+        "joined": settings.embedded.folder,
     }
     folder = folders.get(settings.cluster.kind)
     return None if folder is None else Path(folder)
@@ -256,13 +292,15 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
 
     The cluster is closed with the runner.
     """
-    cluster = make_cluster(settings, board, counters)
+    joining = _open_joining(settings, board) if is_joined(settings) else None
+    cluster = make_cluster(settings, board, counters, joining)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
     objects = None
     if has_objects(settings):
         scheme, folder = make_scheme(settings), settings.embedded.folder
-        objects = make_objects(settings, cluster.engine, scheme, folder)
+        members = None if joining is None else joining.members
+        objects = make_objects(settings, cluster.engine, scheme, folder, members)
     site = Site(
         cluster,
         board,
@@ -274,7 +312,8 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         objects,
     )
     shown = [listen.faces for listen in settings.listeners()]
-    runner = Runner(site, settings.server, counters, shown)
+    doors = [] if joining is None else [joining.listener]
+    runner = Runner(site, settings.server, counters, shown, doors)
     await runner.setup()
     return runner
 
@@ -292,6 +331,11 @@ def check(settings: Settings, former: Settings | None = None) -> None:
         _check_copies(settings, former)
     elif folder is not None:
         check_folder(folder, make=former is None or _folder(former) != folder)
+    if settings.cluster.kind == "joined":
+        owed_folder, is_first = Path(settings.replicated.owed_folder), former is None
+        check_folder(owed_folder, make=is_first)
+        if is_first:
+            find_others(settings)
 
 
 def _check_spool_folder(folder: str) -> None:

@@ -23,6 +23,7 @@ from gunicorn.workers import base
 
 from sfss import __version__, service
 from sfss.config import Setting, Settings
+from sfss.config_joined import bound
 from sfss.errors import SettingError, SfssError
 from sfss.listening import Listen
 from sfss.metrics import ROWS, Board
@@ -212,7 +213,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         try:
             settings = self._read()
             service.check(settings, self.settings)
-            check_bindable(settings, self.settings.listeners())
+            check_bindable(settings, bound(self.settings))
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)
             return
@@ -224,7 +225,7 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
     """Return what gunicorn is told, by gunicorn's names."""
     server = settings.server
     return {
-        "bind": [listen.address for listen in settings.listeners()],
+        "bind": [listen.address for listen in bound(settings)],
         "workers": server.workers,
         "worker_class": Worker,
         "graceful_timeout": graceful_timeout_s(settings),
@@ -264,7 +265,7 @@ def check_bindable(settings: Settings, former: Sequence[Listen] = ()) -> None:
 
     The ports of the ``former`` ones are in use by ourselves: then only the host is tried.
     """
-    listeners = settings.listeners()
+    listeners = bound(settings)
     addresses = [listen.address for listen in listeners]
     former_addresses = [listen.address for listen in former]
     if _INHERITED & os.environ.keys() or addresses == former_addresses:

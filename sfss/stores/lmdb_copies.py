@@ -14,13 +14,15 @@ from sfss.stores.plain_heads import is_raw
 
 
 class LmdbCopies(EmbeddedStore):
-    """The store at ``address``, "lmdb:FOLDER"; see ``EmbeddedStore`` and ``NewestStore``.
+    """The store at ``address``, "lmdb:FOLDER", or in ``folder``, if others have another address for
+    it; see ``EmbeddedStore`` and ``NewestStore``.
 
     Several processes may have it open, each of them once.
     """
 
-    def __init__(self, address: str, timeout_s: float) -> None:
-        super().__init__(Path(folder_of(address)), timeout_s=timeout_s, address=address)
+    def __init__(self, address: str, timeout_s: float, folder: Path | None = None) -> None:
+        folder = folder or Path(folder_of(address))
+        super().__init__(folder, timeout_s=timeout_s, address=address)
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
         """Keep ``record`` unless there is a newer one; see ``NewestStore.set_newest``. Nobody comes

@@ -9,7 +9,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
@@ -33,6 +33,16 @@ _CUT_OFF_AFTER_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
 _access_log = logging.getLogger("sfss.access")
+
+
+class Door(Protocol):
+    """Takes in others than clients of HTTP."""
+
+    async def accept(self, bound: socket.socket) -> None:
+        """Take in whoever comes to a socket."""
+
+    async def stop(self) -> None:
+        """Take nobody in any more, and let go of all, in their time."""
 
 
 class Server(web.Server):
@@ -103,7 +113,8 @@ class Server(web.Server):
 
 class Runner(web.BaseRunner):
     """Serves ``site`` on the sockets that it is given, and closes its cluster in the end. For each
-    listener, ``shown`` names the faces; None: one listener with those of ``settings``.
+    listener, ``shown`` names the faces; None: one listener with those of ``settings``. ``doors`` are
+    given the last of the sockets.
 
     aiohttp's Application is left out: to find the one route in it costs as much as all of ours.
     """
@@ -114,10 +125,11 @@ class Runner(web.BaseRunner):
         settings: ServerSettings,
         counters: Counters,
         shown: Sequence[Sequence[str]] | None = None,
+        doors: Sequence[Door] = (),
     ) -> None:
         super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
         self._site, self._settings, self._counters = site, settings, counters
-        self._shown = shown or [settings.faces]
+        self._shown, self._doors = shown or [settings.faces], doors
         self._servers: list[Server] = []
         self._listening: list[asyncio.Server] = []
 
@@ -126,13 +138,16 @@ class Runner(web.BaseRunner):
         one listener. Raises ``SettingError`` where the numbers differ.
         """
         servers = self._servers
+        ours = len(sockets) - len(self._doors)
         if len(servers) == 1:
-            servers = servers * len(sockets)
-        if len(servers) != len(sockets):
-            found = f"there are {len(servers)}, and {len(sockets)} sockets were handed over"
+            servers = servers * ours
+        if len(servers) != ours:
+            found = f"there are {len(servers)}, and {ours} sockets were handed over"
             raise SettingError("settings", "listen", found, "one socket for each is expected")
         loop = asyncio.get_running_loop()
-        for server, sock in zip(servers, sockets, strict=True):
+        for door, sock in zip(self._doors, sockets[ours:], strict=True):
+            await door.accept(sock)
+        for server, sock in zip(servers, sockets[:ours], strict=True):
             # web.Server is called as a factory of protocols; its own type does not say so.
             factory: Any = server
             self._listening.append(await loop.create_server(factory, sock=sock, backlog=backlog))
@@ -185,12 +200,14 @@ class Runner(web.BaseRunner):
         Each may have one more request within ``idle_s``; after that idle ones are closed, and
         requests in flight get as long as the setting ``graceful_timeout_s`` says.
         """
+        doors = [asyncio.ensure_future(door.stop()) for door in self._doors]
         for server in self._servers:
             server.drain()
         await self._wait_empty(idle_s)
         for server in self._servers:
             server.close_idle()
         await self._wait_empty(self._settings.graceful_timeout_s)
+        await asyncio.gather(*doors)
 
     async def _wait_empty(self, timeout_s: float) -> None:
         # Not with gather: where all is empty, no connection may become known before this returns.

@@ -37,6 +37,8 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     }
     if site.objects is not None:
         ours["owed_to_bucket"] = await site.objects.owing()
+    if site.cluster.members is not None:
+        ours["members"] = site.cluster.members.shown()
     return http.json_answer({"storages": storages, "webserver": ours})
 
 
