@@ -48,6 +48,14 @@ EXISTS. Gateways that do not share a lock need it to be one step. A node that sa
 knows ``delete_damaged``, too.
 """
 
+MEMBERS: Final = "members"
+"""Our own command, with a size and so many bytes, for messages between members of a cluster; the
+answer is "MEMBERS", a size and so many bytes. A node that takes messages says so in its settings.
+"""
+
+MESSAGE_LIMIT: Final = 1024 * 1024
+"""Bytes that a message may have, and the answer to one."""
+
 _MODES: Final = frozenset({"set", "add", "replace", "append", "prepend", "cas", NEWEST})
 
 
@@ -126,6 +134,12 @@ class Stats(NamedTuple):
     group: str = ""
 
 
+class Message(NamedTuple):
+    """members, our own command."""
+
+    payload: Buffer
+
+
 class Word(Enum):
     """Commands that have nothing to say but their name."""
 
@@ -141,7 +155,7 @@ class Answer(NamedTuple):
     noreply: bool = False
 
 
-Command: TypeAlias = Get | Set | Delete | Count | Touch | Flush | Stats | Word | Answer
+Command: TypeAlias = Get | Set | Delete | Count | Touch | Flush | Stats | Message | Word | Answer
 
 
 class CommandParser:
@@ -156,7 +170,8 @@ class CommandParser:
         self._position = 0
         self._scanned = 0  # no line ends before this
         self._passing_over = 0
-        self._started: Set | None = None  # a command whose value, with its CRLF, is still coming
+        # A command whose value, with its CRLF, is still coming.
+        self._started: Set | Message | None = None
         self._value = bytearray()
         self._missing = 0
 
@@ -226,6 +241,8 @@ class CommandParser:
         mode = name.decode("ascii", "replace")
         if mode in _MODES:
             return self._start(mode, arguments)
+        if mode == MEMBERS:
+            return self._start_message(arguments)
         read = _READERS.get(name)
         if read is not None:
             return read(arguments)
@@ -249,6 +266,18 @@ class CommandParser:
         if command is None or size > self._value_limit:
             self._passing_over = size + 2
             return Answer(BAD_FORMAT if command is None else TOO_LARGE, noreply)
+        return self._begin(command, size)
+
+    def _start_message(self, arguments: list[bytes]) -> Command | None:
+        size = _unsigned(arguments[0], _SIZE_LIMIT) if len(arguments) == 1 else None
+        if size is None:
+            raise BadCommand(BAD_FORMAT)
+        if size > MESSAGE_LIMIT:
+            self._passing_over = size + 2
+            return Answer(TOO_LARGE)
+        return self._begin(Message(b""), size)
+
+    def _begin(self, command: Set | Message, size: int) -> Command | None:
         self._started, self._value, self._missing = command, bytearray(), size + 2
         self._collect()
         return self._finish(command)
@@ -260,13 +289,15 @@ class CommandParser:
         self._value += taken
         self._missing -= len(taken)
 
-    def _finish(self, command: Set) -> Command | None:
+    def _finish(self, command: Set | Message) -> Command | None:
         if self._missing:
             return None
         value, self._value, self._started = self._value, bytearray(), None
         if not value.endswith(b"\r\n"):
             raise BadCommand(BAD_CHUNK)
         del value[-2:]
+        if isinstance(command, Message):
+            return Message(value)
         mode, key, flags, exptime, _, unique, noreply = command
         return Set(mode, key, flags, exptime, value, unique, noreply)
 

@@ -32,12 +32,13 @@ from sfss.memtext_commands import (
     Delete,
     Flush,
     Get,
+    Message,
     Set,
     Stats,
     Touch,
     Word,
 )
-from sfss.node_commands import END, Node, NodeSettings, Refused
+from sfss.node_commands import END, Node, NodeSettings, OnMessage, Refused, answer_message
 from sfss.node_newcomers import Newcomer, Newcomers
 from sfss.node_outbox import Outbox
 from sfss.node_reads import NodeStore
@@ -239,6 +240,10 @@ class Connection(asyncio.Protocol):
             self._outbox.say(await self._node.flush(), command.noreply)
         elif isinstance(command, Answer):
             self._outbox.say(command.line, command.noreply)
+        elif isinstance(command, Message):
+            self._outbox.flush()  # it may take a while
+            self._outbox.say(await answer_message(self._server.on_message, command.payload))
+            self._give_reserved()
         else:
             await self._report(command)
 
@@ -383,9 +388,18 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """All connections to one store. ``port`` is what ``stats settings`` calls it."""
+    """All connections to one store. ``port`` is what ``stats settings`` calls it; ``on_message``
+    answers messages of other members of a cluster, if any are taken.
+    """
 
-    def __init__(self, store: NodeStore, settings: NodeSettings, port: int) -> None:
+    def __init__(
+        self,
+        store: NodeStore,
+        settings: NodeSettings,
+        port: int,
+        on_message: OnMessage | None = None,
+    ) -> None:
+        self.on_message = on_message
         self.node, self.settings, self.traffic = Node(store, settings), settings, Traffic()
         self.arriving = Room(max(ARRIVING_BYTES, settings.item_limit))
         self.waiting = Room(max(WAITING_BYTES, settings.item_limit))
@@ -415,7 +429,7 @@ class Server:
     async def stats(self, group: str) -> bytes:
         """Return the answer to ``stats``; raises ``Refused``."""
         if group == "settings":
-            return lines(allowed(self.settings, self._port))
+            return lines(allowed(self.settings, self._port, self.on_message is not None))
         if group in EMPTY_GROUPS:
             return END
         if group:

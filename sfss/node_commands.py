@@ -9,10 +9,10 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import quote_from_bytes
 
 from sfss.agreement import rank
@@ -32,15 +32,17 @@ from sfss.items import (
 from sfss.memtext_commands import (
     DAMAGED,
     DISK_FULL,
+    MESSAGE_LIMIT,
     NEWEST,
     TOO_LARGE,
+    UNKNOWN,
     Count,
     Delete,
     Set,
     Touch,
 )
 from sfss.node_reads import Block, NodeStore, Reads, block_of, now_us
-from sfss.record import Head, Record, encode, held, new_record
+from sfss.record import Buffer, Head, Record, encode, held, new_record
 from sfss.stores.base import Guard
 
 STORED: Final = b"STORED\r\n"
@@ -61,6 +63,14 @@ _log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+OnMessage: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+"""What answers a message of another member of the cluster. It is cancelled when that one resets its
+connection, or after ``MESSAGE_S``; one that closes it is not noticed before the answer.
+"""
+
+MESSAGE_S: Final = 60.0
+"""Seconds in which a message has to be answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
@@ -74,6 +84,21 @@ class NodeSettings:
         BOOLEAN,
     )
     secret: str = setting("", "what clients have to know, if it is not empty", SECRET)
+
+
+async def answer_message(on_message: OnMessage | None, payload: Buffer) -> bytes:
+    """Return the answer to the command "members"; ERROR where nobody takes messages."""
+    if on_message is None:
+        return UNKNOWN
+    try:
+        async with asyncio.timeout(MESSAGE_S):
+            found = await on_message(bytes(payload))
+        if len(found) > MESSAGE_LIMIT:
+            raise ValueError(f"an answer of {len(found)} bytes; at most {MESSAGE_LIMIT} are sent")
+    except Exception:
+        _log.exception("error in answering a member")
+        return b"SERVER_ERROR members\r\n"
+    return b"MEMBERS %d\r\n%b\r\n" % (len(found), found)
 
 
 class Refused(Exception):

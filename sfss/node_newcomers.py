@@ -31,12 +31,16 @@ class Newcomers:
         self.secret, self.admit = secret, admit
         self._waiting: dict[Newcomer, None] = {}  # the first to come first
         self._warned_at_s = -inf
+        self._closed = False
 
     def add(self, newcomer: "Newcomer") -> None:
         """Take a client up; another may have to go."""
         if len(self._waiting) >= NEWCOMERS_LIMIT:
             next(iter(self._waiting)).abort()
-        self._waiting[newcomer] = None
+        if self._closed:
+            newcomer.abort()
+        else:
+            self._waiting[newcomer] = None
 
     def remove(self, newcomer: "Newcomer") -> None:
         """Let a client go, wherever to."""
@@ -50,7 +54,8 @@ class Newcomers:
             _log.warning("client %s was refused: %s", client, reason)
 
     def close(self) -> None:
-        """Close all connections at once: nothing that was asked on them remains unanswered."""
+        """Close all connections at once, and those that still come: nothing was asked on them."""
+        self._closed = True
         for newcomer in list(self._waiting):
             newcomer.abort()
 
@@ -66,8 +71,8 @@ class Newcomer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._newcomers.add(self)
         self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_S, self.abort)
+        self._newcomers.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Go on with the handshake."""

@@ -20,17 +20,13 @@ from sfss.checks import SECRET
 from sfss.errors import SettingError
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
+from sfss.node_listener import NodeListener
 from sfss.service import logging_settings
 from sfss.stores.embedded import EmbeddedStore
 from sfss.sweeping import keep_sweeping
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7900"
 SECRET_VARIABLE: Final = "SFSS_NODE_SECRET"
-BACKLOG: Final = 1024
-
-DRAIN_S: Final = 30.0
-"""Seconds that a stopping node waits for its clients at most."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -94,25 +90,23 @@ async def _serve(address: Address, folder: Path, settings: NodeSettings) -> None
     store = EmbeddedStore(folder)
     try:
         server = Server(store, settings, address.port)
-        listener = await _listen(address, server)
+        listener = await _listening(address, server)
         _log.info("sfss %s: node listens on %s, %s", __version__, address, store.address)
         sweeping = asyncio.ensure_future(keep_sweeping(store))
         await stopping.wait()
-        listener.close()
         _log.info("stopping: %d clients", server.traffic.connections)
-        await server.drain(DRAIN_S)
+        await listener.stop()
         sweeping.cancel()
         await asyncio.gather(sweeping, return_exceptions=True)
     finally:
         await store.close()
 
 
-async def _listen(address: Address, server: Server) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
+async def _listening(address: Address, server: Server) -> NodeListener:
+    listener = NodeListener(server)
     try:
-        return await loop.create_server(
-            server.connection, address.host, address.port, backlog=BACKLOG
-        )
+        await listener.listen(address.host, address.port)
     except OSError as error:
         found = f"{address}: {error.strerror or error}"
         raise SettingError("command line", "--listen", found, "it must be free") from None
+    return listener

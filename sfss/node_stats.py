@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sfss.memtext_commands import NEWEST
+from sfss.memtext_commands import MEMBERS, NEWEST
 from sfss.node_commands import NodeSettings
 
 EMPTY_GROUPS: Final = frozenset({"conns", "items", "sizes", "slabs"})
@@ -117,7 +117,7 @@ def _ending(outcomes: Counter[tuple[str, str]], word: str) -> int:
     return sum(count for (_, outcome), count in outcomes.items() if outcome == word)
 
 
-def allowed(settings: NodeSettings, port: int) -> dict[str, object]:
+def allowed(settings: NodeSettings, port: int, takes_messages: bool) -> dict[str, object]:
     """Return what ``stats settings`` says."""
     return {
         "maxconns": settings.connections,
@@ -133,4 +133,5 @@ def allowed(settings: NodeSettings, port: int) -> dict[str, object]:
         "flush_enabled": "yes" if settings.allow_flush else "no",
         "dump_enabled": "yes",
         NEWEST: "yes",
+        MEMBERS: "yes" if takes_messages else "no",
     }

@@ -15,6 +15,7 @@ from sfss.memtext_commands import (
     BAD_FORMAT,
     DAMAGED,
     LINE_LIMIT,
+    MESSAGE_LIMIT,
     TOO_LARGE,
     UNKNOWN,
     Answer,
@@ -25,6 +26,7 @@ from sfss.memtext_commands import (
     Delete,
     Flush,
     Get,
+    Message,
     Set,
     Stats,
     Touch,
@@ -105,6 +107,8 @@ COMMANDS: list[tuple[bytes, Command]] = [
     (b"version foo bar\r\n", Word.VERSION),
     (b"quit\r\n", Word.QUIT),
     (b"lru_crawler metadump all\r\n", Word.METADUMP),
+    (b"members 0\r\n\r\n", Message(b"")),
+    (b"members 7\r\nget k\r\n\r\n", Message(b"get k\r\n")),
     (b"verbosity 1\r\n", Answer(b"OK\r\n")),
     (b"verbosity 1 noreply\r\n", Answer(b"OK\r\n", True)),
 ]
@@ -167,6 +171,11 @@ FATAL = [
     (b"set k 0 0 " + b"9" * 100 + b"\r\n", BAD_CHUNK),
     (b"set k 0 0 1\r\nxyz\r\n", BAD_CHUNK),
     (b"set k 0 0 3\r\nab\r\nget a\r\n", BAD_CHUNK),
+    (b"members\r\n", BAD_FORMAT),
+    (b"members -1\r\n", BAD_FORMAT),
+    (b"members 1 noreply\r\nx\r\n", BAD_FORMAT),
+    (b"members 2147483648\r\n", BAD_FORMAT),
+    (b"members 1\r\nxyz\r\n", BAD_CHUNK),
     (b"\x80\x0a\x00\x00", b""),
     (b"\x80\r\n", b""),
     (b"GET /set HTTP/1.1\r\nHost: a\r\n\r\nset k 0 0 1\r\nx\r\n", UNKNOWN),
@@ -248,6 +257,13 @@ def test_a_value_that_is_passed_over_is_not_kept() -> None:
         assert (parser.unread, parser.expected) == (0, 0)
     parser.feed(b"\r\nversion\r\n")
     assert parser.next_command() is Word.VERSION
+
+
+def test_a_message_of_full_length_and_one_byte_more() -> None:
+    full = b"m" * MESSAGE_LIMIT
+    assert parse([b"members %d\r\n%b\r\n" % (len(full), full)]) == [Message(full)]
+    longer = b"members %d\r\nm%b\r\nversion\r\n" % (len(full) + 1, full)
+    assert parse([longer]) == [Answer(TOO_LARGE), Word.VERSION]
 
 
 def test_a_value_that_is_coming_is_announced() -> None:
