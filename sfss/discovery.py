@@ -4,10 +4,12 @@ Each member asks each other one, once in a while, how it is and what it knows: s
 change, and of who is away. A change goes through in steps, each for all before the next:
 
 1. The next membership is agreed on (``talking``, ``ballots``). Each gateway learns of it, and
-   starts new workers, which write to where files are to be and to where they were, and read from both.
+   starts new workers, which write to where files are to be and to where they were, and read from
+   both.
 2. When no gateway has a worker left that does not know of it (``adopted``), each member moves what
    it has.
-3. When all have ``moved``, another membership says so: files are only where they belong.
+3. When all have ``moved``, another membership says so: files are only where they belong, and each
+   member removes what does not belong on its store.
 
 A member that is away when a change begins is waited for: it keeps its place, until somebody says
 that it is to be forgotten.
@@ -159,15 +161,17 @@ class Discovery:
             _log.warning("no member of a cluster to join answers (asked: %s): alone so far", asked)
 
     async def _go_on(self, state: State, membership: Membership) -> None:
-        """Move files, or end that, where it is time."""
-        if not membership.moves or not self._all(membership, lambda reply: reply.adopted):
+        """Move files, or say that all have, where it is time; and remove what does not belong on the
+        own store any more.
+        """
+        if not self._all(membership, lambda reply: reply.adopted):
             return
         if state.moved != state.epoch and state.is_member(self._talk.options.address):
             self._mover.begin()
             if not self._mover.is_done:
                 return
             self._talk.has_moved(state.epoch)
-        if self._all(membership, lambda reply: reply.moved):
+        if membership.moves and self._all(membership, lambda reply: reply.moved):
             await self._settle(membership)
 
     def _all(self, membership: Membership, epoch_of: Callable[[Reply], int]) -> bool:

@@ -12,7 +12,6 @@ import signal
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""``sfss members``: who belongs to the cluster that this gateway has joined, and changes of that."""
+"""``sfss members``: who belongs to the cluster of this gateway, and changes of that."""
 
 import argparse
 import asyncio

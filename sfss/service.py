@@ -19,13 +19,13 @@ from sfss.chunks import prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
 from sfss.config_checks import addresses_of, has_plain_files
-from sfss.config_joined import is_joined
 from sfss.config_groups import groups_of, has_groups, parts_of
+from sfss.config_joined import is_joined
 from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
-from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.joining import Joining, find_others
+from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
 from sfss.moved_places import warn_of_lost

@@ -57,10 +57,9 @@ class ClosedStore:
         """Raise ``Unreachable``."""
         self._refuse()
 
-    async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
+    def keys(self) -> AsyncIterator[Sequence[Stamped]]:
         """Raise ``Unreachable``."""
         self._refuse()
-        yield []
 
     async def heads(self, after: bytes) -> tuple[list[tuple[bytes, Head | None]], bytes | None]:
         """Raise ``Unreachable``."""

@@ -113,8 +113,8 @@ class Server(web.Server):
 
 class Runner(web.BaseRunner):
     """Serves ``site`` on the sockets that it is given, and closes its cluster in the end. For each
-    listener, ``shown`` names the faces; None: one listener with those of ``settings``. ``doors`` are
-    given the last of the sockets.
+    listener, ``shown`` names the faces; None: one listener with those of ``settings``. ``doors``
+    are given the last of the sockets.
 
     aiohttp's Application is left out: to find the one route in it costs as much as all of ours.
     """
