@@ -39,8 +39,10 @@ class State:
     def with_membership(self, membership: Membership, address: str) -> "State":
         """Return the state with a newer membership, of the member at ``address``."""
         new = replace(self, membership=membership, vote=None)
-        has_left = self.left or (self.is_member(address) and not new.is_member(address))
-        return replace(new, left=has_left)
+        former = self.membership
+        is_same = former is not None and former.cluster == membership.cluster
+        leaves = is_same and self.is_member(address) and not new.is_member(address)
+        return replace(new, left=self.left or leaves)
 
 
 def state_as_words(state: State) -> dict[str, Any]:

@@ -152,9 +152,7 @@ class GatewaysMachine(RuleBasedStateMachine):
                 record = self.record(body)
                 if ttl_days:
                     self.expiry[body] = self.clock.now + ttl_days * DAY
-                    record = record._replace(
-                        head=record.head._replace(expiry=self.expiry[body])
-                    )
+                    record = record._replace(head=record.head._replace(expiry=self.expiry[body]))
                 await gateway.copies.put(key, record)
         except StoreError as error:
             assert self.may_fail(await gateway.failing()), f"it could be kept: {error}"

@@ -153,6 +153,7 @@ async def test_a_first_member_that_has_lost_its_store_does_not_stay_alone(tmp_pa
     await net.talks["b:1"].ask("a:1", "beat")
     assert addresses(net)["a:1"] == ("a:1", "b:1", "c:1")
     assert not first.state.is_member("a:1")
+    assert not first.state.left
 
 
 async def test_who_has_left_knows_it(tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""Gateways that join each other, each in a folder of its own, with a bucket behind them."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.servers import (
+    DEADLINE_S,
+    PYTHON_ENVIRON,
+    SECRET,
+    SFSS,
+    Answer,
+    Gateway,
+    S3Server,
+    quiet_port,
+    s3,
+    wait_until,
+)
+
+BUCKET = "objects"
+MEMBERS_SECRET = "what-only-members-know"
+MOVED_S = 60.0
+"""Seconds within which a change of the members has to be over."""
+
+PAGE = """
+[[listen]]
+address = "127.0.0.1:{port}"
+faces = ["native", "objects", "status"]
+
+[server]
+workers = {workers}
+graceful_timeout_s = 5
+
+[cluster]
+kind = "joined"
+
+[embedded]
+folder = "store"
+
+[replicated]
+owed_folder = "owed"
+cooling_s = 0.2
+
+[discovery]
+advertise = "{address}"
+join = {join}
+heartbeat_s = 0.2
+
+[objects]
+owed_folder = "owed-objects"
+bucket = "{bucket}"
+
+[bucket]
+endpoint = "{endpoint}"
+allow_http = true
+timeout_s = 2
+"""
+
+
+class Member(Gateway):
+    """A gateway that joins others; ``place`` is what it advertises."""
+
+    def __init__(
+        self,
+        folder: Path,
+        join: Sequence[str] = (),
+        bucket: S3Server | None = None,
+        workers: int = 2,
+        secret: str = MEMBERS_SECRET,
+    ) -> None:
+        folder.mkdir(parents=True)
+        port = quiet_port()
+        self.place = f"127.0.0.1:{quiet_port()}"
+        self.config = folder / "sfss.toml"
+        where = f"s3://{BUCKET}" if bucket else ""
+        text = PAGE.format(
+            port=port,
+            workers=workers,
+            address=self.place,
+            join=json.dumps(list(join)),
+            bucket=where,
+            endpoint=bucket.url if bucket else "",
+        )
+        self.config.write_text(text)
+        environ = {
+            **PYTHON_ENVIRON,
+            "SFSS_DISCOVERY_SECRET": secret,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+        }
+        super().__init__([*SFSS, "serve", "--config", str(self.config)], port, folder, environ)
+
+    def lose_disk(self) -> None:
+        """Remove all that the member has, which has to be stopped."""
+        for name in ("store", "owed", "owed-objects"):
+            shutil.rmtree(self.folder / name)
+
+    def view(self) -> dict[str, Any]:
+        """Return what the member shows of all members."""
+        answer = self.request("GET", "/status?detail=full")
+        assert answer.status == 200, answer
+        found: dict[str, Any] = answer.json()["webserver"]
+        return found
+
+    def knows(self, members: Sequence["Member"]) -> bool:
+        """Tell whether for this member just these belong to the cluster, all are there, and no file
+        is on its way.
+        """
+        try:
+            view = self.view()["members"]
+        except (OSError, AssertionError):
+            return False
+        shown = view["members"]
+        is_quiet = all(
+            each["live"] and each["adopted"] == each["moved"] == view["epoch"]
+            for each in shown.values()
+        )
+        return set(shown) == {each.place for each in members} and is_quiet
+
+    def tool(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run ``sfss members`` with the settings of this member."""
+        command, environ = [*SFSS, "members", "--config", str(self.config)], self.environ
+        return subprocess.run(
+            [*command, *arguments],
+            cwd=self.folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+
+    def put_object(self, object_id: str, body: bytes, level: int) -> Answer:
+        """Put an object."""
+        fields = {"X-Meta-ID": object_id, "X-Meta-ConsistencyLevel": str(level)}
+        return self.request("POST", "/api/v1/put", body, fields)
+
+    def get_object(self, object_id: str, fetches: bool = False) -> Answer:
+        """Get an object."""
+        fields = {"X-Meta-Fetch": "1"} if fetches else {}
+        return self.request("GET", f"/api/v1/get/{object_id}", None, fields)
+
+    def delete_object(self, object_id: str) -> Answer:
+        """Delete an object."""
+        return self.request("POST", f"/api/v1/delete/{object_id}")
+
+    def new_id(self) -> str:
+        """Return a ULID."""
+        return self.request("GET", "/api/v1/id").body.decode().strip()
+
+
+def settled(members: Sequence[Member]) -> None:
+    """Wait until all ``members`` know of each other, and nothing moves."""
+    for member in members:
+        places = [each.place for each in members]
+        wait_until(lambda: member.knows(members), f"{member.place} knows {places}", MOVED_S)  # noqa: B023
+
+
+@contextmanager
+def bucket_in(folder: Path) -> Iterator[S3Server]:
+    """Run a server of the S3 protocol that has the bucket, for the block."""
+    folder.mkdir(exist_ok=True)
+    server = s3(folder)
+    try:
+        server.start()
+        server.make_bucket(BUCKET)
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def joined(
+    folder: Path, count: int = 3, bucket: S3Server | None = None, workers: int = 2
+) -> Iterator[list[Member]]:
+    """Run ``count`` members of one cluster for the block. Members that are added to the list are
+    stopped with the others.
+    """
+    members: list[Member] = []
+    first: list[Member] = []
+    with ExitStack() as stack:
+        stack.callback(lambda: [member.kill() for member in {*first, *members}])
+        for number in range(count):
+            join = [members[0].place] if members else []
+            members.append(Member(folder / f"member-{number}", join, bucket, workers))
+            first.append(members[-1])
+            members[-1].start()
+        settled(members)
+        yield members
