@@ -1,11 +1,12 @@
 """A load in the memcached text protocol, as cheap as Python makes it; every answer is compared.
 
-    memcached_load.py PORT get|set SECONDS CONNECTIONS BATCH KEYS PREFIX
+    memcached_load.py PORT get|set SECONDS CONNECTIONS BATCH KEYS PREFIX [SECRET]
 
 Each connection sends ``BATCH`` commands in one write and reads all their answers; a connection that
 is alone has two batches under way, so that the server never waits for the load. The keys are
 ``PREFIX`` and a number below ``KEYS``, drawn in an order that is mixed but always the same; the
-values are those of ``files.body``. Prints requests, seconds and latencies of the batches as JSON.
+values are those of ``files.body``. Each connection first proves that it knows ``SECRET``, if there
+is one. Prints requests, seconds and latencies of the batches as JSON.
 """
 
 import json
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from files import body
+
+from sfss.handshake import ClientHandshake, new_nonce
 
 Batch = tuple[bytes, bytes]
 """What is sent, and what has to come back."""
@@ -33,6 +36,7 @@ class Load(NamedTuple):
     batch: int
     keys: int
     prefix: str
+    secret: str = ""
 
 
 def set_command(key: str) -> bytes:
@@ -63,11 +67,22 @@ def batches_of(load: Load) -> list[Batch]:
     ]
 
 
+def connect(port: int, secret: str) -> socket.socket:
+    """Return a connection on which commands are taken."""
+    connected = socket.create_connection(("127.0.0.1", port), timeout=30)
+    if secret:
+        handshake = ClientHandshake(secret, new_nonce())
+        connected.sendall(handshake.request)
+        while not handshake.finished:
+            connected.sendall(handshake.feed(connected.recv(1024)))
+    return connected
+
+
 class Connection:
     """One connection with its share of the batches."""
 
-    def __init__(self, port: int, batches: Sequence[Batch], under_way: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+    def __init__(self, connected: socket.socket, batches: Sequence[Batch], under_way: int) -> None:
+        self.socket = connected
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._batches = batches
         self._sent = self._received = 0
@@ -111,7 +126,7 @@ def run(load: Load) -> dict[str, float]:
     under_way = 2 if load.connections == 1 else 1
     begun_s = time.monotonic()
     connections = [
-        Connection(load.port, batches[number * share :][:share], under_way)
+        Connection(connect(load.port, load.secret), batches[number * share :][:share], under_way)
         for number in range(load.connections)
     ]
     took_ns: list[int] = []
@@ -136,8 +151,8 @@ def run(load: Load) -> dict[str, float]:
 
 def main(port: str, verb: str, seconds: str, *numbers: str) -> None:
     """Run the command line."""
-    connections, batch, keys, prefix = numbers
-    load = Load(int(port), verb, float(seconds), int(connections), int(batch), int(keys), prefix)
+    connections, batch, keys, *texts = numbers
+    load = Load(int(port), verb, float(seconds), int(connections), int(batch), int(keys), *texts)
     print(json.dumps(run(load)))
 
 

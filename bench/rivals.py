@@ -162,9 +162,13 @@ allow_http = true
     return pinned(gateway(folder, "--workers", "1", settings=settings))
 
 
-def sfss_node(folder: Path) -> Server:
-    """Return a node over a store of its own."""
-    return pinned(node(folder))
+def sfss_node(folder: Path, secret: str = "") -> Server:
+    """Return a node over a store of its own, that wants ``secret`` to be known if it is given."""
+    if not secret:
+        return pinned(node(folder))
+    file = folder / "secret"
+    file.write_text(secret)
+    return pinned(node(folder, "--secret-file", str(file)))
 
 
 def pinned_memcached(folder: Path) -> Server:

@@ -11,7 +11,7 @@ from sfss import node_newcomers
 from sfss.cli import main
 from sfss.handshake import REFUSAL, ClientHandshake, new_nonce
 from sfss.node_commands import NodeSettings
-from tests.servers import PYTHON_ENVIRON, Server, node, running
+from tests.servers import PYTHON_ENVIRON, Server, gateway, node, running
 from tests.test_node import Client, client_of, exchange, set_command, stats_of
 from tests.test_node_limits import Run, Served, run, serving, until  # noqa: F401 - a fixture
 
@@ -157,6 +157,27 @@ def test_a_file_without_a_secret(
     command = ["node", "--store", "store", "--listen", "127.0.0.1:1", "--secret-file", name]
     assert main(command) == 2
     assert f"--secret-file: {name}: " in capsys.readouterr().err
+
+
+def test_a_gateway_over_nodes_with_a_secret(tmp_path: Path) -> None:
+    nodes = [node_with(tmp_path) for _ in range(2)]
+    settings = (
+        "[cluster]\nkind = 'replicated'\n[replicated]\ncopies = 2\nwrite_quorum = 2\n"
+        f"stores = {[each.address for each in nodes]}\n"
+    )
+    known, wrong = ({"SFSS_MEMCACHED_SECRET": each} for each in (SECRET, "x" * 16))
+    with running(nodes[0]), running(nodes[1]):
+        with running(gateway(tmp_path, settings=settings, environ=known)) as server:
+            assert server.put("a", b"body").status == 200
+            assert server.get("a").body == b"body"
+            assert server.get("b").status == 404
+            assert SECRET not in server.output()
+        with running(gateway(tmp_path, settings=settings, environ=wrong)) as server:
+            refused = server.get("a")
+            assert refused.status == 504
+            assert b"another secret" in refused.body
+            assert server.put("a", b"other").status == 504
+            assert "x" * 16 not in server.output()
 
 
 def test_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
