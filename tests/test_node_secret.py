@@ -200,7 +200,7 @@ def test_who_does_not_prove_it_in_time_is_cut_off(
     run: Run,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(node_newcomers, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(node_newcomers, "HANDSHAKE_S", 1.0)
 
     async def test() -> None:
         async with serving(GUARDED) as served:
