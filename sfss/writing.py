@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-from sfss.agreement import CopiesSettings, Debt, Written, not_noted, refusal
-from sfss.errors import StoreError, Unreachable
+from sfss.agreement import CopiesSettings, Debt, Written, failures, not_noted, refusal
+from sfss.errors import QuorumFailed, SfssError, StoreError, Unreachable
 from sfss.holders import Holders
 from sfss.owed import Owed
 from sfss.record import Head, Record, held_size
@@ -77,7 +77,15 @@ class Writing:
                 raise not_noted(group, quorum, self._owed.address, error) from error
             self._holders.counts["owed"] += len(debts)
         if not is_kept:
-            raise refusal(*self._of_group(written, lacking or groups[0]))
+            raise self._refusal(written, lacking or groups[0])
+
+    def _refusal(self, written: Sequence[Written], group: Sequence[str]) -> SfssError:
+        """Return the error for a write that ``group`` has not kept; others may have."""
+        theirs, quorum = self._of_group(written, group)
+        if any(each.failure is None for each in written if each.address not in group):
+            got = sum(each.failure is None for each in theirs)
+            return QuorumFailed(quorum, got, failures(theirs), indeterminate=True)
+        return refusal(theirs, quorum)
 
     def _lacking(self, confirmed: Collection[str], groups: Groups) -> Sequence[str] | None:
         """Return the first of ``groups`` that has not got its quorum; None: all have."""

@@ -188,7 +188,7 @@ class GatewaysMachine(RuleBasedStateMachine):
         bodies: list[bytes | None] = [self.new_body() for _ in writes]
         if deletes:
             bodies[0] = None
-        before = set(self.possible[key])
+        self.possible[key] |= set(bodies)
         work = [
             self.write(gateway, key, body) for gateway, body in zip(writes, bodies, strict=True)
         ]
@@ -198,8 +198,6 @@ class GatewaysMachine(RuleBasedStateMachine):
 
         if any(self.run(all_of_them())):
             self.possible[key] = set(bodies)
-        else:
-            self.possible[key] |= before
 
     @rule(gateway=gateway_of)
     def reads(self, gateway: int) -> None:
@@ -239,7 +237,8 @@ class GatewaysMachine(RuleBasedStateMachine):
             for name in names:
                 await gateway.ways[name].resume()
                 gateway.ways[name].plan = HEALTHY
-        await asyncio.sleep(SETTINGS.cooling_s + 1)
+        # What hung at the last moment fails before that.
+        await asyncio.sleep(3 + SETTINGS.cooling_s)
 
     @rule(gateway=gateway_of)
     def restart(self, gateway: int) -> None:
