@@ -29,6 +29,7 @@ from sfss.record import Head
 REPORT_EVERY_S: Final = 1.0
 
 _LOOKS_A_MOVE: Final = 10
+_KEYS_A_TURN: Final = 100
 _LEADER_EVERY_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 60.0
 
@@ -140,13 +141,16 @@ class Move:
         report: Callable[[MoveProgress], None],
     ) -> None:
         self._copies, self._store, self._settings = copies, store, settings
+        self._address = store.address
         self._tell = report
         self._pace = _Pace(settings.moves_per_s)
         self._complaints = Complaints()
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._hands: dict[asyncio.Task[None], int] = {}
+        # The key up to which all are done (None: nothing is begun), and how many that are.
         self._after: bytes | None = None
+        self._seen = 0
         self._found_work = False
         self.progress = MoveProgress()
         """How far it is."""
@@ -206,8 +210,9 @@ class Move:
         """Go through the keys; return whether that was all of them."""
         if self._after is None or self._changed.is_set() or self.progress.failed:
             self._begin()
+        self.progress = replace(self.progress, seen=self._seen)
         try:
-            if not self.progress.seen:
+            if not self._seen:
                 keys = int((await self._store.stats()).get("curr_items", "0"))
                 self.progress = replace(self.progress, keys=keys)
             while self._after is not None:
@@ -216,18 +221,18 @@ class Move:
                     return False
                 self._after = after
         except StoreError as error:
-            self._complaints.failed(self._store.address, error)
+            self._complaints.failed(self._address, error)
         except Exception:
-            _log.exception("store %s: files cannot be moved", self._store.address)
+            _log.exception("store %s: files cannot be moved", self._address)
         else:
-            self._complaints.answered(self._store.address)
+            self._complaints.answered(self._address)
             return True
         self._after = None
         return False
 
     def _begin(self) -> None:
         self._changed.clear()
-        self._after, self._found_work = b"", False
+        self._after, self._seen, self._found_work = b"", 0, False
         started_us = time.time_ns() // 1000
         self.progress = replace(
             self.progress, seen=0, failed=0, lost=0, started_us=started_us, done=False
@@ -237,20 +242,25 @@ class Move:
         self, page: list[tuple[bytes, Head | None]], leader: Callable[[], bool]
     ) -> bool:
         """See to the keys of a page; return False if the walk is over before its end."""
-        seen = 0
-        for key, head in page:
+        for number, (key, head) in enumerate(page):
             if self._stopping.is_set() or self._changed.is_set() or not leader():
-                await self._wait_for_room(None)
+                await self._finish(page[:number])
                 return False
-            seen += 1
-            if self._settings.everything or has_moved(self._copies, key, self._store.address):
+            self.progress = replace(self.progress, seen=self.progress.seen + 1)
+            if self._settings.everything or has_moved(self._copies, key, self._address):
                 await self._pace.wait(1 / _LOOKS_A_MOVE, self._stopping)
                 await self._start(key, head)
-            elif seen % 100 == 0:
+            elif number % _KEYS_A_TURN == 0:
                 await asyncio.sleep(0)
-        await self._wait_for_room(None)
-        self.progress = replace(self.progress, seen=self.progress.seen + seen)
+        await self._finish(page)
         return True
+
+    async def _finish(self, begun: list[tuple[bytes, Head | None]]) -> None:
+        """Wait for what is in hand: then all that was ``begun`` is done."""
+        await self._wait_for_room(None)
+        self._seen += len(begun)
+        if begun:
+            self._after = begun[-1][0]
 
     async def _start(self, key: bytes, head: Head | None) -> None:
         # A heal reads what each of the stores has; of one whose head is damaged nothing is known.
@@ -276,7 +286,7 @@ class Move:
         return sum(self._hands.values()) + cost <= self._settings.bytes_at_once
 
     async def _place(self, key: bytes, head: Head | None) -> None:
-        placed = await put_in_place(self._copies, key, self._store.address)
+        placed = await put_in_place(self._copies, key, self._address)
         now = self.progress
         if placed.moved:
             self._found_work = True
@@ -285,15 +295,10 @@ class Move:
             await self._pace.wait(1 - 1 / _LOOKS_A_MOVE, self._stopping)
         elif placed.is_lost:
             self.progress = replace(now, lost=now.lost + 1)
-            _log.error("store %s: %r is damaged, and no store has it whole", self.address, key)
+            _log.error("store %s: %r is damaged, and no store has it whole", self._address, key)
         elif placed.reason:
             self.progress = replace(now, failed=now.failed + 1)
-            _log.debug("%r stays on store %s: %s", key, self.address, placed.reason)
-
-    @property
-    def address(self) -> str:
-        """The address of the store that is walked."""
-        return self._store.address
+            _log.debug("%r stays on store %s: %s", key, self._address, placed.reason)
 
     async def _drop(self) -> None:
         """End what is in hand; a walk that was cut off there comes to it again."""

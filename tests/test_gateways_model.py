@@ -428,7 +428,7 @@ class MovingGateways(GatewaysMachine):
 
     @rule(days=st.sampled_from([1, 2, 11]))
     def days_pass(self, days: int) -> None:
-        """Not while a gateway has not heard of the change for longer than deletes are remembered."""
+        """Not while a gateway has not heard of the change for as long as deletes are remembered."""
         if not (self.new and 0 in self.steps and 1 in self.steps):
             super().days_pass(days)
 
