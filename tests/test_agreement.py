@@ -25,6 +25,7 @@ from sfss.agreement import (
     newest,
     newest_seen,
     not_noted,
+    presumes_nothing,
     rank,
     refusal,
     stamped,
@@ -117,6 +118,22 @@ def test_a_majority_is_the_default() -> None:
     assert found == [1, 2, 2, 3, 3]
     assert CopiesSettings(write_quorum=3, read_quorum=2).quorums(3) == Quorums(3, 3, 2)
     assert CopiesSettings(read_quorum=2).quorums(1) == Quorums(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("copies", "write", "read"), [(1, 0, 1), (2, 0, 1), (2, 1, 2), (3, 0, 2), (3, 3, 1), (5, 0, 3)]
+)
+def test_where_not_all_debts_are_known_reads_and_writes_meet(
+    copies: int, write: int, read: int
+) -> None:
+    quorums = CopiesSettings(write_quorum=write, shares_debts=False).quorums(copies)
+    assert quorums.read == read
+    assert quorums.read + quorums.write == copies + 1
+    # No delete can do without a tombstone: a write of somebody else may be on its way.
+    assert not is_gone(answers(*[None] * copies), {}, quorums)
+    noes = answers(*[None] * read, *[DOWN] * (copies - read))
+    assert presumes_nothing(noes, {}, quorums)
+    assert not presumes_nothing(noes[1:], {}, quorums)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sfss.agreement import CopiesSettings
 from sfss.copies import Copies
@@ -168,6 +168,12 @@ class GatewaysMachine(RuleBasedStateMachine):
         if self.run(self.write(gateway, key, body, ttl_days)):
             self.possible[key] = {body}
 
+    @rule(key=key_of, gateway=gateway_of, deletes=st.booleans())
+    def a_write_that_all_read(self, key: bytes, gateway: int, deletes: bool) -> None:
+        self.a_write(key, gateway, deletes, 0)
+        for each in self.gateways:
+            self.run(self.check(each, key))
+
     @rule(
         store=store_of,
         fault=fault_of,
@@ -239,6 +245,10 @@ class GatewaysMachine(RuleBasedStateMachine):
                 gateway.ways[name].plan = HEALTHY
         # What hung at the last moment fails before that.
         await asyncio.sleep(3 + SETTINGS.cooling_s)
+
+    @rule()
+    def all_recover(self) -> None:
+        self.run(self.recovered(list(self.stores)))
 
     @rule(gateway=gateway_of)
     def restart(self, gateway: int) -> None:
@@ -366,6 +376,12 @@ class MovingGateways(GatewaysMachine):
         the few that hold a key.
         """
         return bool(failing) if self.new or len(self.old) < 3 else len(failing) > 1
+
+    @initialize(names=st.permutations("abcde"), size=st.integers(0, 2), first=gateway_of)
+    def begin(self, names: list[str], size: int, first: int) -> None:
+        """Have one gateway hear of the first change."""
+        self.change_the_stores(names, size)
+        self.learn(first)
 
     @precondition(lambda self: not self.new)
     @rule(names=st.permutations("abcde"), size=st.integers(0, 2))

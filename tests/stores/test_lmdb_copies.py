@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from sfss.errors import Corrupt
-from sfss.record import Head, Kind, Record, digest_of, encode_head, new_record
+from sfss.record import (
+    Content,
+    Head,
+    Kind,
+    Record,
+    digest_of,
+    encode_head,
+    expired_tombstone,
+    new_record,
+    record_of,
+)
 from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.stores.plain_heads import raw_file_head
 
@@ -39,6 +49,21 @@ async def test_the_newest_stays(store: LmdbCopies) -> None:
     assert await store.set_newest(b"a", tombstone) is None
     assert await store.set_newest(b"a", second) == tombstone.head
     assert await store.get(b"a") == tombstone
+
+
+async def test_a_node_over_the_same_folder_gives_it_its_address(tmp_path: Path) -> None:
+    store = LmdbCopies(f"lmdb:{tmp_path}/store", 30.0, "127.0.0.1:7900")
+    assert store.address == "127.0.0.1:7900"
+    await store.close()
+
+
+async def test_what_has_expired_leaves_a_tombstone(store: LmdbCopies) -> None:
+    # One of the others may have something older.
+    record = record_of(Content(b"body", ttl_s=1), VERSION)
+    await store.set_newest(b"a", record)
+    while await store.sweep(record.head.expiry + 1, 10):
+        pass
+    assert await store.head(b"a") == expired_tombstone(record.head).head
 
 
 async def test_the_newest_stays_of_many_at_once(store: LmdbCopies) -> None:
