@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from sfss.checks import read_address
+from sfss.checks import LMDB, read_address
 from sfss.config import Settings
 from sfss.config_joined import joined_settings
 from sfss.discovery import LIVE, Discovery, read_view
@@ -52,7 +52,8 @@ class Joining:
         self.settings = joined_settings(settings, self.state, str(self.folder / LIVE))
         """The settings of a cluster with copies, as of the membership that this process goes by."""
         timeout_s = settings.embedded.timeout_s
-        self.store = LmdbCopies(options.advertise, timeout_s, self.folder)
+        own = f"{LMDB}{self.folder}"
+        self.store = LmdbCopies(own, timeout_s, known_as=options.advertise)
         self._pace = MoveSettings(options.moves_per_s, everything=self._moves_everything)
         self._heartbeat_s = options.heartbeat_s
         self.listener = NodeListener(self._server(settings))

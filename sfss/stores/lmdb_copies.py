@@ -14,15 +14,14 @@ from sfss.stores.plain_heads import is_raw
 
 
 class LmdbCopies(EmbeddedStore):
-    """The store at ``address``, "lmdb:FOLDER", or in ``folder``, if others have another address for
-    it; see ``EmbeddedStore`` and ``NewestStore``.
+    """The store at ``address``, "lmdb:FOLDER"; see ``EmbeddedStore`` and ``NewestStore``.
     ``known_as`` is the address under which others reach it, of a node over the same folder.
 
     Several processes may have it open, each of them once.
     """
 
-    def __init__(self, address: str, timeout_s: float, folder: Path | None = None) known_as: str = "") -> None:
-        folder = folder or Path(folder_of(address))
+    def __init__(self, address: str, timeout_s: float, known_as: str = "") -> None:
+        folder = Path(folder_of(address))
         super().__init__(folder, timeout_s=timeout_s, address=known_as or address)
 
     async def set_newest(self, key: bytes, record: Record) -> Head | None:
