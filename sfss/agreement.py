@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from sfss.errors import (
     CannotTell,
     Corrupt,
+    GoneForGood,
     NoStoreReachable,
     QuorumFailed,
     RequestError,
@@ -56,7 +57,8 @@ class CopiesSettings:
     waited for alone, the next is asked as well. ``first_decides``: a write is kept only if the
     first store has it, and folders are shown as that one has them. ``least_copies``: of any
     key. ``straggler_ms``: a write that has its quorum waits for the other stores only so much
-    longer, counted from then; what they have not confirmed is noted as owed.
+    longer, counted from then; what they have not confirmed is noted as owed. ``gone``: the stores
+    that will never be back.
     """
 
     write_quorum: int = 0
@@ -72,6 +74,7 @@ class CopiesSettings:
     first_decides: bool = False
     least_copies: int = 1
     shares_debts: bool = True
+    gone: frozenset[str] = frozenset()
 
     @property
     def least_quorum(self) -> int:
@@ -132,6 +135,11 @@ class Answer(NamedTuple):
     def is_damaged(self) -> bool:
         """Whether the store has something, but not what was stored."""
         return isinstance(self.failure, Corrupt)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the store will never answer again."""
+        return isinstance(self.failure, GoneForGood)
 
     @property
     def is_unsure(self) -> bool:
@@ -285,11 +293,14 @@ def decide(answers: Sequence[Answer], debts: Debts, quorums: Quorums, last: bool
     least = Trust.FAIR if last else Trust.FULL
     trusted = [answer for answer in answers if trust(answer, debts.get(answer.address)) >= least]
     found = newest(trusted)
-    if found is not None and len(trusted) >= quorums.read:
+    # More than all of those that are left cannot be asked for.
+    left = quorums.copies - sum(answer.is_gone for answer in answers)
+    if found is not None and len(trusted) >= min(quorums.read, left):
         return Verdict(found)
     noes = sum(answer.says_no for answer in trusted)
-    all_say_no = len(answers) == quorums.copies and all(answer.says_no for answer in answers)
-    return Verdict(None) if noes >= quorums.noes or all_say_no else None
+    is_all = len(answers) == quorums.copies
+    all_say_no = is_all and all(answer.says_no or answer.is_gone for answer in answers)
+    return Verdict(None) if noes >= min(quorums.noes, left) or all_say_no else None
 
 
 def presumes_nothing(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:
@@ -330,8 +341,9 @@ def failures(outcomes: Iterable[Answer | Written]) -> dict[str, str]:
 
 
 def unknown(answers: Iterable[Answer]) -> dict[str, str]:
-    """Return the stores that could not be asked, with the reasons."""
-    return failures(answer for answer in answers if not answer.is_damaged)
+    """Return the stores that could not be asked now, with the reasons."""
+    asked = (answer for answer in answers if not answer.is_damaged)
+    return failures(answer for answer in asked if not answer.is_gone)
 
 
 def is_gone(answers: Sequence[Answer], debts: Debts, quorums: Quorums) -> bool:

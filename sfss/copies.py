@@ -106,7 +106,8 @@ class Copies:
     ) -> None:
         self._places, self._primaries = places, places.primaries
         self._owed, self._clock, self._settings = owed, clock, settings
-        self._holders = Holders(stores, settings.cooling_s, settings.background_bytes, is_live)
+        limit_bytes = settings.background_bytes
+        self._holders = Holders(stores, settings.cooling_s, limit_bytes, is_live, settings.gone)
         self._viewable = self._holders.viewable
         self.healing = Healing(self._holders, places, owed, clock.version, settings)
         # Where it costs no more, a survey also finds out which bodies are sound.

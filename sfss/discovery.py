@@ -161,8 +161,8 @@ class Discovery:
             _log.warning("no member of a cluster to join answers (asked: %s): alone so far", asked)
 
     async def _go_on(self, state: State, membership: Membership) -> None:
-        """Move files, or say that all have, where it is time; and remove what does not belong on the
-        own store any more.
+        """Move files, or say that all have, where it is time; and remove what does not belong on
+        the own store any more.
         """
         if not self._all(membership, lambda reply: reply.adopted):
             return

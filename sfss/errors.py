@@ -18,6 +18,7 @@
     │   └── Refused            it cannot be done as things are now
     └── StoreError             a store could not do its part
         ├── Unreachable        one store did not answer, or not in words we can trust
+        │   └── GoneForGood    one store will never answer again
         ├── Unsettled          one file is changed all the time; the store is well
         ├── NoStoreReachable   none of the stores that could hold the path answered
         ├── QuorumFailed       too few stores have kept a write
@@ -211,6 +212,11 @@ class Unreachable(StoreError):
 
     def __str__(self) -> str:
         return f"store {self.store} cannot be reached: {self.reason}"
+
+
+@dataclass(eq=False)
+class GoneForGood(Unreachable):
+    """Raised when a store is asked that will never be back: what only it had is lost."""
 
 
 @dataclass(eq=False)

@@ -7,14 +7,14 @@ not kept. All work that others must not cut short runs in tasks that ``Backgroun
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import Context
 from math import inf
 from typing import Any, Final, TypeVar
 
 from sfss.agreement import Answer, Written, rank
 from sfss.complaints import Complaints
-from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
+from sfss.errors import Corrupt, GoneForGood, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.metrics import Counts
 from sfss.record import Head, Record
 from sfss.stores.base import (
@@ -91,8 +91,9 @@ class Holders:
     """``stores`` by address, as they are at each moment.
 
     A store that did not answer rests for ``cooling_s``: it is not written to, and read last. Then
-    one request tries it again. One of which ``is_live`` says no is not asked at all. ``counts`` are
-    the events of ``metrics``.
+    one request tries it again. One of which ``is_live`` says no is not asked at all, nor are those
+    that are ``gone`` for good, and need not be among ``stores``. ``counts`` are the events of
+    ``metrics``.
     """
 
     def __init__(
@@ -101,9 +102,12 @@ class Holders:
         cooling_s: float,
         limit_bytes: int,
         is_live: Callable[[str], bool] | None = None,
+        gone: Collection[str] = (),
     ) -> None:
         self.background = Background(limit_bytes)
         self.counts: Counts = Counter()
+        self.gone = frozenset(gone)
+        """The addresses of stores that will never be back."""
         self.is_live = is_live or _always
         """Tells whether the store at an address is in the roster."""
         self.viewable: Mapping[str, ViewableStore] = {
@@ -126,7 +130,7 @@ class Holders:
 
     def rests(self, address: str) -> bool:
         """Tell whether the store is left alone: it has failed a moment ago, or is not live."""
-        if not self.is_live(address):
+        if not self.is_live(address) or address in self.gone:
             return True
         return bool(self._rests_until) and self._rests_until.get(address, -inf) > _now()
 
@@ -136,6 +140,8 @@ class Holders:
 
     def resting(self, address: str) -> Unreachable:
         """Return the error for a store that rests and was not asked."""
+        if address in self.gone:
+            return GoneForGood(address, "it is gone for good", applied=False)
         reason = "it has failed a moment ago, and is left alone for a while"
         if not self.is_live(address):
             reason = "it is not in the roster"
@@ -143,7 +149,7 @@ class Holders:
 
     async def read(self, address: str, key: bytes) -> Answer:
         """Return what the store at ``address`` has under ``key``."""
-        if not self.is_live(address):
+        if address in self.gone or not self.is_live(address):
             return Answer(address, failure=self.resting(address))
         try:
             record = await self._asked(address).get(key)
@@ -165,7 +171,7 @@ class Holders:
 
     async def look(self, address: str, key: bytes) -> Answer:
         """Return the same without the body, which is not looked at where the store can do that."""
-        if not self.is_live(address):
+        if address in self.gone or not self.is_live(address):
             return Answer(address, failure=self.resting(address))
         try:
             head = await self._asked(address).head(key)
@@ -201,7 +207,8 @@ class Holders:
         has not kept it: that is a failure, or ``newer`` where the store sees no damage.
         """
         async with self._turns.of((address, key)):
-            if self.rests(address) and not (insist and self.is_live(address)):
+            may = self.is_live(address) and address not in self.gone
+            if self.rests(address) and not (insist and may):
                 return Written(address, failure=self.resting(address), asked=False)
             return await self._written(address, key, record)
 
@@ -238,7 +245,7 @@ class Holders:
         return await self._removed(address, key, unless_newer(head))
 
     async def _removed(self, address: str, key: bytes, guard: Guard) -> bool:
-        if not self.is_live(address):
+        if address in self.gone or not self.is_live(address):
             return False
         async with self._turns.of((address, key)):
             try:

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,15 +52,17 @@ class Joining:
         self.settings = joined_settings(settings, self.state, str(self.folder / LIVE))
         """The settings of a cluster with copies, as of the membership that this process goes by."""
         timeout_s = settings.embedded.timeout_s
-        own = f"{LMDB}{self.folder}"
-        self.store = LmdbCopies(own, timeout_s, known_as=options.advertise)
+        address = f"{LMDB}{self.folder}"
+        self.store = LmdbCopies(address, timeout_s, known_as=options.advertise)
         self._pace = MoveSettings(options.moves_per_s, everything=self._moves_everything)
         self._heartbeat_s = options.heartbeat_s
         self.listener = NodeListener(self._server(settings))
         """Takes in other members."""
         membership = self.state.membership
-        doubted = () if membership is None else membership.empty
-        self.replicas = make_joined(self.settings, owed, Own(self.store, self.is_member, doubted))
+        own = Own(self.store, self.is_member)
+        if membership is not None:
+            own = replace(own, doubted=membership.empty, gone=membership.gone)
+        self.replicas = make_joined(self.settings, owed, own)
         self.members = _Members(self.replicas, self.store.address)
 
     @property

@@ -152,12 +152,13 @@ def claim_folder(settings: Settings) -> None:
 class Own:
     """What a gateway that has a store itself knows of the stores: its ``store``, which others have
     the same address for, if it ``belongs`` to the cluster; and the addresses of those that are
-    ``doubted``: they have lost what they had.
+    ``doubted``: they have lost what they had; and of those ``gone`` for good.
     """
 
     store: NewestStore
     belongs: bool = True
     doubted: Collection[str] = ()
+    gone: Collection[str] = ()
 
 
 def make_replicas(
@@ -187,7 +188,7 @@ def make_joined(
     and note for themselves what these still have to get.
     """
     options = settings.replicated
-    addresses = addresses_of(settings)
+    addresses = [address for address in addresses_of(settings) if address not in own.gone]
     stores = {address: _open(address, settings, None, None) for address in addresses}
     if own.belongs:
         stores[own.store.address] = own.store
@@ -198,7 +199,12 @@ def make_joined(
         before = objects_placed(former, copies, prefer)
         places = places._replace(former=before.primaries, writes_both=lambda: True)
     roster, owed = _roster(options), Owed(owed_store, options.owed_limit, own.doubted)
-    chosen = replace(_engine_settings(settings, heals_at_once), shares_debts=False, least_copies=1)
+    chosen = replace(
+        _engine_settings(settings, heals_at_once),
+        shares_debts=False,
+        least_copies=1,
+        gone=frozenset(own.gone),
+    )
     engine = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
     return Replicas(stores, places, owed, engine, roster)
 

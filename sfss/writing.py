@@ -33,7 +33,8 @@ class Writing:
         that decides is asked and waited for, whatever the others do.
         """
         holders = self._holders
-        addresses = list(dict.fromkeys(address for group in groups for address in group))
+        everywhere = dict.fromkeys(address for group in groups for address in group)
+        addresses = [address for address in everywhere if address not in holders.gone]
         needed = addresses[:1] if self._settings.first_decides else []
         tasks: dict[str, asyncio.Task[Written]] = {}
 
@@ -90,17 +91,21 @@ class Writing:
     def _lacking(self, confirmed: Collection[str], groups: Groups) -> Sequence[str] | None:
         """Return the first of ``groups`` that has not got its quorum; None: all have."""
         for group in groups:
-            quorum = self._settings.quorums(len(group)).write
-            if sum(address in confirmed for address in group) < quorum:
+            if sum(address in confirmed for address in group) < self._quorum(group):
                 return group
         return None
+
+    def _quorum(self, group: Sequence[str]) -> int:
+        """Return how many of ``group`` must keep a write: no more than are left of it."""
+        left = sum(address not in self._holders.gone for address in group)
+        return min(self._settings.quorums(len(group)).write, left)
 
     def _of_group(
         self, written: Sequence[Written], group: Sequence[str]
     ) -> tuple[list[Written], int]:
         """Return what became of a write at the stores of ``group``, and how many must keep it."""
         theirs = [each for each in written if each.address in group]
-        return theirs, self._settings.quorums(len(group)).write
+        return theirs, self._quorum(group)
 
     async def _is_confirmed(
         self, writes: "_Writes", groups: Groups, patience_s: float | None
