@@ -3,9 +3,9 @@
 Each membership is decided by the members of the one before, a majority of them: the synod of
 Lamport ("Paxos Made Simple", 2001), held once for each epoch. Who proposes asks all for a promise,
 not to listen to lower ballots any more; takes over what a promise says was accepted in a higher
-ballot than any other; and asks all to accept that. What a majority has accepted is decided: no ballot
-after it can propose anything else. What a member has promised and accepted has to be on its disk
-before it answers.
+ballot than any other; and asks all to accept that. What a majority has accepted is decided: no
+ballot after it can propose anything else. What a member has promised and accepted has to be on its
+disk before it answers.
 """
 
 from collections.abc import Sequence
