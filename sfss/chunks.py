@@ -149,6 +149,11 @@ def object_of(key: bytes) -> str | None:
     return None if match is None else match[2].decode()
 
 
+def kept_since(key: bytes) -> int:
+    """Return when the body of an object was written, in microseconds since 1970, by its key."""
+    return int(key.rpartition(b"/")[2][:16], 16)
+
+
 class Home(NamedTuple):
     """Where a body belongs: ``everywhere``, or where one member is found by the ``token``, which
     its chunks have as well.
@@ -192,9 +197,12 @@ def file_key_of(chunk: Head) -> bytes | None:
         return None
 
 
-def is_part(head: Head) -> bool:
-    """Tell whether a record is one of several that a large file is made of."""
-    return head.kind is Kind.MANIFEST or CHUNK_NAME in head.metadata
+def is_part(key: bytes, head: Head) -> bool:
+    """Tell whether the record under ``key`` is one of several that a large file is made of, or an
+    object: not its entry.
+    """
+    is_body = head.kind is not Kind.TOMBSTONE and _BODY.fullmatch(key) is not None
+    return is_body or head.kind is Kind.MANIFEST or CHUNK_NAME in head.metadata
 
 
 def manifest(file: Head, layout: Layout, digests: Sequence[bytes]) -> Record:

@@ -88,8 +88,8 @@ class Seen(NamedTuple):
 class Treated(NamedTuple):
     """What was seen of one key, and done: bytes of bodies ``written``, tombstones ``reaped``, and
     copies of a file that has ``expired`` removed; whether it is ``scarce``, a file with too few
-    copies. ``part`` is the head of what is one of the records of a large file, where all is well
-    with that.
+    copies. ``part`` is the head of what is one of the records of a large file, or the body of an
+    object, where all is well with that.
     """
 
     seen: Sequence[Seen] = ()
@@ -202,12 +202,12 @@ class Mender:
         found, newest = await self._survey(listed.key, also, begins=True)
         if self._only_looks:
             found = await self._confirmed(found, listed.key, also)
-            return Treated([Seen(each) for each in found], part=_part(newest))
+            return Treated([Seen(each) for each in found], part=_part(listed.key, newest))
         if any(each.fault is Fault.STALE for each in found):
             found = await self._confirmed(found, listed.key, also)
         if any(each.fault in MENDABLE for each in found):
             return await self._mend(found, listed.key, also)
-        treated = Treated([Seen(each) for each in found], part=_part(newest))
+        treated = Treated([Seen(each) for each in found], part=_part(listed.key, newest))
         if self._tool is Tool.SCRUB and not found:
             return await self._reap(listed.key, treated)
         return treated
@@ -378,8 +378,8 @@ class Counted:
             return True
 
 
-def _part(head: Head | None) -> Head | None:
-    return head if head is not None and is_part(head) else None
+def _part(key: bytes, head: Head | None) -> Head | None:
+    return head if head is not None and is_part(key, head) else None
 
 
 class Reader:
@@ -404,7 +404,7 @@ class Reader:
                     return Treated([Seen(Finding(address, key, Fault.UNKNOWN, str(error)))])
                 continue
             self._patience.answered((address,))
-            return Treated(part=None if record is None else _part(record.head))
+            return Treated(part=None if record is None else _part(key, record.head))
 
 
 async def owed_everything(owed: Owed, addresses: Iterable[str]) -> list[Debt]:

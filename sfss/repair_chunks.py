@@ -1,9 +1,11 @@
-"""What the repair tools do about chunks, beside what they do about the copies of every key.
+"""What the repair tools do about chunks, and bodies of objects, beside the copies of every key.
 
 A chunk is an orphan when the manifest of its file is not there, or is that of another upload: it
 was left behind, and nobody reads it. An upload under way has chunks and no manifest, too, so only
 an old orphan counts. It is removed only where all stores of the manifest were asked and agree: one
 that was down may have the manifest of a write that was never acknowledged, and that will win.
+
+The body of an object is an orphan when the entry of the object does not name it, by the same rules.
 
 A file is damaged when chunks of it are nowhere. The listings say which may be missing; whether they
 are, the stores are asked.
@@ -18,7 +20,17 @@ from typing import Final, Protocol
 
 from xxhash import xxh3_128_hexdigest
 
-from sfss.chunks import ChunkName, Layout, chunk_key, file_key_of, layout_of, read_chunk_key
+from sfss.chunks import (
+    ENTRIES,
+    ChunkName,
+    Layout,
+    chunk_key,
+    file_key_of,
+    kept_since,
+    layout_of,
+    object_of,
+    read_chunk_key,
+)
 from sfss.copies import Copies
 from sfss.errors import Corrupt, StoreError
 from sfss.faults import Fault, Finding
@@ -126,6 +138,10 @@ class ChunkCare:
         async with self._at_once:
             if name is not None:
                 return await self._see_chunk(key, name, part)
+            if (object_id := object_of(key)) and await self._is_unnamed(key, object_id):
+                return await self._remove(
+                    Finding(self._stores_of(key), key, Fault.ORPHAN, _UNNAMED)
+                )
             return None if layout is None else await self._see_file(key, layout)
 
     async def _see_chunk(self, key: bytes, name: ChunkName, chunk: Head) -> Seen | None:
@@ -133,11 +149,23 @@ class ChunkCare:
             return None
         if not await self._is_orphan(name, chunk):
             return None
-        finding = Finding(self._stores_of(key), key, Fault.ORPHAN, _ORPHAN)
+        return await self._remove(Finding(self._stores_of(key), key, Fault.ORPHAN, _ORPHAN))
+
+    async def _is_unnamed(self, key: bytes, object_id: str) -> bool:
+        """Tell whether a body that is old enough is certainly not that of its object."""
+        if self.before is None or kept_since(key) >= self.before:
+            return False
+        entry_key = ENTRIES + object_id.encode()
+        if not await self.shelf.is_settled(entry_key):
+            return False
+        entry = await self.shelf.head(entry_key)
+        return entry is None or entry.metadata.get("body") != key.decode()
+
+    async def _remove(self, finding: Finding) -> Seen:
         if not self.removes:
             return Seen(finding)
         try:
-            await self.shelf.delete(key)
+            await self.shelf.delete(finding.key)
         except StoreError as error:
             return Seen(finding, Outcome.FAILED, str(error))
         return Seen(finding, Outcome.REMOVED)
@@ -200,3 +228,4 @@ class ChunkCare:
 
 
 _ORPHAN: Final = "it is a chunk of no file: an upload failed, or its file was replaced or deleted"
+_UNNAMED: Final = "it is the body of no object: a put failed, or the object was replaced or deleted"
