@@ -7,15 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from sfss.agreement import Debt
+from sfss.agreement import Debt, left_nothing
 from sfss.errors import SfssError, StoreError, Unreachable
 from sfss.object_bodies import Bodies
-from sfss.object_entries import Entry, record_for_bucket
+from sfss.object_entries import Entry, entry_from_bucket, record_for_bucket
 from sfss.object_origin import Origin
-from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if
+from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
 from sfss.owed import place
-from sfss.record import Body, StreamedBody
+from sfss.record import Body, Record, StreamedBody
 from sfss.spool import Spool
+from sfss.stores.plain_heads import is_raw
 from sfss.streams import stream
 
 _AT_ONCE: Final = 8
@@ -103,10 +104,32 @@ class Payments:
             return
         record = await self._bodies.get(entry.body)
         if record is None or not entry.has_body(record.head):
-            _log.error("object %s is lost: no member has its body, nor the bucket", entry.id)
+            await self._go_on(entry, up_to)
             return
         body = await self._out_of_stores(record.body)
         await self._origin.replace(entry.id, record_for_bucket(entry, body), up_to)
+
+    async def _go_on(self, entry: Entry, up_to: int) -> None:
+        """Finish a put that was broken off and has overwritten the object of ``entry`` in the
+        bucket, where no member has that any more: better than to have neither.
+        """
+        record = await self._origin.get(entry.id, now_us())
+        is_ours = record is not None and not is_raw(record.head)
+        if record is None or not is_ours or not entry.written < record.head.version <= up_to:
+            _log.error("object %s is lost: no member has its body, nor the bucket", entry.id)
+            return
+        newer = entry_from_bucket(entry.id, record.head, record.head.digest)
+        version, level = record.head.version, newer.traits.level
+        path = await self._bodies.keep(entry.id, level, Record(newer.head, record.body))
+        try:
+            newer = newer._replace(body=path)
+            await self._entries.write(newer, version, unless_newer(version), newer.traits.expiry)
+        except Exception as error:
+            if left_nothing(error):
+                self._bodies.remove_now(path)
+            if not isinstance(error, Changed):
+                raise
+        _log.warning("object %s is what a put has left that was not answered", entry.id)
 
     async def _let_expire(self, seen: Seen) -> None:
         """Remember a deletion from now on only for as long as it has to be."""

@@ -49,16 +49,19 @@ def prepare_objects(settings: Settings, former: Settings | None = None) -> None:
     if not has_objects(settings):
         return
     folder = Path(settings.objects.owed_folder)
-    is_old = former is not None and has_objects(former)
-    make = not (is_old and former is not None and Path(former.objects.owed_folder) == folder)
+    is_new = former is None or not has_objects(former)
+    if not is_new and former is not None and Path(former.objects.owed_folder) != folder:
+        # With an empty list, it would be forgotten what the bucket has to forget.
+        found, wanted = f"is {str(folder)!r}", f"{former.objects.owed_folder!r} until a restart"
+        raise SettingError("settings", "objects.owed_folder", found, wanted)
     try:
-        check_folder(folder, make)
+        check_folder(folder, make=is_new)
     except SettingError as error:
         raise SettingError(
             error.source, "objects.owed_folder", error.found, error.allowed
         ) from error
     _member_id(folder)
-    if not settings.objects.bucket and (former is None or former.objects.bucket or not is_old):
+    if not settings.objects.bucket and (is_new or (former and former.objects.bucket)):
         _log.warning(
             "objects.bucket is empty: there is no origin, and objects of levels 1 and 2 are kept"
             " by the members alone"

@@ -41,6 +41,7 @@ from sfss.streams import in_spool_thread
 _TRIES: Final = 8
 _REMOVAL_PATIENCE_S: Final = 1.0
 _CLOSE_S: Final = 10.0
+_INLINE_SIZE: Final = 16 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class Objects:
         if record is None or (seen is not None and not seen.entry.is_version_of(record.head)):
             return None
         # That of an object of others is not in its head.
-        digest = await in_spool_thread(lambda: digest_of_any(record.body))
+        digest = await _digest_of(record.body)
         if seen is None:
             entry = entry_from_bucket(object_id, record.head, digest)
         elif digest == seen.entry.digest:
@@ -392,6 +393,13 @@ class Objects:
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
         return await asyncio.shield(self._start(work))
+
+
+async def _digest_of(body: Body) -> bytes:
+    """Return the digest of ``body``, without holding others up over a large one."""
+    if len(body) <= _INLINE_SIZE:
+        return digest_of_any(body)
+    return await in_spool_thread(lambda: digest_of_any(body))
 
 
 def _neither(failure: StoreError | None, error: StoreError) -> StoreError:
