@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 HEAD_LIMIT: Final = 16 * 1024
-"""Bytes that a head may have, and so many again the trailer of a chunked body."""
+"""Bytes that a head may have where nobody says otherwise, and the trailer of a chunked body."""
 
 LENGTH_LIMIT: Final = 1 << 53
 """Bytes of a body that anybody could mean."""
@@ -46,8 +46,9 @@ class BadResponse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an answer says before its body. ``fields`` by lower-case name; ``length`` of the body
-    in bytes, None where it comes in chunks or is not said (to HEAD); ``keeps`` the connection.
+    """What an answer says before its body. ``fields`` by lower-case name, several of one name
+    joined by commas (RFC 9110, 5.2); ``length`` of the body in bytes, None where it comes in chunks
+    or is not said (to HEAD); ``keeps`` the connection.
     """
 
     status: int
@@ -60,12 +61,13 @@ class ResponseParser:
     """Takes the bytes of one answer as they come; ``is_head``: to a HEAD request.
 
     ``head`` is there as soon as it has come, ``complete`` says that nothing is to follow.
+    ``head_limit``: bytes that the head may have.
     """
 
-    __slots__ = ("_chunks", "_is_head", "_left", "_text", "complete", "head")
+    __slots__ = ("_chunks", "_head_limit", "_is_head", "_left", "_text", "complete", "head")
 
-    def __init__(self, is_head: bool = False) -> None:
-        self._is_head = is_head
+    def __init__(self, is_head: bool = False, head_limit: int = HEAD_LIMIT) -> None:
+        self._is_head, self._head_limit = is_head, head_limit
         self._text = b""  # of what has to come whole
         self._left = 0
         self._chunks: _Chunks | None = None
@@ -77,8 +79,8 @@ class ResponseParser:
         if self.head is None:
             text = self._text + data if self._text else data
             end = text.find(b"\r\n\r\n", max(0, len(self._text) - 3))
-            if (len(text) if end < 0 else end) > HEAD_LIMIT:
-                raise BadResponse(f"a head of over {HEAD_LIMIT} bytes")
+            if (len(text) if end < 0 else end) > self._head_limit:
+                raise BadResponse(f"a head of over {self._head_limit} bytes")
             if end < 0:
                 self._text = text
                 return b""
@@ -138,7 +140,15 @@ def _fields(text: bytes, start: int) -> dict[bytes, bytes]:
         for name in _ONCE:
             if names.count(name) > 1:
                 raise BadResponse(f"{name.decode()} twice")
+        return _joined(pairs)
     return fields
+
+
+def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in pairs:
+        found.setdefault(name.lower(), []).append(value.rstrip(b" \t"))
+    return {name: b", ".join(values) for name, values in found.items()}
 
 
 def _length(fields: Mapping[bytes, bytes]) -> int | None:

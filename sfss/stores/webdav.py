@@ -25,19 +25,18 @@ from typing import Final, NamedTuple, TypeVar
 
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
-from sfss.errors import BadPath, CannotTell, Corrupt, StoreFull, Unreachable
+from sfss.errors import BadPath, CannotTell, Corrupt, Unreachable
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
 from sfss.keys import is_file_path, names_of
-from sfss.record import Body, Form, Head, Kind, Record, digest_of, encode_head
-from sfss.spool import Spool
+from sfss.record import Body, Form, Head, Kind, Record, encode_head
 from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan_of
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks, marked
 from sfss.stores.plain_heads import is_raw
-from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Stream
+from sfss.stores.webdav_connection import Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
-from sfss.stores.webdav_node import Answer, File, Node
+from sfss.stores.webdav_node import File, Node
 from sfss.stores.webdav_writer import Writer, bare, head_in
 from sfss.turns import Changes
 
@@ -254,27 +253,11 @@ class WebdavStore:
         body: Body | None = None
         digest = b""
         if answer.status == 200 and method == "GET":
-            body, digest = await self._body(answer)
+            body, digest = await self._node.body(answer, self._spool_folder)
         answer.close()
         size = None if body is None else len(body)
         file = self._node.file_of(answer.head, key, size)
         return _Seen(file, await self._marks.get(key), body, digest)
-
-    async def _body(self, answer: Answer) -> tuple[Body, bytes]:
-        """Return a body whole, with its digest: an answer to a client that has begun is never cut
-        off by a node that dies.
-        """
-        if isinstance(answer.body, bytes):
-            return answer.body, digest_of(answer.body)
-        spool = Spool(self._spool_folder, HELD_LIMIT)
-        try:
-            async for piece in answer.body.pieces():
-                await spool.write(piece)
-            return await spool.finish()
-        except (NoAnswer, OSError, StoreFull) as error:
-            raise Unreachable(self.address, str(error), False) from error
-        finally:
-            answer.close()
 
     async def _set(self, key: bytes, record: Record, guard: Guard | None) -> None:
         async with self._turn(key):

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from math import ceil
 from typing import Final, NamedTuple, Protocol, cast
 
-from sfss.http_text import BadResponse, Head, ResponseParser
+from sfss.http_text import HEAD_LIMIT, BadResponse, Head, ResponseParser
 from sfss.record import Body, pieces_of
 
 HELD_LIMIT: Final = 1024 * 1024
@@ -36,11 +36,14 @@ class NoAnswer(Exception):
 
 
 class Request(NamedTuple):
-    """A request: all of its bytes up to the body, and that."""
+    """A request: all of its bytes up to the body, and that. ``head_limit``: bytes that the head of
+    the answer may have.
+    """
 
     head: bytes
     body: Body = b""
     is_head: bool = False
+    head_limit: int = HEAD_LIMIT
 
 
 class Exchange:
@@ -159,7 +162,7 @@ class Connection(asyncio.Protocol):
         """Send a request."""
         self._exchange, exchange.connection = exchange, self
         request = exchange.request
-        self._parser = ResponseParser(request.is_head)
+        self._parser = ResponseParser(request.is_head, request.head_limit)
         self._size = self._silent_ticks = 0
         self._begun = self._is_read = False
         body = request.body

@@ -5,17 +5,19 @@ its digest.
 """
 
 import re
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 from sfss.asking import FORWARDED
 from sfss.config import WebdavSettings
-from sfss.errors import CannotTell, SettingError, Unreachable
-from sfss.http_text import BadResponse, Head, second_of
-from sfss.record import VERSION_LIMIT, Body
+from sfss.errors import CannotTell, SettingError, StoreFull, Unreachable
+from sfss.http_text import HEAD_LIMIT, BadResponse, Head, second_of
+from sfss.record import VERSION_LIMIT, Body, digest_of
 from sfss.record import Head as RecordHead
+from sfss.spool import Spool
 from sfss.stores.plain_heads import raw_file_head
-from sfss.stores.webdav_connection import Exchange, NoAnswer, Request, Stream
+from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Request, Stream
 from sfss.stores.webdav_pool import Pool, ask
 
 _ADDRESS: Final = re.compile(
@@ -93,12 +95,22 @@ class Answer(NamedTuple):
 class Node:
     """The node at ``address``, "http://host:port/folder/", below which all names are.
 
-    Raises ``SettingError`` for an address of another form.
+    ``url``: where it is, if the address of the store is another. ``forwards``: it is told for whom
+    it is asked. ``head_limit``: bytes that the head of an answer may have. Raises ``SettingError``
+    for an address of another form.
     """
 
-    def __init__(self, address: str, settings: WebdavSettings) -> None:
+    def __init__(
+        self,
+        address: str,
+        settings: WebdavSettings,
+        url: str | None = None,
+        forwards: bool = True,
+        head_limit: int = HEAD_LIMIT,
+    ) -> None:
         self.address = address
-        host, port, base = _read_address(address)
+        self._forwards, self._head_limit = forwards, head_limit
+        host, port, base = _read_address(address if url is None else url)
         self.base = base.encode()
         self.pool = Pool(host, port, settings.timeout_s, settings.connections)
         name = f"[{host}]" if ":" in host else host
@@ -129,13 +141,30 @@ class Node:
         Raises ``Unreachable``; ``changes``: it may have been done all the same.
         """
         line = f"{method} ".encode() + self.target(key)
-        block = self._fields + FORWARDED.get() + fields.encode("ascii") + b"\r\n"
-        request = Request(line + block, body, method == "HEAD")
+        client = FORWARDED.get() if self._forwards else b""
+        block = self._fields + client + fields.encode() + b"\r\n"
+        request = Request(line + block, body, method == "HEAD", self._head_limit)
         try:
             return Answer(*await ask(self.pool, request))
         except NoAnswer as error:
             applied = None if changes and error.sent else False
             raise Unreachable(self.address, str(error), applied) from error
+
+    async def body(self, answer: Answer, spool_folder: Path) -> tuple[Body, bytes]:
+        """Return the body of ``answer`` whole, with its digest, a long one in a file: an answer to
+        a client that has begun is never cut off by a node that dies. Raises ``Unreachable``.
+        """
+        if isinstance(answer.body, bytes):
+            return answer.body, digest_of(answer.body)
+        spool = Spool(spool_folder, HELD_LIMIT)
+        try:
+            async for piece in answer.body.pieces():
+                await spool.write(piece)
+            return await spool.finish()
+        except (NoAnswer, OSError, StoreFull) as error:
+            raise Unreachable(self.address, str(error), False) from error
+        finally:
+            answer.close()
 
     async def look(self, key: bytes) -> File | None:
         """Return what is said of the file under ``key``, None if there is none."""

@@ -20,11 +20,11 @@ from typing import Final
 from aiohttp import web
 
 from sfss.agreement import Kept
+from sfss.blob_ids import PREFIX, check_id, digest_like, id_at, id_of, is_digest, path_of
 from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refused
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
-from sfss.web.blob_ids import PREFIX, check_id, digest_like, id_at, id_of, is_digest, path_of
 from sfss.web.conditional import Validators
 
 MIME_TYPE: Final = "X-Mime-Type"

@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
+from sfss.blob_ids import check_id, digest_like, id_at, id_of, is_digest, path_of
 from sfss.errors import NotFound
-from sfss.web.blob_ids import check_id, digest_like, id_at, id_of, is_digest, path_of
 
 
 def test_a_blob_lies_where_its_id_says() -> None:
