@@ -1,7 +1,7 @@
 """What the values of settings must satisfy, and the words that say so. Pure."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from posixpath import normpath
@@ -105,7 +105,8 @@ ADDRESS: Final = Check(
 
 LMDB: Final = "lmdb:"
 BUCKET: Final = "s3://"
-FILES: Final = ("file:", "http://", LMDB, BUCKET)
+BLOBS: Final = "blobs:"
+FILES: Final = ("file:", "http://", LMDB, BUCKET, BLOBS)
 """How the addresses of stores begin whose keys are paths, as those of plain files are."""
 
 _BUCKET: Final = re.compile(
@@ -141,11 +142,23 @@ def folder_of(address: str) -> str:
     return "/" + path.lstrip("/") if path.startswith("//") else path
 
 
+def is_blob_server(address: str) -> bool:
+    """Tell whether the store at ``address`` is a blob server of SOS, which keeps only blobs."""
+    return address.startswith(BLOBS)
+
+
+def kinds_of(addresses: Iterable[str]) -> set[bool]:
+    """Return of which kinds stores are: such with paths for keys, and others. A blob server goes
+    with either.
+    """
+    return {keeps_files(address) for address in addresses if not is_blob_server(address)}
+
+
 def host_of(address: str) -> str | None:
     """Return ``host:port`` of a store; None for a folder, and for a bucket."""
     if address.startswith(("file:", LMDB, BUCKET)):
         return None
-    match = _URL.fullmatch(address)
+    match = _URL.fullmatch(address.removeprefix(BLOBS))
     return address if match is None else f"{match['host']}:{match['port'] or 80}"
 
 
@@ -167,6 +180,9 @@ def store_name(address: str) -> str | None:
         return None if folder == "" else f"{scheme}:{normpath(folder)}"
     if address.startswith(BUCKET):
         return address.rstrip("/") if _BUCKET.fullmatch(address) else None
+    if is_blob_server(address):
+        name = store_name(address.removeprefix(BLOBS))
+        return f"{BLOBS}{name}" if name is not None and name.startswith("http:") else None
     if address.startswith("http:"):
         match = _URL.fullmatch(address)
         if match is None or any(mark in (match["path"] or "") for mark in "?#%"):
@@ -183,12 +199,12 @@ def _are_stores(values: Sequence[str]) -> bool:
     names = [store_name(value) for value in values]
     if None in names or len(set(names)) != len(values):
         return False
-    return len({keeps_files(value) for value in values}) <= 1
+    return len(kinds_of(values)) <= 1
 
 
 STORES: Final = Check(
     'a list of different "host:port", or of different "file:FOLDER", "http://HOST:PORT/PATH/",'
-    ' "lmdb:FOLDER" and "s3://BUCKET/PREFIX"',
+    ' "lmdb:FOLDER" and "s3://BUCKET/PREFIX"; with either, "blobs:http://HOST:PORT/"',
     _are_stores,
 )
 ORIGIN: Final = Check(
@@ -208,7 +224,7 @@ def _are_shards(values: Sequence[str]) -> bool:
 SHARDS: Final = Check(
     'a list of "NAME STORE ..." or "NAME xWEIGHT STORE ...", all names and stores different, each'
     ' store "host:port", or each "file:FOLDER", "http://HOST:PORT/PATH/", "lmdb:FOLDER" or'
-    ' "s3://BUCKET/PREFIX"',
+    ' "s3://BUCKET/PREFIX", or, with either, "blobs:http://HOST:PORT/"',
     _are_shards,
 )
 _PREFIX: Final = re.compile(r"/|(?:/[^/.\\\s\x00-\x1f\x7f-\x9f][^/\\\s\x00-\x1f\x7f-\x9f]*)+/?")

@@ -172,7 +172,7 @@ class MemcachedSettings:
 
 @dataclass(frozen=True, slots=True)
 class WebdavSettings:
-    """Nodes that keep plain files and speak HTTP; for stores that are "http://HOST:PORT/PATH/"."""
+    """HTTP nodes with plain files, "http://HOST:PORT/PATH/", and blob servers, "blobs:http://..."."""
 
     timeout_s: float = setting(
         2.0, "seconds a node may take until the next byte of its answer", at_least(0.01)

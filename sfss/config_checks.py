@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from sfss.checks import LMDB, in_toml, keeps_files, read_shard, store_name
+from sfss.checks import (
+    LMDB,
+    in_toml,
+    is_blob_server,
+    keeps_files,
+    kinds_of,
+    read_shard,
+    store_name,
+)
 from sfss.config import (
     DECLARATIONS,
     MIB,
@@ -18,7 +26,7 @@ HELD_FILE_LIMIT: Final = 64 * MIB
 """Bytes that a file may have where records are held in memory."""
 
 FACES_OF_GROUPS: Final = ("upload", "fetch", "blobs", "status", "debug")
-"""What can be shown of groups: files that do not change."""
+"""What can be shown of groups, and of blob servers: files that do not change."""
 
 KINDS_WITH_OBJECTS: Final = ("embedded", "joined")
 """The kinds of clusters that can show the face "objects"."""
@@ -135,9 +143,10 @@ def _check_replicated(settings: Settings, source: str) -> None:
             found = f"is {getattr(replicated, name)}"
             raise SettingError(source, f"replicated.{name}", found, wanted)
     _check_names(addresses_of(settings), source)
-    if len({keeps_files(address) for address in addresses_of(settings)}) > 1:
+    if len(kinds_of(addresses_of(settings))) > 1:
         found, wanted = "are of two kinds", "stores of plain files or paths do not go with others"
         raise SettingError(source, "replicated.stores", found, wanted)
+    _check_blob_servers(settings, source)
     if settings.memcached.raw:
         wanted = "copies need versions, so records: raw must be false"
         raise SettingError(source, "memcached.raw", "is true", wanted)
@@ -172,12 +181,34 @@ def _check_groups(settings: Settings, source: str) -> None:
 
 def _check_alone(settings: Settings, source: str) -> None:
     """Raise ``SettingError`` for what does not go with groups: files that change, and moves."""
-    if wrong := sorted(shown_faces(settings) - set(FACES_OF_GROUPS)):
-        wanted = f'replicated.placement "groups" goes with {", ".join(FACES_OF_GROUPS)}'
-        raise SettingError(source, "listen.faces", f'shows "{wrong[0]}"', wanted)
+    _check_faces(settings, 'replicated.placement "groups" goes', source)
     if settings.replicated.former_shards or migrates(settings):
         wanted = 'replicated.placement "groups" moves no files'
         raise SettingError(source, "replicated.placement", 'is "groups"', wanted)
+
+
+def _check_faces(settings: Settings, what_goes: str, source: str) -> None:
+    if wrong := sorted(shown_faces(settings) - set(FACES_OF_GROUPS)):
+        wanted = f"{what_goes} with {', '.join(FACES_OF_GROUPS)}"
+        raise SettingError(source, "listen.faces", f'shows "{wrong[0]}"', wanted)
+
+
+def _check_blob_servers(settings: Settings, source: str) -> None:
+    """Raise ``SettingError`` for what does not go with stores that keep nothing but blobs."""
+    addresses = addresses_of(settings)
+    servers = [address for address in addresses if is_blob_server(address)]
+    if not servers:
+        return
+    _check_faces(settings, f"{servers[0]}, a blob server, goes", source)
+    if all(map(keeps_files, addresses)):
+        return
+    if settings.replicated.placement != "groups":
+        found, wanted = f"has {servers[0]!r}", 'it goes with "host:port" in groups only'
+        raise SettingError(source, "replicated.stores", found, wanted)
+    if settings.memcached.key_encoding != "percent":
+        found = f'is "{settings.memcached.key_encoding}"'
+        wanted = f'with {servers[0]!r}, it has to be "percent"'
+        raise SettingError(source, "memcached.key_encoding", found, wanted)
 
 
 def _check_migration(settings: Settings, source: str) -> None:

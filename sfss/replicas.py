@@ -14,7 +14,15 @@ from typing import Any, Final
 from xxhash import xxh3_64_hexdigest
 
 from sfss.agreement import CopiesSettings
-from sfss.checks import BUCKET, LMDB, folder_of, host_of, keeps_files, read_shard
+from sfss.checks import (
+    BUCKET,
+    LMDB,
+    folder_of,
+    host_of,
+    is_blob_server,
+    keeps_files,
+    read_shard,
+)
 from sfss.cluster import Clock
 from sfss.config import ReplicatedSettings, Settings
 from sfss.config_checks import Choice, addresses_of, least_copies, migrates
@@ -35,6 +43,7 @@ from sfss.placement import (
 )
 from sfss.roster import Roster
 from sfss.stores.base import NewestStore, Store
+from sfss.stores.blob_server import BlobServerStore
 from sfss.stores.bucket import BucketStore
 from sfss.stores.folder import FolderStore
 from sfss.stores.key_locks import KeyLocks
@@ -243,7 +252,8 @@ def _open(
     if address.startswith("file:"):
         timeout_s = settings.embedded.timeout_s
         return FolderStore(address, Path(folder_of(address)), own, timeout_s=timeout_s)
-    return WebdavStore(address, own, settings.webdav, spool_folder, locks)
+    kind = BlobServerStore if is_blob_server(address) else WebdavStore
+    return kind(address, own, settings.webdav, spool_folder, locks)
 
 
 def is_live(roster: Roster | None, address: str) -> bool:

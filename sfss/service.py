@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
-from sfss.checks import BUCKET, LMDB, bucket_of, folder_of, read_rewrites
+from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, folder_of, keeps_files, read_rewrites
 from sfss.chunks import prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
@@ -228,14 +228,19 @@ def make_scheme(settings: Settings) -> KeyScheme:
     if settings.cluster.kind == "embedded":
         return KeyScheme("plain")
     if has_plain_files(settings):
-        return KeyScheme("files", min(map(_key_limit, addresses_of(settings))))
+        limits = [_key_limit(address, settings) for address in addresses_of(settings)]
+        return KeyScheme("files", min(limits))
     return KeyScheme(options.key_encoding, options.key_limit)
 
 
-def _key_limit(address: str) -> int:
-    """Return how many bytes a path may have in a store whose keys are paths."""
-    if address.startswith(LMDB):
+def _key_limit(address: str, settings: Settings) -> int:
+    """Return how many bytes a path may have in a store to which it is the key: those of blobs are
+    to each.
+    """
+    if address.startswith((LMDB, BLOBS)):
         return KEY_LIMIT
+    if not keeps_files(address):
+        return settings.memcached.key_limit
     if address.startswith(BUCKET):
         # It has to be possible to remember a deletion.
         return FILES_LIMIT - len(bucket_of(address)[1]) - len(DELETED)

@@ -5,6 +5,7 @@ its digest.
 """
 
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
@@ -85,6 +86,14 @@ class Answer(NamedTuple):
         finally:
             self.body.close()
         return b"".join(pieces)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes; raise ``NoAnswer``."""
+        if isinstance(self.body, bytes):
+            yield self.body
+        else:
+            async for piece in self.body.pieces():
+                yield piece
 
     def close(self) -> None:
         """Let go of a body that nobody wants."""
