@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import hashlib
 import os
 import socket
 import time
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from uuid import uuid4
 import lmdb
 import pytest
 
+from sfss.blob_ids import path_of
 from sfss.config import BucketSettings, MemcachedSettings, WebdavSettings
 from sfss.errors import (
     BadPath,
@@ -38,6 +41,8 @@ from sfss.record import (
     record_of,
 )
 from sfss.stores.base import BrowsableStore, ListingStore, Store
+from sfss.stores.blob_fields import fields_of
+from sfss.stores.blob_server import BlobServerStore
 from sfss.stores.bucket import BucketStore
 from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.folder import FolderStore
@@ -45,8 +50,10 @@ from sfss.stores.marks import Marks
 from sfss.stores.memcached import MemcachedStore
 from sfss.stores.webdav import WebdavStore
 from tests.servers import (
+    Gateway,
     S3Server,
     Server,
+    gateway,
     gobeansdb,
     lacking,
     memcached,
@@ -69,7 +76,7 @@ CANCEL_STEPS = 40
 class Subject:
     """A store under test, its key encoding, and a way to write an encoded record, damaged or not,
     behind its back. ``is_plain``: its files are ordinary files. ``hides_dots``: names that begin
-    with a dot are refused.
+    with a dot are refused. ``takes_paths``: keys may be any paths.
     """
 
     store: Store
@@ -77,6 +84,7 @@ class Subject:
     plant_value: Callable[[bytes, bytes], None]
     is_plain: bool = False
     hides_dots: bool = False
+    takes_paths: bool = True
 
     def key(self, path: str) -> bytes:
         """Return the key of ``path`` in this store."""
@@ -245,6 +253,47 @@ def open_bucket(server: Server) -> Subject:
     return subject
 
 
+class BlobServerSubject(Subject):
+    """A store on a blob server, whose keys are those of blobs that have no digest for a name."""
+
+    server: Gateway
+    salt: str
+
+    def key(self, path: str) -> bytes:
+        """Return the key of a blob that stands for ``path``."""
+        blob_id = "n" + hashlib.sha1(f"{self.salt} {path}".encode()).hexdigest()
+        return path_of(blob_id).encode()
+
+    def plant(self, key: bytes, record: Record, damage: str | None = None) -> None:
+        """Post the blob as another client, with the fields that the store would send."""
+        lines = fields_of(record.head).splitlines()
+        fields = dict(line.split(": ", 1) for line in lines)
+        body, head = bytes(record.body), b64decode(fields["X-Sfss"])
+        damaged = {
+            None: (head, body),
+            "body": (head, bytes(len(body) - 1) + b"x"),
+            "header": (damages(head)["header"], body),
+            "cut": (head, body[:-1]),
+            "longer": (head, body + b"x"),
+            "foreign": (b"not a head at all", body),
+            "nothing": (b"", body),
+        }
+        head, body = damaged[damage]
+        fields["X-Sfss"] = b64encode(head).decode() or "?"
+        target = f"/blob/{key.decode().rpartition('/')[2]}"
+        assert self.server.request("POST", target, body, fields).status == 200
+
+
+def open_blob_server(server: Server) -> Subject:
+    """A store on a gateway that shows blobs, whose marks are kept in a dict."""
+    assert isinstance(server, Gateway)
+    address = f"blobs:{server.url}/"
+    store = BlobServerStore(address, Marks(DictStore(), address), WebdavSettings())
+    subject = BlobServerSubject(store, "files", lambda _, __: None, takes_paths=False)
+    subject.server, subject.salt = server, uuid4().hex
+    return subject
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
     """Start a server when it is first asked for; it lives as long as this module's tests."""
@@ -272,6 +321,7 @@ MAKERS: dict[str, Callable[[Path, Callable[[str], Server]], Server]] = {
     "nginx-propfind": lambda folder, _: nginx_by_propfind(folder),
     "bucket": lambda folder, _: s3(folder),
     "bucket-versitygw": lambda folder, _: versitygw(folder),
+    "blob-server": lambda folder, _: gateway(folder, settings='[server]\nfaces = ["blobs"]\n'),
 }
 
 
@@ -297,6 +347,7 @@ STORES = [
     "nginx-propfind",
     "bucket",
     "bucket-versitygw",
+    "blob-server",
 ]
 
 
@@ -316,6 +367,8 @@ async def subject(
         opened = open_node(servers("node"))
     elif request.param.startswith("bucket"):
         opened = open_bucket(servers(request.param))
+    elif request.param == "blob-server":
+        opened = open_blob_server(servers("blob-server"))
     elif request.param.startswith("nginx"):
         opened = open_webdav(servers(request.param))
     else:
@@ -384,7 +437,7 @@ async def test_a_file_that_has_expired_is_replaced_by_its_tombstone(
 
 
 async def test_folders_are_shown_one_by_one(subject: Subject) -> None:
-    if not isinstance(subject.store, BrowsableStore):
+    if not isinstance(subject.store, BrowsableStore) or not subject.takes_paths:
         return
     names = subject.paths("b", "a/1", "a/2", "a/x/y", "a", "a.txt", "ä", "Z/z", "gone/x")
     for name in names:
@@ -607,6 +660,8 @@ async def test_planted_values_are_what_the_store_writes(subject: Subject, path: 
 
 
 async def test_scan_in_byte_order_or_cannot_list(subject: Subject) -> None:
+    if not subject.takes_paths:
+        return
     paths = subject.paths("scan/b", "scan/a", "scan/ä", "scan/a/b", "scan/Z", "other", "scan")
     for path in paths:
         await subject.store.set(subject.key(path), new_record(path.encode(), 3))
@@ -629,7 +684,7 @@ async def test_scan_in_byte_order_or_cannot_list(subject: Subject) -> None:
 
 
 async def test_scan_leaves_damaged_records_out(subject: Subject) -> None:
-    if subject.is_plain:
+    if subject.is_plain or not subject.takes_paths:
         return
     good = new_record(b"body", 1)
     for number in range(10):
