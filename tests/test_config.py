@@ -27,6 +27,15 @@ FILES = (
 REPLICATED = "[cluster]\nkind = 'replicated'\n[replicated]\nstores = ['a:1', 'b:1', 'c:1', 'd:1']\n"
 NEAR = "[replicated]\nplacement = 'mirror'\nstores = [{}]\n[cluster]\nkind = 'replicated'\n"
 NEAR_OF_LARGE = NEAR + "max_file_size = 1073741824\n"
+BLOBS = """[server]
+faces = [{}]
+[cluster]
+kind = 'replicated'
+[replicated]
+placement = 'mirror'
+{}
+"""
+BLOB_GROUPS = BLOBS.format("'fetch'", "shards = [{}]").replace("'mirror'", "'groups'")
 SHARDS = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'jump'\nshards = [{}]"
 LISTEN = "[[listen]]\naddress = 'A:1'\n"
 PATHS = LISTEN + "faces = ['paths']\n"
@@ -169,6 +178,21 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
             "[memcached]\nraw = true\nservers = ['a:1']",
             ["cluster.max_file_size", "67108864", "raw"],
         ),
+        (BLOBS.format("'native'", "stores = ['blobs:http://a/']"), ['"native"', "blobs:http://a/"]),
+        (BLOBS.format("'blobs', 'paths'", "stores = ['blobs:http://a/']"), ['"paths"', "fetch"]),
+        (
+            BLOBS.format("'fetch'", "stores = ['blobs:http://a/', 'b:1']"),
+            ["replicated.stores", "blobs:http://a/", "in groups only"],
+        ),
+        (
+            BLOB_GROUPS.format("'one blobs:http://a/ b:1'")
+            + "[memcached]\nkey_encoding = 'base64'",
+            ["memcached.key_encoding", "base64", "blobs:http://a/", "percent"],
+        ),
+        (BLOB_GROUPS.format("'one blobs:http://a/ b:1', 'two file:/c'"), ["replicated.shards"]),
+        (BLOB_GROUPS.format("'one blobs:http://a blobs:http://A:80/'"), ["stores different"]),
+        (BLOB_GROUPS.format("'one blobs:a:80'"), ["blobs:http://HOST:PORT/"]),
+        (BLOB_GROUPS.format("'one blobs:file:/a'"), ["blobs:http://HOST:PORT/"]),
         ("clusters = 1", ["clusters", "is 1"]),
         ("[[listen]]\naddres = 'a:1'", ["listen.addres", "unknown", "did you mean address"]),
         ("[[listen]]\naddress = 'a'", ["listen.address", 'is "a";', '"host:port"']),
