@@ -10,6 +10,7 @@ from sfss.http_text import (
     Head,
     ResponseParser,
     http_date,
+    read_head,
     second_of,
 )
 
@@ -255,3 +256,18 @@ def test_what_is_no_date(date: bytes) -> None:
 
 def test_no_second_is_before_1970() -> None:
     assert second_of(b"Wed, 31 Dec 1969 23:59:59 GMT") == 0
+
+
+def test_fields_that_come_twice_are_joined() -> None:
+    text = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: 1\r\nx-b: 2 \r\nx-A:\t3"
+    fields = {b"content-length": b"0", b"x-a": b"1, 3", b"x-b": b"2"}
+    assert read_head(text).fields == fields
+
+
+def test_a_head_may_have_another_limit() -> None:
+    text = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: %b\r\n\r\n" % (b"a" * HEAD_LIMIT)
+    with pytest.raises(BadResponse, match="head"):
+        ResponseParser().feed(text)
+    parser = ResponseParser(head_limit=2 * HEAD_LIMIT)
+    assert parser.feed(text) == b""
+    assert parser.complete

@@ -43,7 +43,7 @@ _TRIES: Final = 16
 
 async def upload(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``POST /upload``: keep the body; 200 with its id."""
-    content = await _received(site, request)
+    content = _without_heads(await _received(site, request))
     blob_id = await _in_thread(content, lambda: id_of(content.body, site.digest))
     return _kept(blob_id, await _keep(site, blob_id, content))
 
@@ -130,6 +130,18 @@ async def _received(site: http.Site, request: web.BaseRequest) -> Content:
         names[names_kept.CONTENT_TYPE] = said
     digest = file.digest or await asyncio.to_thread(digest_of_any, file.body)
     return Content(file.body, digest, names, ttl_s)
+
+
+def _without_heads(content: Content) -> Content:
+    """Return ``content`` without what only a store has kept with a blob: by it, whoever uploads
+    could say to a gateway over this one for how long there is a blob.
+    """
+    names = {
+        name: text
+        for name, text in content.names.items()
+        if not name.startswith(names_kept.OF_STORES)
+    }
+    return content._replace(names=names)
 
 
 async def _in_thread(content: Content, find: Callable[[], str]) -> str:

@@ -23,6 +23,9 @@ FIELDS_LIMIT: Final = 64
 FIELDS_SIZE_LIMIT: Final = 16 * 1024
 """Characters of all their names and values."""
 
+OF_STORES: Final = "X-Sfss"
+"""How fields begin by which another sfss has a blob server keep the head of a blob."""
+
 _ENCODED_LIMIT: Final = METADATA_LIMIT - 4096
 """Bytes of them as they are kept; the rest is for names of our own."""
 
@@ -91,10 +94,12 @@ def fields_to_keep(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
             if not _is_utf8(value):
                 raise BadArgument(usual, repr(value), "UTF-8 is expected")
             kept[usual] = f"{kept[usual]}, {value}" if usual in kept else value
-    size = sum(len(name) + len(value) for name, value in kept.items())
+    # A blob that had as many as it may has to be taken by a store, too.
+    counted = {name: each for name, each in kept.items() if not name.startswith(OF_STORES)}
+    size = sum(len(name) + len(value) for name, value in counted.items())
     encoded = len(json.dumps(kept))
-    if len(kept) > FIELDS_LIMIT or size > FIELDS_SIZE_LIMIT or encoded > _ENCODED_LIMIT:
-        found = f"{len(kept)} fields with {size} characters, {encoded} bytes as they are kept"
+    if len(counted) > FIELDS_LIMIT or size > FIELDS_SIZE_LIMIT or encoded > _ENCODED_LIMIT:
+        found = f"{len(counted)} fields with {size} characters, {encoded} bytes as they are kept"
         allowed = f"{FIELDS_LIMIT} with {FIELDS_SIZE_LIMIT} are allowed"
         raise TooManyNames(found, allowed)
     return kept
@@ -102,12 +107,13 @@ def fields_to_keep(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def shown_fields(names: Mapping[str, str]) -> dict[str, str]:
     """Return those of the ``names`` kept with a file that are fields to send back; never one that
-    would end its line, whoever has written the file.
+    would end its line, or be taken for an order, whoever has written the file.
     """
     return {
         name: value
         for name, value in names.items()
         if _FIELD_NAME.fullmatch(name) and not _UNSENDABLE.search(value)
+        if not name.title().startswith(_OBEYED)
     }
 
 

@@ -364,3 +364,15 @@ def test_what_cannot_be_listed_is_501(tmp_path: Path) -> None:
         for each in (upload(server, b"x", CURL), fetch(server, sha1(b"x"), CURL)):
             assert each.status == 504
             assert set(each.json()) == {"error"}
+
+
+def test_what_a_store_keeps_with_a_blob_no_upload_does(site: Gateway) -> None:
+    body = b"with a head of its own"
+    fields = {"X-Sfss": "AAAA", "X-Sfss-2": "AAAA", "X-Kept": "yes"}
+    assert upload(site, body, fields).status == 200
+    shown = fetch(site, sha1(body)).headers
+    assert (shown["x-kept"], "x-sfss" in shown, "x-sfss-2" in shown) == ("yes", False, False)
+    other = b"another with a head of its own"
+    assert site.request("POST", f"/blob/{sha1(other)}", other, fields).status == 200
+    shown = site.request("GET", f"/blob/{sha1(other)}").headers
+    assert (shown["x-sfss"], shown["x-sfss-2"]) == ("AAAA", "AAAA")

@@ -82,6 +82,17 @@ def test_too_many_or_too_large_fields() -> None:
 def test_what_servers_in_front_obey_is_not_kept() -> None:
     fields = [("X-Accel-Redirect", "/a"), ("x-sendfile", "/b"), ("X-Accelerate", "c")]
     assert fields_to_keep(fields) == {"X-Accelerate": "c"}
+    # Nor shown, where somebody else has kept it.
+    names = {"X-Accel-Redirect": "/a", "X-SENDFILE": "/b", "X-Accelerate": "c"}
+    assert shown_fields(names) == {"X-Accelerate": "c"}
+
+
+def test_what_a_store_keeps_is_not_counted() -> None:
+    fields = [(f"X-{number}", "a" * 200) for number in range(FIELDS_LIMIT)]
+    own = [("X-Sfss", "b" * 4000), ("X-Sfss-2", "b" * 4000)]
+    assert len(fields_to_keep([*fields, *own])) == FIELDS_LIMIT + 2
+    with pytest.raises(TooManyNames):
+        fields_to_keep([(f"X-Sfss-{number}", "b" * 4000) for number in range(20)])
 
 
 def test_fields_that_could_not_be_kept_or_sent_back() -> None:
