@@ -56,8 +56,12 @@ PROGRAMS = {
     "wget": "wget",
 }
 PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin", "/usr/lib/nginx/modules")
-GOBEANSDB = "github.com/douban/gobeansdb@latest"
-GOBEANSDB_TIMEOUT_S = 120
+# Programs that the tests use where Go is, to build them; and for how many seconds that may go on.
+# versitygw is a hundred seconds of work for one core.
+GO_PROGRAMS = {
+    "gobeansdb": ("github.com/douban/gobeansdb@latest", 120),
+    "versitygw": ("github.com/versity/versitygw/cmd/versitygw@v1.8.0", 300),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -69,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             set_up(PARTS_OF_COMMAND[options.command], options.version)
         if options.command == "test":
             install_programs()
-            install_gobeansdb()
+            install_go_programs()
     except subprocess.CalledProcessError as error:
         command = " ".join(error.cmd)
         sys.exit(f"bootstrap.py: not set up: exit status {error.returncode} from: {command}")
@@ -232,21 +236,34 @@ def apt_get(*arguments: str) -> bool:
     return finished.returncode == 0
 
 
-def install_gobeansdb() -> None:
-    """Build gobeansdb into bin/ where Go is; name a failure, and try again only with another Go."""
+def install_go_programs() -> None:
+    """Build what is missing into bin/ where Go is; name a failure, and try again only with another
+    Go, or another version of the program.
+    """
     go = shutil.which("go")
-    tried = ENVIRONMENT / "gobeansdb-tried"
-    if go is None or (ROOT / "bin" / "gobeansdb").exists():
-        return
-    if not tried.exists() or tried.read_text("utf-8") != go:
-        say("building gobeansdb")
-        environment = os.environ | {"GOBIN": str(ROOT / "bin")}
-        command = [go, "install", GOBEANSDB]
-        with contextlib.suppress(subprocess.SubprocessError):
-            subprocess.run(command, env=environment, check=True, timeout=GOBEANSDB_TIMEOUT_S)
-            return
-        tried.write_text(go, "utf-8")
-    say(f"gobeansdb could not be built: its tests are skipped (remove {tried} to try again)")
+    for program, (module, timeout_s) in GO_PROGRAMS.items():
+        if go is None or (ROOT / "bin" / program).exists():
+            continue
+        tried = ENVIRONMENT / f"{program}-tried"
+        attempt = f"{go} {module}"
+        if not tried.exists() or tried.read_text("utf-8") != attempt:
+            say(f"building {program}")
+            if go_install(go, module, timeout_s):
+                continue
+            tried.write_text(attempt, "utf-8")
+        say(f"{program} could not be built: its tests are skipped (remove {tried} to try again)")
+
+
+def go_install(go: str, module: str, timeout_s: int) -> bool:
+    """Have Go build a program into bin/; say whether it succeeded within its time."""
+    environment = os.environ | {"GOBIN": str(ROOT / "bin")}
+    try:
+        finished = subprocess.run(
+            [go, "install", module], env=environment, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return finished.returncode == 0
 
 
 def become(command: str, arguments: Sequence[str]) -> None:

@@ -322,21 +322,51 @@ def test_missing_programs_fail_ci(monkeypatch: pytest.MonkeyPatch) -> None:
         bootstrap.install_programs()
 
 
-def test_gobeansdb_is_tried_once(
-    checkout: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def go(checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A Go that makes gobeansdb, and nothing else; it notes what it is to build."""
     (checkout / ".venv").mkdir()
     go = tmp_path / "go"
-    go.write_text("#!/bin/sh\necho tried >> $GOBIN.log\nexit 1\n")
+    go.write_text(
+        """#!/bin/sh
+echo $2 >> $GOBIN.log
+case $2 in *gobeansdb*) /bin/mkdir -p $GOBIN; : > $GOBIN/gobeansdb;; *) exit 1;; esac
+"""
+    )
     go.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    return go
+
+
+def test_a_program_that_cannot_be_built_is_tried_once(
+    go: Path, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
-        bootstrap.install_gobeansdb()
-    assert (checkout / "bin.log").read_text() == "tried\n"
-    assert capsys.readouterr().err.count("its tests are skipped") == 2
+        bootstrap.install_go_programs()
+    built = (checkout / "bin.log").read_text().splitlines()
+    assert built == [module for module, _ in bootstrap.GO_PROGRAMS.values()]
+    assert built[1].startswith("github.com/versity/versitygw/cmd/versitygw@v")
+    said = capsys.readouterr().err
+    assert said.count("versitygw could not be built: its tests are skipped") == 2
+    assert "gobeansdb could not" not in said
+
+
+def test_a_program_that_takes_too_long_is_given_up(
+    go: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    monkeypatch.setattr(bootstrap, "GO_PROGRAMS", {"slow": ("module@v1", 0.1)})
+    bootstrap.install_go_programs()
+    assert "slow could not be built" in capsys.readouterr().err
+
+
+def test_without_go_nothing_is_built(
+    go: Path, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go.unlink()
+    bootstrap.install_go_programs()
+    assert capsys.readouterr().err == ""
+    assert not (checkout / "bin.log").exists()
 
 
 # bin/test
