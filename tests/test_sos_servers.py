@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,12 +104,28 @@ def url(server: Server) -> str:
 
 
 def has(server: Gateway, body: bytes) -> bool:
-    return (folder_of(server) / sha1(body)).exists()
+    return server.request("GET", f"/blob/{sha1(body)}").status == 200
 
 
-def test_a_blob_server_and_a_node_mirror_each_other(site: Site, tmp_path: Path) -> None:
+def sfss_as_blob_server(folder: Path) -> Gateway:
+    """Return a gateway (not started) that is one, on a port that nobody takes while it is down."""
+    port, config = quiet_port(), folder / "blobs.toml"
+    config.write_text("[server]\nfaces = ['blobs']\n")
+    command = [*SFSS, "serve", "--config", str(config), "--port", str(port), "--store", "blobs"]
+    return Gateway(command, port, folder, PYTHON_ENVIRON)
+
+
+SERVERS: dict[str, Callable[[Path], Gateway]] = {
+    "bare": sos_server,
+    "head": lambda folder: sos_server(folder, "--head"),
+    "sfss": sfss_as_blob_server,
+}
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_blob_server_and_a_node_mirror_each_other(site: Site, tmp_path: Path, kind: str) -> None:
     with ExitStack() as stack:
-        old = stack.enter_context(running(sos_server(tmp_path, "--head")))
+        old = stack.enter_context(running(SERVERS[kind](tmp_path)))
         new = stack.enter_context(running(node(tmp_path)))
         raw = b"what a client of SOS has uploaded"
         fields = {"X-Mime-Type": "text/css", "X-Name": "raw"}
