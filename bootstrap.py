@@ -60,7 +60,7 @@ PROGRAM_FOLDERS = (str(ROOT / "bin"), "/usr/sbin", "/usr/lib/nginx/modules")
 # versitygw is a hundred seconds of work for one core.
 GO_PROGRAMS = {
     "gobeansdb": ("github.com/douban/gobeansdb@latest", 120),
-    "versitygw": ("github.com/versity/versitygw/cmd/versitygw@v1.8.0", 300),
+    "versitygw": ("github.com/versity/versitygw/cmd/versitygw@v1.8.0", 420),
 }
 
 
