@@ -51,12 +51,16 @@ from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.stores.marks import Marks
 from sfss.stores.memcached import MemcachedStore
 from sfss.stores.webdav import WebdavStore
+from sfss.sweeping import keep_sweeping
 
 TURN_EVERY_S: Final = 1.0
 """Seconds between two looks at whether the process that paid has ended."""
 
 MARKS: Final = "marks"
 """Name of the folder, in that of the debts, for what stores of plain files cannot carry."""
+
+SWEEPER: Final = "sweeper"
+"""Name of a file in the folder of an embedded store: which process sweeps has locked it."""
 
 _PAYER: Final = "payer"
 _LOCKS: Final = "locks"
@@ -97,12 +101,18 @@ class Replicas:
             self.migration.close()
 
     def work(self, folder: Path) -> list[Coroutine[Any, Any, None]]:
-        """Return what has to go on while a gateway serves: debts are paid, the roster is watched.
+        """Return what has to go on while a gateway serves: debts are paid, the roster is watched,
+        what has expired is removed from embedded stores.
 
-        Of all processes that share ``folder``, one pays.
+        Of all processes that share ``folder``, one pays; of those that share a store, one sweeps.
         """
         watched = [] if self.roster is None else [self.roster.run()]
-        return [self._pay(Turn(folder / _PAYER)), *watched]
+        swept = [
+            keep_sweeping(store, Turn(Path(folder_of(address)) / SWEEPER).is_ours)
+            for address, store in self.stores.items()
+            if isinstance(store, LmdbCopies)
+        ]
+        return [self._pay(Turn(folder / _PAYER)), *watched, *swept]
 
     async def _pay(self, turn: "Turn") -> None:
         while not turn.is_ours():  # noqa: ASYNC110 - another process cannot tell when it ends

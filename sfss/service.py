@@ -33,6 +33,7 @@ from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
 from sfss.replicas import (
     MARKS,
+    SWEEPER,
     Replicas,
     Turn,
     check_migration,
@@ -49,8 +50,6 @@ from sfss.web.server import Runner
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
-
-_SWEEPER: Final = "sweeper"
 
 
 def read_settings(
@@ -77,7 +76,7 @@ def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:
     options = settings.embedded
     store = _open_folder(Path(options.folder), options.timeout_s, board)
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
-    sweeper = Turn(Path(options.folder) / _SWEEPER)
+    sweeper = Turn(Path(options.folder) / SWEEPER)
     return _with_chunks(alone, settings, [keep_sweeping(store, sweeper.is_ours)])
 
 

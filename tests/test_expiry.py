@@ -1,5 +1,6 @@
 """Files that expire, with real gateways, nodes and servers: their space is given back."""
 
+import asyncio
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from sfss.record import (
     record_of,
 )
 from sfss.stores import memcached as memcached_store
+from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.memcached import EXPIRY_MARGIN_S, MemcachedStore
 from tests.servers import (
     DEADLINE_S,
@@ -258,6 +260,26 @@ def test_a_scrub_removes_plain_files(tmp_path: Path) -> None:
         report = run(served, "scrub")
         assert (report["status"], report["expired"]) == (0, 2)
         assert not any(file.exists() for file in files)
+        assert run(served, "check")["status"] == 0
+        assert served.get("key").status == 404
+        assert served.get("kept").body == b"kept"
+
+
+async def test_embedded_stores_with_copies_are_swept(tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    with running(replicated(tmp_path, [f"lmdb:{folder}" for folder in folders], 2)) as served:
+        assert put_ttl(served, b"body") == 200
+        assert served.put("kept", b"kept").status == 200
+        for folder in folders:
+            store = EmbeddedStore(folder, make=False)
+            end = time.monotonic() + DEADLINE_S
+            while (head := await store.head(b"key")) is not None and head.kind is Kind.FILE:
+                assert time.monotonic() < end, "it is swept"
+                await asyncio.sleep(0.05)
+            # Something older may be left in a store that is away.
+            assert head is not None
+            assert head.kind is Kind.TOMBSTONE
+            await store.close()
         assert run(served, "check")["status"] == 0
         assert served.get("key").status == 404
         assert served.get("kept").body == b"kept"
