@@ -117,7 +117,6 @@ def sfss_as_blob_server(folder: Path) -> Gateway:
 
 SERVERS: dict[str, Callable[[Path], Gateway]] = {
     "bare": sos_server,
-    "head": lambda folder: sos_server(folder, "--head"),
     "sfss": sfss_as_blob_server,
 }
 
@@ -202,23 +201,27 @@ def test_moving_away_from_sos(site: Site, tmp_path: Path) -> None:
         assert site.gateway.request("GET", "/blobs").status == 501
 
 
-@pytest.mark.parametrize("options", [(), ("--head", "--delete"), ("--keeps-first",)])
+@pytest.mark.parametrize("options", [("--keeps-first",), ("--head", "--delete")])
 def test_blob_servers_alone(site: Site, tmp_path: Path, options: Sequence[str]) -> None:
     with ExitStack() as stack:
         one, two = (stack.enter_context(running(sos_server(tmp_path, *options))) for _ in range(2))
-        only_one = b"on one server alone"
+        only_one, differs = b"on one server alone", b"with other fields on each"
+        for server, name in ((one, "a"), (two, "b")):
+            server.request("POST", f"/blob/{sha1(differs)}", differs, {"X-Name": name})
         one.request("POST", f"/blob/{sha1(only_one)}", only_one, {"X-Name": "n"})
         site.configure(f'placement = "mirror"\nstores = ["{url(one)}", "{url(two)}"]')
         site.gateway.start()
         bodies = [b"mirrored %d" % number for number in range(20)]
         assert [site.upload(body, X_Name="x") for body in bodies] == [200] * 20
         assert site.upload(b"for a while", Expires_In="1") == 200
-        ids = sorted(map(sha1, [*bodies, only_one]))
+        ids = sorted(map(sha1, [*bodies, only_one, differs]))
         wait_until(lambda: site.fetch(b"for a while").status == 404, "it has expired")
         assert site.gateway.request("GET", "/blobs").json() == ids
         assert site.fetch(only_one).headers["x-name"] == "n"
         assert site.tool("repair", "--min-copies", "2")[0] == 0
         assert has(two, only_one)
+        assert json.loads(site.tool("check", "--json")[1])["status"] == 0
+        assert site.fetch(differs).headers["x-name"] == "b"
         damaged = folder_of(one) / sha1(bodies[0])
         damaged.write_bytes(b"MIRRORED 0")
         assert site.fetch(bodies[0]).body == bodies[0]
@@ -240,3 +243,31 @@ def test_blob_servers_alone(site: Site, tmp_path: Path, options: Sequence[str]) 
             "GET", f"/fetch/{sha1(large)}", None, {"Range": "bytes=-1000000"}
         )
         assert (part.status, part.body) == (206, large[-1_000_000:])
+
+
+def test_a_blob_server_beside_plain_files(site: Site, tmp_path: Path) -> None:
+    with running(sos_server(tmp_path, "--keeps-first")) as server:
+        raw, plain = b"as SOS has it", b"as another program has put it there"
+        assert server.request("POST", f"/blob/{sha1(raw)}", raw, {"X-Name": "n"}).status == 200
+        file = tmp_path / "one" / "blobs" / sha1(plain)[:2] / sha1(plain)
+        file.parent.mkdir(parents=True)
+        file.write_bytes(plain)
+        site.configure(f'placement = "mirror"\nstores = ["{url(server)}", "file:one", "lmdb:two"]')
+        site.gateway.start()
+        assert [site.fetch(body).body for body in (raw, plain)] == [raw, plain]
+        assert site.upload(b"uploaded", Expires_In="1000") == 200
+        assert site.tool("repair", "--min-copies", "3")[0] == 0
+        for _ in range(2):  # they agree, and go on to agree
+            report = json.loads(site.tool("check", "--json")[1])
+            assert (report["status"], report["keys"]) == (0, 3), report
+            assert json.loads(site.tool("scrub", "--json")[1])["status"] == 0
+        assert (tmp_path / "one" / "blobs" / sha1(raw)[:2] / sha1(raw)).read_bytes() == raw
+        assert has(server, plain)
+        assert site.upload(raw, X_Name="m") == 200
+        assert site.fetch(raw).headers["x-name"] == "n"
+        ids = sorted(map(sha1, (raw, plain, b"uploaded")))
+        assert site.gateway.request("GET", "/blobs").json() == ids
+        assert site.delete(plain) == 204
+        assert site.delete(raw) == 204
+        assert json.loads(site.tool("check", "--json")[1])["status"] == 0
+        assert site.gateway.request("GET", "/blobs").json() == [sha1(b"uploaded")]
