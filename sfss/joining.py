@@ -29,7 +29,6 @@ from sfss.replicas import Own, Replicas, Turn, make_joined
 from sfss.stores.base import Store
 from sfss.stores.closed import ClosedStore
 from sfss.stores.lmdb_copies import LmdbCopies
-from sfss.sweeping import keep_sweeping
 from sfss.talking import Talk, TalkOptions
 
 ANSWER_S: Final = 2.0
@@ -95,9 +94,8 @@ class Joining:
         speaker = Turn(self.folder / _SPEAKER)
         mover = _Mover(Move(self.replicas.copies, self.store, self._pace, lambda _: None), speaker)
         discovery = Discovery(self.talk, self.folder, self._heartbeat_s, mover, _renew)
-        sweeping = keep_sweeping(self.store, speaker.is_ours)
         paying = self.replicas.work(Path(self.settings.replicated.owed_folder))
-        return [discovery.run(speaker.is_ours), sweeping, *paying]
+        return [discovery.run(speaker.is_ours), *paying]
 
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""

@@ -108,8 +108,8 @@ class Replicas:
         """
         watched = [] if self.roster is None else [self.roster.run()]
         swept = [
-            keep_sweeping(store, Turn(Path(folder_of(address)) / SWEEPER).is_ours)
-            for address, store in self.stores.items()
+            keep_sweeping(store, Turn(store.folder / SWEEPER).is_ours)
+            for store in self.stores.values()
             if isinstance(store, LmdbCopies)
         ]
         return [self._pay(Turn(folder / _PAYER)), *watched, *swept]

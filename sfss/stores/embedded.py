@@ -100,6 +100,8 @@ class EmbeddedStore:
         address: str = "",
     ) -> None:
         self.address = address or f"embedded:{folder}"
+        self.folder = folder
+        """Where the files are."""
         self._folder = LmdbFolder(self.address, folder, initial_map_size, make)
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
         self._stop: _Stop | None = None
