@@ -317,9 +317,9 @@ class DiscoverySettings:
     tag: str = setting("sfss", "name of the cluster; members of others are refused", NOT_EMPTY)
     secret: str = setting(
         "",
-        "what members have to know of each other, the same for all; better in the environment:"
-        " SFSS_DISCOVERY_SECRET",
-        ANY_TEXT,
+        "what members have to know of each other, the same for all. Better set in the environment"
+        " than in a file",
+        SECRET,
     )
     heartbeat_s: float = setting(
         1.0, "seconds between two words to each member; away is who misses three", in_range(0.1, 60)

@@ -11,24 +11,23 @@ import os
 import signal
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from sfss.checks import LMDB, read_address
+from sfss.checks import read_address
 from sfss.config import Settings
-from sfss.config_joined import joined_settings
-from sfss.discovery import LIVE, Discovery, read_view
+from sfss.discovery import Discovery, read_view
 from sfss.member_files import Epochs, StateFile
 from sfss.member_messages import ask
+from sfss.member_stores import MemberStores
 from sfss.moving import Move, MoveProgress, MoveSettings
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
 from sfss.node_listener import NodeListener
-from sfss.replicas import Own, Replicas, Turn, make_joined
+from sfss.replicas import Replicas, Turn
 from sfss.stores.base import Store
 from sfss.stores.closed import ClosedStore
-from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.talking import Talk, TalkOptions
 
 ANSWER_S: Final = 2.0
@@ -40,70 +39,49 @@ _log = logging.getLogger(__name__)
 
 
 class Joining:
-    """This process as a part of the member that ``settings`` describe. Raises ``SettingError``."""
+    """This process as a part of the member that ``settings`` describe; ``owed`` is for what stores
+    still have to get. Raises ``SettingError``.
+    """
 
     def __init__(self, settings: Settings, owed: Store) -> None:
-        options, self.folder = settings.discovery, Path(settings.embedded.folder)
-        file, epochs = StateFile(self.folder), Epochs(self.folder)
-        self.state = file.load()
-        epochs.hold(self.state.epoch)
-        self.talk = make_talk(settings, file, epochs)
-        self.settings = joined_settings(settings, self.state, str(self.folder / LIVE))
-        """The settings of a cluster with copies, as of the membership that this process goes by."""
-        timeout_s = settings.embedded.timeout_s
-        address = f"{LMDB}{self.folder}"
-        self.store = LmdbCopies(address, timeout_s, known_as=options.advertise)
-        self._pace = MoveSettings(options.moves_per_s, everything=self._moves_everything)
-        self._heartbeat_s = options.heartbeat_s
+        self._options = settings.discovery
+        self._stores = MemberStores(settings, owed)
+        self._talk = make_talk(settings, self._stores.file, self._stores.epochs)
+        self.settings, self.replicas = self._stores.settings, self._stores.replicas
         self.listener = NodeListener(self._server(settings))
         """Takes in other members."""
-        membership = self.state.membership
-        own = Own(self.store, self.is_member)
-        if membership is not None:
-            own = replace(own, doubted=membership.empty, gone=membership.gone)
-        self.replicas = make_joined(self.settings, owed, own)
-        self.members = _Members(self.replicas, self.store.address)
-
-    @property
-    def is_member(self) -> bool:
-        """Whether the own store is one of those of the cluster; or all there is, as long as none
-        was found.
-        """
-        return self.state.membership is None or self.state.is_member(self.store.address)
-
-    @property
-    def _moves_everything(self) -> bool:
-        membership = self.state.membership
-        is_filled = membership is not None and bool(membership.empty or membership.gone)
-        return self.state.written_alone or is_filled
+        self.members = _Members(self.replicas, self._options.advertise)
 
     def _server(self, settings: Settings) -> Server:
         found = read_address(settings.discovery.advertise)
         assert found is not None
         limits = NodeSettings(secret=settings.discovery.secret)
-        store = self.store
-        if not self.is_member:
+        store = self._stores.store
+        if not self._stores.is_member:
             # Who asks for it goes by a membership that is old, or by one in which another store
             # stood at this address: what is here, or is not, would be a wrong answer.
             closed = ClosedStore(store.address, "it does not belong to the cluster")
-            return Server(closed, limits, found[1], self.talk.answer)
-        return Server(store, limits, found[1], self.talk.answer)
+            return Server(closed, limits, found[1], self._talk.answer)
+        return Server(store, limits, found[1], self._talk.answer)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to go on while this process serves."""
-        speaker = Turn(self.folder / _SPEAKER)
-        mover = _Mover(Move(self.replicas.copies, self.store, self._pace, lambda _: None), speaker)
-        discovery = Discovery(self.talk, self.folder, self._heartbeat_s, mover, _renew)
+        folder, everything = self._stores.folder, self._stores.moves_everything
+        speaker = Turn(folder / _SPEAKER)
+        pace = MoveSettings(self._options.moves_per_s, everything=everything)
+        move = Move(self.replicas.copies, self._stores.store, pace, lambda _: None)
+        mover = _Mover(move, speaker)
+        discovery = Discovery(self._talk, folder, self._options.heartbeat_s, mover, _renew)
         paying = self.replicas.work(Path(self.settings.replicated.owed_folder))
         return [discovery.run(speaker.is_ours), *paying]
 
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""
-        return read_view(self.folder)
+        return read_view(self._stores.folder)
 
     async def close(self) -> None:
         """Close the own store; the others are closed by the engine."""
-        await self.store.close()
+        await self._stores.store.close()
 
 
 class _Members:

@@ -10,7 +10,15 @@ import logging.config
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +35,7 @@ from sfss.config_groups import parts_of
 from sfss.errors import BadPath, CannotList, SettingError, SfssError, Unreachable
 from sfss.inventory import Inventory, Listed, make_inventory, open_inventory
 from sfss.keys import KeyScheme
+from sfss.member_stores import MemberStores
 from sfss.repair import (
     Counted,
     Mender,
@@ -57,6 +66,12 @@ DEFAULT_FOLDER: Final = "var/tools"
 _DAY_S: Final = 86_400.0
 _WATCH_S: Final = 0.2
 _ONLY_READS: Final = frozenset({Tool.CHECK, Tool.SCRUB})
+_KINDS: Final[Mapping[str, Collection[Tool]]] = {
+    '"replicated"': frozenset(Tool),
+    '"joined"': frozenset({Tool.CHECK, Tool.REPAIR, Tool.SCRUB}),
+    '"embedded"': _ONLY_READS,
+}
+"""What the tools are for; members that have joined each other move files by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +290,9 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
                 yield Subject(replicas.stores, replicas.places.primaries, scheme, replicas)
         finally:
             await replicas.close()
+    elif kind == "joined" and options.tool in _KINDS['"joined"']:
+        async with _as_member(settings, scheme) as subject:
+            yield subject
     elif kind == "embedded" and options.tool in _ONLY_READS:
         store = EmbeddedStore(Path(settings.embedded.folder), make=False)
         try:
@@ -282,9 +300,25 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
         finally:
             await store.close()
     else:
-        kinds = '"replicated" or "embedded"' if options.tool in _ONLY_READS else '"replicated"'
-        allowed = f"sfss {options.tool.value} is for {kinds}"
+        kinds = [each for each in _KINDS if options.tool in _KINDS[each]]
+        allowed = f"sfss {options.tool.value} is for {' and '.join(kinds)}"
         raise SettingError("settings", "cluster.kind", f'is "{kind}"', allowed)
+
+
+@asynccontextmanager
+async def _as_member(settings: Settings, scheme: KeyScheme) -> AsyncIterator[Subject]:
+    """Open the stores of all members for the block, as this one knows them; who belongs to the
+    cluster cannot change meanwhile.
+    """
+    folder = Path(settings.replicated.owed_folder)
+    owed = EmbeddedStore(folder, make=False, timeout_s=settings.embedded.timeout_s)
+    opened = MemberStores(settings, owed, at_once(_largest_record(settings)))
+    replicas = opened.replicas
+    try:
+        async with _watching(replicas.roster):
+            yield Subject(replicas.stores, replicas.places.primaries, scheme, replicas)
+    finally:
+        await opened.close()
 
 
 def _largest_record(settings: Settings) -> int:
