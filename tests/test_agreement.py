@@ -36,6 +36,7 @@ from sfss.agreement import (
 )
 from sfss.errors import (
     Corrupt,
+    GoneForGood,
     NoStoreReachable,
     PathTaken,
     QuorumFailed,
@@ -50,6 +51,7 @@ from sfss.record import VERSION_LIMIT, Kind, Record, new_record, raw_record
 KEY = b"k"
 THREE = Quorums(3, 2)
 DOWN = Unreachable("x", "down", applied=False)
+GONE = GoneForGood("x", "lost", applied=False)
 DAMAGED = Corrupt("x", KEY, "a digest", "another")
 
 
@@ -193,6 +195,14 @@ OWED = debts(a=(5, 5))
         ([file(4), file(5)], {}, 2, False, Verdict(file(5))),
         ([file(5), None], {}, 2, False, Verdict(file(5))),
         ([file(5), DOWN, DAMAGED], {}, 2, True, UNDECIDED),
+        ([GONE, file(5)], {}, 2, False, UNDECIDED),
+        ([GONE, file(5), None], {}, 2, True, Verdict(file(5))),
+        ([GONE, GONE, file(5)], {}, 2, True, Verdict(file(5))),
+        ([GONE, DOWN, file(5)], {}, 2, True, UNDECIDED),
+        ([GONE, None, None], {}, 2, True, ABSENT),
+        ([GONE, None, DOWN], {}, 2, True, UNDECIDED),
+        ([GONE, GONE, None], {}, 2, True, ABSENT),
+        ([GONE, GONE, GONE], {}, 2, True, ABSENT),
     ],
 )
 def test_what_answers_prove(

@@ -1,11 +1,12 @@
 """Gateways that find each other: who belongs to the cluster, and what becomes of the files."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.joined import BUCKET, MEMBERS_SECRET, Member, bucket_in, joined, settled
-from tests.servers import running, wait_until
+from tests.servers import DEADLINE_S, SFSS, running, wait_until
 
 FILES = 60
 
@@ -159,6 +160,31 @@ def test_the_last_but_one_is_forgotten_by_force_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "something else entirely"])
+def tool(member: Member, name: str) -> "subprocess.CompletedProcess[str]":
+    """Run a repair tool with the settings of a member."""
+    return subprocess.run(
+        [*SFSS, name, "--config", str(member.config)],
+        cwd=member.folder,
+        env=member.environ,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def test_the_tools_look_at_the_stores_of_all(tmp_path: Path) -> None:
+    with joined(tmp_path) as members:
+        put_files(members)
+        for name in ("check", "repair", "scrub"):
+            done = tool(members[1], name)
+            assert (done.returncode, done.stderr) == (0, ""), name
+            assert f"{FILES} keys on 3 stores" in done.stdout
+        done = tool(members[1], "rebalance")
+        assert done.returncode == 2
+        assert 'cluster.kind: is "joined"; sfss rebalance is for "replicated"' in done.stderr
+
+
 def test_without_the_secret_nobody_joins(tmp_path: Path, wrong: str) -> None:
     with joined(tmp_path, 1) as members:
         put_files(members)

@@ -20,6 +20,7 @@ from sfss.placement import (
     JumpShards,
     KetamaRing,
     Mirror,
+    OwnFirst,
     Shard,
     jump,
     leveldb_hash,
@@ -247,6 +248,16 @@ def test_shards_without_weight_are_refused(name: str) -> None:
     for shards in ([], [Shard("one", ("a",), 0)]):
         with pytest.raises(ValueError, match="weight"):
             CHOOSERS[name](shards)
+
+
+def test_ones_own_store_is_asked_first_where_it_has_a_copy() -> None:
+    ring = KetamaRing(["a:1", "b:1", "c:1", "d:1"], 3)
+    own = OwnFirst(ring, "c:1")
+    for key in KEYS:
+        there, first = ring.primaries(key), own.primaries(key)
+        assert set(first) == set(there)
+        assert first[0] == ("c:1" if "c:1" in there else there[0])
+        assert [each for each in first if each != "c:1"] == [e for e in there if e != "c:1"]
 
 
 def test_a_mirror_holds_everything_everywhere() -> None:
