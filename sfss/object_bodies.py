@@ -13,7 +13,8 @@ down just then.
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, Final, Protocol
 
 from sfss.agreement import left_nothing
@@ -21,7 +22,8 @@ from sfss.chunks import SINGLE, body_path, upload_name
 from sfss.cluster import Engine
 from sfss.errors import NoStoreReachable, QuorumFailed, SfssError, StoreError, StoreFull
 from sfss.keys import KeyScheme
-from sfss.record import Record
+from sfss.record import Body, Buffer, Record, StreamedBody
+from sfss.streams import stream
 
 DRAWS: Final = 64
 """Names that are drawn until one is what is wished for."""
@@ -61,6 +63,35 @@ class Alone:
     def rests(self, address: str) -> bool:
         """Return False."""
         return False
+
+
+class HelpedBody(StreamedBody):
+    """A body in pieces; from the first one on that cannot be had, what ``fetch`` returns is taken
+    instead, if it returns something: the same object, from elsewhere.
+    """
+
+    def __init__(self, body: StreamedBody, fetch: Callable[[], Awaitable[Body | None]]) -> None:
+        self._body, self._fetch = body, fetch
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    async def pieces(self, start: int, stop: int) -> AsyncGenerator[Buffer, None]:
+        """Yield bytes ``start`` to ``stop``; errors as those of the body."""
+        other = None
+        try:
+            async with aclosing(self._body.pieces(start, stop)) as pieces:
+                async for piece in pieces:
+                    yield piece
+                    start += len(piece)
+        except StoreError:
+            other = await self._fetch()
+            if other is None:
+                raise
+        if other is not None:
+            async with aclosing(stream(other, start, stop)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
 
 class Bodies:

@@ -17,13 +17,14 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sfss.agreement import Debt, left_nothing, reason_of
 from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable, Unsettled
-from sfss.object_bodies import Bodies
+from sfss.object_bodies import Bodies, HelpedBody
 from sfss.object_debts import Payments
 from sfss.object_entries import (
     Entry,
@@ -34,7 +35,14 @@ from sfss.object_entries import (
 )
 from sfss.object_origin import Origin
 from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
-from sfss.record import Body, Content, Record, digest_of_any, record_of
+from sfss.record import (
+    Body,
+    Content,
+    Record,
+    StreamedBody,
+    digest_of_any,
+    record_of,
+)
 from sfss.stores.base import Guard
 from sfss.streams import in_spool_thread
 
@@ -60,7 +68,7 @@ class ObjectRules:
     always_fetches: bool = False
     spool_folder: Path = Path("/tmp")
     pay_every_s: float = 1.0
-    longest_pause_s: float = 30.0
+    longest_pause_s: float = 10.0
 
 
 class Found(NamedTuple):
@@ -146,7 +154,7 @@ class Objects:
         try:
             record = await self._bodies.get(entry.body)
             if record is not None and entry.has_body(record.head):
-                return self._found(entry, record.body)
+                return self._found(entry, self._whole(object_id, seen, record.body))
         except StoreError as error:
             failure = error
         if await self._entries.see(object_id) != seen:
@@ -161,6 +169,19 @@ class Objects:
             raise failure
         key = entry_path(object_id).encode()
         raise Corrupt("of objects", key, f"a body, {entry.body}", "nothing")
+
+    def _whole(self, object_id: str, seen: Seen, body: Body) -> Body:
+        """Return ``body`` as one that the bucket helps out with, if it is in pieces."""
+        if not isinstance(body, StreamedBody) or not seen.entry.traits.level:
+            return body
+
+        async def fetch() -> Body | None:
+            with suppress(StoreError, Changed):
+                found = await self._fetched(object_id, seen)
+                return None if found is None else found.body
+            return None
+
+        return HelpedBody(body, fetch)
 
     def _found(self, entry: Entry, body: Body = b"") -> Found:
         return Found(entry, body, False, self._bodies.is_elsewhere(entry.body))

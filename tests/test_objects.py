@@ -1,5 +1,6 @@
 """conf/objstore.toml at work: the API of objstore over real processes, and a bucket behind it."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from sfss import __version__
+from sfss.stores.embedded import EmbeddedStore
 from sfss.ulid import read_ulid
 from tests.objstore import BUCKET, PREFIX, Objstore
-from tests.servers import SFSS, S3Server, binary, running, s3, wait_until
+from tests.servers import PYTHON_ENVIRON, SFSS, S3Server, binary, running, s3, wait_until
 
 ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 MIB = 1024 * 1024
@@ -630,3 +632,78 @@ def tool(objstore: Objstore, name: str, *options: str) -> tuple[int, int]:
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)["findings"]["orphan"]
+
+
+async def lose_chunk(objstore: Objstore, number: int) -> None:
+    """Remove one chunk of the one large object from the store."""
+    store = EmbeddedStore(objstore.folder / "var" / "objects", make=False)
+    try:
+        chunks = [entry.key for entry in await store.scan(b"\0s", b"", 1000)]
+        assert await store.delete(chunks[number])
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("number", [0, 5])
+@pytest.mark.parametrize("level", [0, 1])
+async def test_a_chunk_that_is_lost_comes_from_the_bucket(
+    through: Objstore, number: int, level: int
+) -> None:
+    body = hashlib.shake_256(b"large").digest(5 * MIB)
+    through.put(ID, body, level)
+    await lose_chunk(through, number)
+    if level:
+        assert through.get(ID).body == body
+        assert through.get(ID).body == body
+        part = through.ask("GET", f"get/{ID}", None, {"Range": "bytes=3000000-3000009"})
+        assert part.body == body[3_000_000:3_000_010]
+    elif number == 0:
+        assert through.get(ID).status == 500
+    else:
+        with pytest.raises(HTTPException):
+            through.get(ID)
+
+
+def test_beside_files_by_path(tmp_path: Path) -> None:
+    objstore = Objstore(tmp_path, None, faces='["objects", "paths", "status"]')
+    with running(objstore.gateway) as server:
+        objstore.put(ID, b"object", name="a.txt")
+        for _ in range(2):  # the short way is tried, too
+            assert objstore.get(ID).headers["x-meta-id"] == ID
+            assert server.request("PUT", "/api/v1/other/a", b"file").status in (201, 204)
+            assert server.request("GET", "/api/v1/other/a").body == b"file"
+        assert server.request("PUT", f"/api/v1/get/{ID}", b"file").status == 405
+        assert server.request("GET", f"/objects/{ID}").status == 200
+
+
+def test_settings_that_do_not_go_together(tmp_path: Path) -> None:
+    environ = {**os.environ, **PYTHON_ENVIRON}
+    for changes, sentence in (
+        ({"kind": '"nodes"'}, 'cluster.kind "nodes" has no objects'),
+        ({"bucket": '"my-bucket"'}, '"s3://BUCKET/PREFIX", or an empty text'),
+        ({"write": '"around"'}, "objects.write"),
+        ({"fetch": '"never"'}, "objects.fetch"),
+        ({"owed_folder": '"/proc/none"'}, "objects.owed_folder"),
+    ):
+        objstore = Objstore(tmp_path, None, **changes)
+        text = objstore.config.read_text() + "[memcached]\nservers = ['127.0.0.1:1']\n"
+        objstore.config.write_text(text)
+        ended = subprocess.run(
+            objstore.gateway.command,
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert ended.returncode != 0
+        assert sentence in ended.stderr
+
+
+def test_the_list_of_what_is_owed_stays_where_it_is_until_a_restart(through: Objstore) -> None:
+    text = through.config.read_text()
+    through.config.write_text(text.replace('"var/owed-objects"', '"var/another"'))
+    through.gateway.send(signal.SIGHUP)
+    wait_until(lambda: "until a restart" in through.gateway.output(), "the reload is refused")
+    assert through.put(ID, b"body", 1).status == 200

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -170,6 +170,50 @@ async def test_many_names_are_kept_beside_the_object(place: Place) -> None:
     assert await place.store.set_newest(b"a", record) is None
     assert await place.store.delete(b"a")
     assert place.server.keys(place.bucket) == []
+
+
+class Labels:
+    """Labels that a test has chosen, and reads under another name."""
+
+    def __init__(self, labels: dict[str, str]) -> None:
+        self.labels = labels
+
+    def of(self, path: str, head: Head) -> dict[str, str]:
+        """Return the labels."""
+        return self.labels
+
+    def read(self, attributes: Mapping[str, str]) -> dict[str, str]:
+        """Return the colour of an object."""
+        return {"its colour": attributes["colour"]} if "colour" in attributes else {}
+
+
+async def test_labels_are_there_for_other_programs(place: Place) -> None:
+    odd = {
+        "a": "ü",
+        "b": "x\r\ny: z",
+        "C": "c",
+        "d e": "d",
+        "f": " f",
+        "g": "",
+        "": "h",
+        "sfss": "x",
+    }
+    labels = {"colour": "red", **odd, "large": "x" * 2000, "last": "y" * 50}
+    settings = settings_for(place.server)
+    store = BucketStore(place.address, settings, labels=Labels(labels))
+    record = new_record(b"body", VERSION, {"Content-Type": "image/png", "name": "n"})
+    await store.set(b"a", record)
+    assert await store.get(b"a") == record
+    assert await place.store.get(b"a") == record
+    headers = place.server.get(f"{place.top}a").headers
+    found = {name[11:]: headers[name] for name in headers if name.startswith("x-amz-meta-")}
+    assert found.pop("sfss")
+    assert found == {"colour": "red", "last": "y" * 50}
+    place.server.put(f"{place.top}b", b"theirs", {"x-amz-meta-colour": "blue"})
+    head = await store.head(b"b")
+    assert head is not None
+    assert head.metadata == {"its colour": "blue"}
+    await store.close()
 
 
 async def test_what_others_put_there_is_served_as_it_is(place: Place) -> None:
