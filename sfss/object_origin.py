@@ -16,13 +16,23 @@ from sfss.agreement import Debt, left_nothing
 from sfss.complaints import Complaints
 from sfss.errors import StoreError
 from sfss.owed import Owed
-from sfss.record import Head, Kind, Record, digest_of, has_expired
+from sfss.record import (
+    Body,
+    Head,
+    Kind,
+    Record,
+    digest_of,
+    digest_of_any,
+    has_expired,
+)
 from sfss.stores.base import NewestStore, Store
+from sfss.streams import in_spool_thread
 
 UNLIMITED: Final = 1 << 62
 """Debts that there may be: beyond a limit it would not be known of which objects."""
 
 _PAGE: Final = 100
+_INLINE_SIZE: Final = 16 * 1024
 _NO_DIGEST: Final = digest_of(b"")
 
 _log = logging.getLogger(__name__)
@@ -121,6 +131,13 @@ class Origin:
         """Close the bucket and the list."""
         await self._store.close()
         await self._owed.close()
+
+
+async def digest_of_fetched(body: Body) -> bytes:
+    """Return the digest of ``body``, without holding others up over a large one."""
+    if len(body) <= _INLINE_SIZE:
+        return digest_of_any(body)
+    return await in_spool_thread(lambda: digest_of_any(body))
 
 
 def _is_there(head: Head, now_us: int) -> bool:

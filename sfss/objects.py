@@ -33,23 +33,21 @@ from sfss.object_entries import (
     entry_path,
     record_for_bucket,
 )
-from sfss.object_origin import Origin
+from sfss.object_origin import Origin, digest_of_fetched
 from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
 from sfss.record import (
+    VERSION_LIMIT,
     Body,
     Content,
     Record,
     StreamedBody,
-    digest_of_any,
     record_of,
 )
 from sfss.stores.base import Guard
-from sfss.streams import in_spool_thread
 
 _TRIES: Final = 8
 _REMOVAL_PATIENCE_S: Final = 1.0
 _CLOSE_S: Final = 10.0
-_INLINE_SIZE: Final = 16 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -206,7 +204,7 @@ class Objects:
         if record is None or (seen is not None and not seen.entry.is_version_of(record.head)):
             return None
         # That of an object of others is not in its head.
-        digest = await _digest_of(record.body)
+        digest = await digest_of_fetched(record.body)
         if seen is None:
             entry = entry_from_bucket(object_id, record.head, digest)
         elif digest == seen.entry.digest:
@@ -268,7 +266,7 @@ class Objects:
             path = await self._bodies.keep(object_id, traits.level, record)
             traits = traits._replace(expiry=record.head.expiry)
             entry = Entry(object_id, traits, len(record.body), record.head.digest, version, path)
-            debt = await self._publish(entry, former, record.body)
+            entry, debt = await self._publish(entry, former, record.body)
         self.counts["puts"] += 1
         if former is not None:
             self._bodies.remove_later(former.entry.body)
@@ -284,12 +282,14 @@ class Objects:
             _log.error("%s", error)
             return None
 
-    async def _publish(self, entry: Entry, former: Seen | None, body: Body) -> Debt | None:
-        """Bring a new object to the bucket, and write its entry; return what the bucket may be owed
-        of it.
+    async def _publish(
+        self, entry: Entry, former: Seen | None, body: Body
+    ) -> tuple[Entry, Debt | None]:
+        """Bring a new object to the bucket, and write its entry; return that, and what the bucket
+        may be owed of it.
         """
         try:
-            debt = await self._tell_origin(entry, former, body)
+            entry, debt = await self._tell_origin(entry, former, body)
         except BaseException:
             self._bodies.remove_now(entry.body)
             raise
@@ -299,31 +299,42 @@ class Objects:
         except Changed:
             # Somebody else's write has come after this one; the bucket is compared with that.
             self._bodies.remove_later(entry.body)
-            return debt
+            return entry, debt
         except Exception as error:
             if left_nothing(error):
                 self._bodies.remove_now(entry.body)
             raise
         if self._origin is not None and debt is not None and self._goes_through(entry):
             self._start(self._origin.settle(debt))
-        return debt
+        return entry, debt
 
     def _goes_through(self, entry: Entry) -> bool:
         return entry.traits.level > 0 and self._rules.writes_through
 
-    async def _tell_origin(self, entry: Entry, former: Seen | None, body: Body) -> Debt | None:
+    async def _tell_origin(
+        self, entry: Entry, former: Seen | None, body: Body
+    ) -> tuple[Entry, Debt | None]:
+        """Note that the bucket is owed ``entry``, and write through; return what was noted, and the
+        entry, which may have got a newer version.
+        """
         origin, key = self._origin, self._entries.key(entry.id)
         if origin is None or (former is None and not entry.traits.level):
-            return None
+            return entry, None
         was_owed = await origin.owes(key)
-        debt = await origin.owe(key, entry.written)
-        if self._goes_through(entry):
+        for _ in range(_TRIES):
+            debt = await origin.owe(key, entry.written)
+            if not self._goes_through(entry):
+                return entry, debt
             try:
-                await origin.put(entry.id, record_for_bucket(entry, body))
+                newer = await origin.put(entry.id, record_for_bucket(entry, body))
             except Exception as error:
                 await origin.failed(debt, was_owed, error)
                 raise
-        return debt
+            if newer is None:
+                return entry, debt
+            # By another clock. This write comes after that one all the same.
+            entry = entry._replace(written=min(newer.version + 1, VERSION_LIMIT))
+        raise Unsettled(origin.address, key)
 
     async def delete(self, object_id: str, fetches: bool = False) -> Entry | None:
         """Delete an object; return its entry, also where it was deleted before; None: there is
@@ -414,13 +425,6 @@ class Objects:
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
         return await asyncio.shield(self._start(work))
-
-
-async def _digest_of(body: Body) -> bytes:
-    """Return the digest of ``body``, without holding others up over a large one."""
-    if len(body) <= _INLINE_SIZE:
-        return digest_of_any(body)
-    return await in_spool_thread(lambda: digest_of_any(body))
 
 
 def _neither(failure: StoreError | None, error: StoreError) -> StoreError:

@@ -1,11 +1,13 @@
 """conf/objstore.toml at work: the API of objstore over real processes, and a bucket behind it."""
 
+import base64
 import hashlib
 import json
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sfss import __version__
+from sfss.record import encode_head, new_record
 from sfss.stores.embedded import EmbeddedStore
 from sfss.ulid import read_ulid
 from tests.objstore import BUCKET, PREFIX, Objstore
@@ -707,3 +710,22 @@ def test_the_list_of_what_is_owed_stays_where_it_is_until_a_restart(through: Obj
     through.gateway.send(signal.SIGHUP)
     wait_until(lambda: "until a restart" in through.gateway.output(), "the reload is refused")
     assert through.put(ID, b"body", 1).status == 200
+
+
+def test_a_clock_that_is_ahead_does_not_keep_a_put_from_the_bucket(through: Objstore) -> None:
+    assert through.server is not None
+    ahead = time.time_ns() // 1000 + 3_600_000_000
+    head = encode_head(new_record(b"ahead", ahead).head)
+    fields = {"x-amz-meta-sfss": base64.b64encode(head).decode()}
+    through.server.put(f"{BUCKET}/{PREFIX}/{ID}", b"ahead", fields)
+    put = through.put(ID, b"body", 1)
+    assert put.json()["timestamp"] == (ahead + 1) * 1000
+    assert through.in_bucket(ID).body == b"body"
+    assert through.get(ID).body == b"body"
+    through.lose_body(ID)
+    assert through.get(ID).body == b"body"
+    through.put(ID, b"second", 1)
+    assert through.in_bucket(ID).body == b"second"
+    through.delete(ID)
+    through.wait_paid()
+    assert through.in_bucket(ID).status == 404
