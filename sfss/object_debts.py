@@ -77,14 +77,16 @@ class Payments:
                 return False
             return True
 
-    async def pay(self, debt: Debt) -> None:
-        """Make the bucket as the entry of an object says, and strike ``debt`` off.
+    async def pay(self, debt: Debt, is_known: bool = False) -> None:
+        """Make the bucket as the entry of an object says, and strike ``debt`` off. ``is_known``:
+        what the entry says was acknowledged just now.
 
         Raises ``StoreError`` where that cannot be done now.
         """
         object_id = self._entries.id_at(debt.key)
         async with self._entries.turn(object_id):
-            seen = await self._entries.see(object_id)
+            look = self._entries.see if is_known else self._entries.confirm
+            seen = await look(object_id)
             if seen is not None and not seen.entry.is_deleted and seen.entry.traits.level:
                 await self._bring(seen.entry, debt)
             else:

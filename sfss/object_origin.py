@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from sfss.agreement import Debt, left_nothing
+from sfss.agreement import Debt, left_nothing, reason_of
 from sfss.complaints import Complaints
-from sfss.errors import StoreError
+from sfss.errors import Corrupt, NoStoreReachable, StoreError, Unreachable
 from sfss.owed import Owed
 from sfss.record import (
     Body,
@@ -138,6 +138,21 @@ async def digest_of_fetched(body: Body) -> bytes:
     if len(body) <= _INLINE_SIZE:
         return digest_of_any(body)
     return await in_spool_thread(lambda: digest_of_any(body))
+
+
+def neither(failure: StoreError | None, error: StoreError) -> StoreError:
+    """Return the error for a body that the members do not give, because of ``failure`` or, None,
+    for they do not have it; nor does the bucket, because of ``error``.
+    """
+    if failure is None or isinstance(failure, Corrupt):
+        return error
+    if isinstance(error, Corrupt):
+        return failure
+    reasons = {"of members": str(failure)}
+    if isinstance(failure, NoStoreReachable):
+        reasons = dict(failure.failures)
+    bucket = error.store if isinstance(error, Unreachable) else "of the bucket"
+    return NoStoreReachable({**reasons, bucket: reason_of(error)})
 
 
 def _is_there(head: Head, now_us: int) -> bool:

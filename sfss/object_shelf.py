@@ -1,25 +1,28 @@
 """The entries of objects as an engine keeps them; turns of those who change them."""
 
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, NamedTuple
 
 from sfss.cluster import Clock, Engine
+from sfss.errors import Unsettled
 from sfss.keys import KeyScheme
 from sfss.object_entries import Entry, entry_path, read_entry, record_of_entry
-from sfss.record import VERSION_LIMIT, Head, is_alive
+from sfss.record import VERSION_LIMIT, Head, Record, digest_of, is_alive
 from sfss.stores.base import Guard
 from sfss.stores.key_locks import KeyLocks
 
 _TURN_PATIENCE_S: Final = 30.0
+_TRIES: Final = 8
 _DAY_US: Final = 86_400_000_000
 
 
 class Seen(NamedTuple):
-    """An entry, and the version under which it was found."""
+    """An entry, the version under which it was found, and until when it is kept."""
 
     entry: Entry
     version: int
+    expiry: int = 0
 
 
 class Changed(Exception):
@@ -55,10 +58,34 @@ class Entries:
 
         Raises ``NoStoreReachable``, ``Corrupt``.
         """
-        head = await self._engine.head(self.key(object_id))
-        if head is None or not is_alive(head, now_us()):
-            return None
-        return Seen(read_entry(object_id, head), head.version)
+        return _seen(object_id, await self._engine.head(self.key(object_id)))
+
+    async def confirm(self, object_id: str) -> Seen | None:
+        """Return the newest entry of an object that any store has, after it was written again: so
+        none that was not acknowledged, and that a store which is asked now does not have, can turn
+        up later. None: there is none, and none can turn up.
+
+        Raises as ``Engine.put``, ``Unsettled``.
+        """
+        for _ in range(_TRIES):
+            seen = await self._newest(object_id)
+            with suppress(Changed):
+                if seen is None:
+                    await self._engine.delete(self.key(object_id), only_if(None))
+                    return None
+                expiry = seen.expiry
+                await self.write(seen.entry, seen.version + 1, only_if(seen), expiry)
+                return seen._replace(version=seen.version + 1)
+        raise Unsettled("of objects", self.key(object_id))
+
+    async def _newest(self, object_id: str) -> Seen | None:
+        """Return the newest entry of an object that any store has which can be asked."""
+        none = Record(Head(0, 0, digest_of(b"")), b"")
+        try:
+            await self._engine.put(self.key(object_id), none, _tell)
+        except _Told as told:
+            return _seen(object_id, told.head)
+        raise AssertionError("the guard was not asked")
 
     async def write(self, entry: Entry, version: int, guard: Guard, expiry: int) -> None:
         """Write ``entry``, to be kept until ``expiry``. Raises what ``guard`` raises, and as
@@ -79,6 +106,24 @@ class Entries:
     def close(self) -> None:
         """Let go of the locks; the engine stays open."""
         self._locks.close()
+
+
+class _Told(Exception):
+    """Raised by a guard that wants to know no more than what there is, which has ``head``."""
+
+    def __init__(self, head: Head | None) -> None:
+        super().__init__()
+        self.head = head
+
+
+def _tell(found: Head | None) -> None:
+    raise _Told(found)
+
+
+def _seen(object_id: str, head: Head | None) -> Seen | None:
+    if head is None or not is_alive(head, now_us()):
+        return None
+    return Seen(read_entry(object_id, head), head.version, head.expiry)
 
 
 def only_if(seen: Seen | None) -> Guard:

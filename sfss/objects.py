@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sfss.agreement import Debt, left_nothing, reason_of
-from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable, Unsettled
+from sfss.agreement import Debt, left_nothing
+from sfss.errors import Corrupt, SfssError, StoreError, Unreachable, Unsettled
 from sfss.object_bodies import Bodies, HelpedBody
 from sfss.object_debts import Payments
 from sfss.object_entries import (
@@ -33,7 +33,7 @@ from sfss.object_entries import (
     entry_path,
     record_for_bucket,
 )
-from sfss.object_origin import Origin, digest_of_fetched
+from sfss.object_origin import Origin, digest_of_fetched, neither
 from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
 from sfss.record import (
     VERSION_LIMIT,
@@ -160,7 +160,7 @@ class Objects:
         try:
             fetched = await self._fetched(object_id, seen) if entry.traits.level else None
         except StoreError as error:
-            raise _neither(failure, error) from error
+            raise neither(failure, error) from error
         if fetched is not None:
             return fetched
         if failure is not None:
@@ -288,20 +288,23 @@ class Objects:
         """Bring a new object to the bucket, and write its entry; return that, and what the bucket
         may be owed of it.
         """
+        may_be_there = False
         try:
-            entry, debt = await self._tell_origin(entry, former, body)
-        except BaseException:
-            self._bodies.remove_now(entry.body)
-            raise
-        try:
-            guard = unless_newer(entry.written)
-            await self._entries.write(entry, entry.written, guard, entry.traits.expiry)
-        except Changed:
-            # Somebody else's write has come after this one; the bucket is compared with that.
-            self._bodies.remove_later(entry.body)
-            return entry, debt
-        except Exception as error:
-            if left_nothing(error):
+            for _ in range(_TRIES):
+                entry, debt = await self._tell_origin(entry, former, body)
+                may_be_there = True
+                with suppress(Changed):
+                    guard = unless_newer(entry.written)
+                    await self._entries.write(entry, entry.written, guard, entry.traits.expiry)
+                    break
+                may_be_there = False
+                # By another gateway, with a clock that is ahead; this write comes after that one.
+                former = await self._see_or_damaged(entry.id)
+                entry = entry._replace(written=self._entries.version_after(former))
+            else:
+                raise Unsettled("of objects", self._entries.key(entry.id))
+        except BaseException as error:
+            if not may_be_there or (isinstance(error, Exception) and left_nothing(error)):
                 self._bodies.remove_now(entry.body)
             raise
         if self._origin is not None and debt is not None and self._goes_through(entry):
@@ -344,28 +347,35 @@ class Objects:
         return await self._finish(self._delete(object_id, fetches))
 
     async def _delete(self, object_id: str, fetches: bool) -> Entry | None:
-        debt = None
-        async with self._entries.turn(object_id):
-            seen = await self._entries.see(object_id)
-            if seen is None and (fetches or self._rules.always_fetches):
-                seen = await self._see_in_origin(object_id)
-            if seen is None or seen.entry.is_deleted:
-                return None if seen is None else seen.entry
-            version = self._entries.version_after(seen)
-            gone = seen.entry._replace(written=version, body="", is_deleted=True)
-            # As long as the bucket may have it, the deletion must not be forgotten.
-            expiry = 0 if self._origin is not None else self._entries.forgotten_at(version)
-            if self._origin is not None:
-                debt = await self._origin.owe(self._entries.key(object_id), version)
-            try:
-                await self._entries.write(gone, version, unless_newer(version), expiry)
-            except Changed:
-                return gone  # it was replaced right after this
-        self.counts["deletes"] += 1
-        self._bodies.remove_later(seen.entry.body)
-        if debt is not None:
-            await self._pay_soon(debt)
-        return gone
+        for _ in range(_TRIES):
+            with suppress(Changed):
+                async with self._entries.turn(object_id):
+                    seen = await self._entries.see(object_id)
+                    if seen is None and (fetches or self._rules.always_fetches):
+                        seen = await self._see_in_origin(object_id)
+                    if seen is None:
+                        return None
+                    gone, debt = await self._write_deletion(seen)
+                self.counts["deletes"] += 1
+                self._bodies.remove_later(seen.entry.body)
+                if debt is not None:
+                    await self._pay_soon(debt)
+                return gone
+        raise Unsettled("of objects", self._entries.key(object_id))
+
+    async def _write_deletion(self, seen: Seen) -> tuple[Entry, Debt | None]:
+        """Write that an object is deleted, even if its entry says so: it may not have been
+        acknowledged, and be gone again tomorrow. Raises ``Changed`` and as ``Entries.write``.
+        """
+        version, gone, debt = self._entries.version_after(seen), seen.entry, None
+        if not gone.is_deleted:
+            gone = gone._replace(written=version, body="", is_deleted=True)
+        # As long as the bucket may have it, the deletion must not be forgotten.
+        expiry = 0 if self._origin is not None else self._entries.forgotten_at(version)
+        if self._origin is not None:
+            debt = await self._origin.owe(self._entries.key(gone.id), version)
+        await self._entries.write(gone, version, unless_newer(version), expiry)
+        return gone, debt
 
     async def _see_in_origin(self, object_id: str) -> Seen | None:
         head = None if self._origin is None else await self._origin.head(object_id, now_us())
@@ -376,7 +386,7 @@ class Objects:
     async def _pay_soon(self, debt: Debt) -> None:
         """Try to pay ``debt`` at once; wait for it only a moment, for it is noted."""
         if self._payments is not None:
-            task = self._start(self._payments.pay(debt))
+            task = self._start(self._payments.pay(debt, is_known=True))
             await asyncio.wait([task], timeout=_REMOVAL_PATIENCE_S)
 
     # -- all else
@@ -425,18 +435,3 @@ class Objects:
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
         return await asyncio.shield(self._start(work))
-
-
-def _neither(failure: StoreError | None, error: StoreError) -> StoreError:
-    """Return the error for a body that the members do not give, because of ``failure`` or, None,
-    for they do not have it; nor does the bucket, because of ``error``.
-    """
-    if failure is None or isinstance(failure, Corrupt):
-        return error
-    if isinstance(error, Corrupt):
-        return failure
-    reasons = {"of members": str(failure)}
-    if isinstance(failure, NoStoreReachable):
-        reasons = dict(failure.failures)
-    bucket = error.store if isinstance(error, Unreachable) else "of the bucket"
-    return NoStoreReachable({**reasons, bucket: reason_of(error)})

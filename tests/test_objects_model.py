@@ -330,3 +330,30 @@ def test_a_put_that_was_not_answered_is_taken_back_where_a_member_has_the_former
     state.put(number=0, object_id=IDS[0], level=1)
     state.possible[IDS[0]] = {b"body 1"}
     state.teardown()
+
+
+def test_a_deletion_that_is_repeated_is_written_again() -> None:
+    # The first was broken off, and one member has not heard of it.
+    state = ObjectsMachine()
+    state.put(level=0, number=0, object_id=IDS[0])
+    state.a_member_fails(fault=Fault.REFUSE, number=0)
+    state.the_gateway_is_killed_while_it_writes(level=None, number=0, object_id=IDS[0], steps=22)
+    state.delete(number=0, object_id=IDS[0])
+    state.all_are_back()
+    state.get(fetches=False, number=0, object_id=IDS[0])
+    state.teardown()
+
+
+def test_the_bucket_is_made_as_all_members_are_to_say() -> None:
+    # What one member still says was replaced, or deleted, without an answer.
+    for level in (None, 1):
+        state = ObjectsMachine()
+        state.put(level=1, number=0, object_id=IDS[0])
+        state.a_member_fails(fault=Fault.REFUSE, number=0)
+        for steps in range(10, 60, 4):
+            state.the_gateway_is_killed_while_it_writes(
+                level=level, number=0, object_id=IDS[0], steps=steps
+            )
+        state.all_are_back()
+        state.debts_are_paid(number=0)
+        state.teardown()
