@@ -83,7 +83,8 @@ class Writing:
     def _refusal(self, written: Sequence[Written], group: Sequence[str]) -> SfssError:
         """Return the error for a write that ``group`` has not kept; others may have."""
         theirs, quorum = self._of_group(written, group)
-        if any(each.failure is None for each in written if each.address not in group):
+        others = [each for each in written if each.address not in group]
+        if any(each.failure is None or each.maybe for each in others):
             got = sum(each.failure is None for each in theirs)
             return QuorumFailed(quorum, got, failures(theirs), indeterminate=True)
         return refusal(theirs, quorum)

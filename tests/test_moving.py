@@ -439,6 +439,18 @@ async def test_to_delete_nothing_leaves_a_tombstone_as_writes_may_be_on_their_wa
 
 
 @in_virtual_time
+async def test_a_write_that_only_the_other_place_may_have_kept_may_be_seen() -> None:
+    bench = Bench(CopiesSettings(shares_debts=False), names=("b",), others=("a",))
+    places = Places(lambda _: ("b",), lambda _: ("a",), writes_both=lambda: True)
+    copies = Copies(bench.stores, places, bench.owed, bench.clock, bench.settings)
+    bench.down("b")
+    bench.down("a", fault=Fault.LOSE_ANSWER)
+    with pytest.raises(QuorumFailed) as caught:
+        await copies.put(KEY, bench.record(b"body"))
+    assert caught.value.indeterminate
+
+
+@in_virtual_time
 async def test_a_write_to_both_places_needs_a_quorum_of_each() -> None:
     bench = Bench(CopiesSettings(shares_debts=False), names=("d", "e"), others=("a", "b", "c"))
     places = Places(lambda _: ("d", "e"), lambda _: ("a", "b", "c"), writes_both=lambda: True)
