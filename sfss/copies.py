@@ -115,6 +115,8 @@ class Copies:
         self._browsing = Browsing(self._holders, owed, settings, places, self.head)
         self._writing = Writing(self._holders, owed, settings)
         self._turn = 0
+        self.note_expiry: Callable[[bytes, int], Awaitable[None]] | None = None
+        """Called with the key of each file that is kept and expires, and when."""
 
     @property
     def places(self) -> Places:
@@ -202,7 +204,7 @@ class Copies:
             guard(file_head(found.head))
             record = stamped(record, found.head)
         record = stamped(record, await self._left_head(key))
-        return await self._finish(self._keep(key, record, guard))
+        return await self._finish(self._put(key, record, guard))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove the file under ``key``; return whether there was one. ``guard`` and errors as in
@@ -448,6 +450,12 @@ class Copies:
     async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
         return await asyncio.shield(self._holders.background.start(work))
+
+    async def _put(self, key: bytes, record: Record, guard: Guard | None) -> Kept:
+        kept = await self._keep(key, record, guard)
+        if kept.head.expiry and self.note_expiry is not None:
+            await self.note_expiry(key, kept.head.expiry)
+        return kept
 
     async def _keep(self, key: bytes, record: Record, guard: Guard | None) -> Kept:
         """Write ``record`` to a quorum, and note for whom it is left to be done.

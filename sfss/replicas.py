@@ -28,6 +28,7 @@ from sfss.config import ReplicatedSettings, Settings
 from sfss.config_checks import Choice, addresses_of, least_copies, migrates
 from sfss.copies import Copies
 from sfss.errors import SettingError, StoreError
+from sfss.expiring import Expiring
 from sfss.migration import Migration, check_none
 from sfss.owed import Owed
 from sfss.placement import (
@@ -85,6 +86,7 @@ class Replicas:
     migration: Migration | None = None
     marks: Store | None = None
     locks: KeyLocks | None = None
+    expiring: Expiring | None = None
 
     def is_live(self, address: str) -> bool:
         """Tell whether the store may be asked, as far as the roster is concerned."""
@@ -112,7 +114,10 @@ class Replicas:
             for store in self.stores.values()
             if isinstance(store, LmdbCopies)
         ]
-        return [self._pay(Turn(folder / _PAYER)), *watched, *swept]
+        turn = Turn(folder / _PAYER)
+        if self.expiring is not None:
+            swept.append(self.expiring.run(turn.is_ours))
+        return [self._pay(turn), *watched, *swept]
 
     async def _pay(self, turn: "Turn") -> None:
         while not turn.is_ours():  # noqa: ASYNC110 - another process cannot tell when it ends
@@ -225,6 +230,10 @@ def make_joined(
         gone=frozenset(own.gone),
     )
     engine = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
+expiring = None
+    if marks is not None and not all(isinstance(each, LmdbCopies) for each in stores.values()):
+        expiring = Expiring(marks, copies.healing)
+        copies.note_expiry = expiring.note
     return Replicas(stores, places, owed, engine, roster)
 
 
@@ -236,6 +245,7 @@ def objects_placed(members: Sequence[str], copies: int, prefer: str) -> Placemen
 
 def _liveness(roster: Roster | None) -> Callable[[str], bool] | None:
     return None if roster is None else partial(is_live, roster)
+copies, roster, migration, marks, locks, expiring)
 
 
 def _open_locks(options: ReplicatedSettings) -> KeyLocks:

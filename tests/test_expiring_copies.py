@@ -8,6 +8,7 @@ import pytest
 from sfss.agreement import Debt, rank, to_be_had
 from sfss.chunks import PLAIN_PREFIX
 from sfss.errors import QuorumFailed
+from sfss.expiring import AGAIN_AFTER_S, Expiring
 from sfss.faults import Fault
 from sfss.inventory import Inventory, Listed
 from sfss.large import Large, LargeSettings
@@ -26,20 +27,21 @@ from sfss.record import (
 from sfss.repair import Mender, Patience, Tool, Treated
 from sfss.repair_chunks import ChunkCare, ManyStores
 from tests.copies_bench import DAY, KEY, Bench, lines_of
+from tests.stores.dict_store import DictStore
 from tests.virtual_time import in_virtual_time
 
 VERSION = 1_700_000_000_000_000
 TTL_S = 86_400
 
 
-def expiring(bench: Bench, body: bytes = b"body") -> Record:
+def expiring_file(bench: Bench, body: bytes = b"body") -> Record:
     """Return a new record that expires in a day."""
     return record_of(Content(body, ttl_s=TTL_S), bench.clock.version())
 
 
 async def put(bench: Bench, body: bytes = b"body") -> Head:
     """Put a file that expires in a day."""
-    return (await bench.gateway.put(KEY, expiring(bench, body))).head
+    return (await bench.gateway.put(KEY, expiring_file(bench, body))).head
 
 
 def heads(bench: Bench) -> dict[str, Head | None]:
@@ -245,11 +247,69 @@ async def test_a_scrub_with_one_store_down_waits_for_it() -> None:
     assert await bench.get() is None
 
 
+def noted(bench: Bench) -> Expiring:
+    """Return the notes of the gateway on when its files expire."""
+    expiring = Expiring(DictStore(), bench.gateway.healing)
+    bench.gateway.note_expiry = expiring.note
+    return expiring
+
+
+@in_virtual_time
+async def test_what_was_noted_goes_when_its_time_has_come() -> None:
+    bench = Bench()
+    expiring = noted(bench)
+    head = await put(bench)
+    assert not await expiring.sweep(head.expiry - 1)
+    assert heads(bench) == dict.fromkeys("abc", head)
+    bench.clock.now += DAY
+    bench.down("c")
+    await expiring.sweep(head.expiry)
+    gone = expired_tombstone(head).head
+    assert heads(bench) == {"a": gone, "b": gone, "c": head}
+    # The store that was down has its turn later.
+    await bench.up("c")
+    await expiring.sweep(head.expiry)
+    assert heads(bench)["c"] == head
+    again = head.expiry + AGAIN_AFTER_S * 1_000_000
+    await expiring.sweep(again)
+    assert heads(bench) == dict.fromkeys("abc", gone)
+    bench.asked()
+    await expiring.sweep(again + DAY)
+    assert bench.asked() == []
+
+
+@in_virtual_time
+async def test_what_was_noted_and_replaced_stays() -> None:
+    bench = Bench()
+    expiring = noted(bench)
+    head = await put(bench)
+    later = await bench.put(b"later")
+    bench.clock.now += DAY
+    await expiring.sweep(head.expiry)
+    assert heads(bench) == dict.fromkeys("abc", later)
+
+
+@in_virtual_time
+async def test_many_notes() -> None:
+    bench = Bench()
+    expiring = noted(bench)
+    keys = [b"key/%d" % number for number in range(200)]
+    for key in keys:
+        await bench.gateway.put(key, expiring_file(bench, key))
+    bench.clock.now += 2 * DAY
+    rounds = 1
+    while await expiring.sweep(bench.clock.now):
+        rounds += 1
+    assert rounds == 4
+    values = [bench.stores[name].inner.values[key] for name in "abc" for key in keys]
+    assert {decode(value, "", b"").head.kind for value in values} == {Kind.TOMBSTONE}
+
+
 @in_virtual_time
 async def test_a_large_file_is_whole_until_it_expires_and_gone_then() -> None:
     bench = Bench()
     large = Large(bench.gateway, LargeSettings(10_000_000, 1000, PLAIN_PREFIX, key_limit=250))
-    record = expiring(bench, bytes(2_000_000))
+    record = expiring_file(bench, bytes(2_000_000))
     await large.put(KEY, record)
     keys = [key for key in bench.stores["a"].inner.values if key != KEY]
     assert len(keys) == 4
@@ -276,7 +336,7 @@ async def test_a_large_file_is_whole_until_it_expires_and_gone_then() -> None:
 async def test_what_a_large_file_lacks_is_damage_only_until_it_expires() -> None:
     bench = Bench()
     large = Large(bench.gateway, LargeSettings(10_000_000, 1000, PLAIN_PREFIX, key_limit=250))
-    record = expiring(bench, bytes(2_000_000))
+    record = expiring_file(bench, bytes(2_000_000))
     await large.put(KEY, record)
     (lost, *_) = [key for key in bench.stores["a"].inner.values if key != KEY]
     for store in bench.stores.values():

@@ -246,13 +246,52 @@ def kinds(servers: list[Server]) -> list[Kind | None]:
     return [None if record is None else record.head.kind for record in found]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_plain_files_go_by_themselves(tmp_path: Path, workers: int) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    served = replicated(tmp_path, [f"file:{folder}" for folder in folders], 2)
+    served.command += ["--workers", str(workers)]
+    with running(served):
+        for number in range(100):
+            path = f"/file?path=key{number}&ttl=1"
+            assert served.request("PUT", path, b"body").status == 200
+        assert served.put("kept", b"kept").status == 200
+        assert served.request("PUT", "/file?path=again&ttl=1", b"once").status == 200
+        assert served.put("again", b"again").status == 200
+        names = {"kept", "again"}
+        for folder in folders:
+            wait_until(
+                lambda folder=folder: {each.name for each in folder.glob("[!.]*")} == names,
+                "all others are gone",
+            )
+        assert run(served, "check")["status"] == 0
+        assert served.get("key1").status == 404
+        assert (served.get("kept").body, served.get("again").body) == (b"kept", b"again")
+
+
+def test_plain_files_that_expire_while_there_is_no_gateway(tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    served = replicated(tmp_path, [f"file:{folder}" for folder in folders], 2)
+    with running(served):
+        assert put_ttl(served, b"body") == 200
+        served.kill()
+        end = time.time() + 1.1
+        wait_until(lambda: time.time() > end, "it has expired")
+        assert all((folder / "key").exists() for folder in folders)
+        served.start()
+        wait_until(lambda: not any((folder / "key").exists() for folder in folders), "it is gone")
+        assert served.get("key").status == 404
+
+
 def test_a_scrub_removes_plain_files(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     stores = [f"file:{folder}" for folder in folders]
     with running(replicated(tmp_path, stores, 2)) as served:
         assert put_ttl(served, b"body") == 200
         assert served.put("kept", b"kept").status == 200
-        wait_until(lambda: served.get("key").status == 404, "it has expired")
+        served.kill()
+        end = time.time() + 1.1
+        wait_until(lambda: time.time() > end, "it has expired")
         files = [folder / "key" for folder in folders]
         assert all(file.exists() for file in files)
         report = run(served, "check")
@@ -261,6 +300,7 @@ def test_a_scrub_removes_plain_files(tmp_path: Path) -> None:
         assert (report["status"], report["expired"]) == (0, 2)
         assert not any(file.exists() for file in files)
         assert run(served, "check")["status"] == 0
+        served.start()
         assert served.get("key").status == 404
         assert served.get("kept").body == b"kept"
 
