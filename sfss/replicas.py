@@ -201,7 +201,11 @@ def make_replicas(
     owed = Owed(owed_store, options.owed_limit)
     chosen = _engine_settings(settings, heals_at_once)
     copies = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
-    return Replicas(stores, places, owed, copies, roster, migration, marks, locks)
+    expiring = None
+    if marks is not None and not all(isinstance(each, LmdbCopies) for each in stores.values()):
+        expiring = Expiring(marks, copies.healing)
+        copies.note_expiry = expiring.note
+    return Replicas(stores, places, owed, copies, roster, migration, marks, locks, expiring)
 
 
 def make_joined(
@@ -230,10 +234,6 @@ def make_joined(
         gone=frozenset(own.gone),
     )
     engine = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
-expiring = None
-    if marks is not None and not all(isinstance(each, LmdbCopies) for each in stores.values()):
-        expiring = Expiring(marks, copies.healing)
-        copies.note_expiry = expiring.note
     return Replicas(stores, places, owed, engine, roster)
 
 
@@ -245,7 +245,6 @@ def objects_placed(members: Sequence[str], copies: int, prefer: str) -> Placemen
 
 def _liveness(roster: Roster | None) -> Callable[[str], bool] | None:
     return None if roster is None else partial(is_live, roster)
-copies, roster, migration, marks, locks, expiring)
 
 
 def _open_locks(options: ReplicatedSettings) -> KeyLocks:
