@@ -146,15 +146,20 @@ stores = [{addresses}]
     return pinned(gateway(folder, "--workers", "1", settings=settings))
 
 
-def sfss_near_cache(folder: Path, endpoint: str) -> Gateway:
+def sfss_near_cache(
+    folder: Path, endpoint: str, store: str = "near", capacity_bytes: int = 0
+) -> Gateway:
     """Return sfss over a local store before a bucket named "bench"."""
     settings = f"""
 [cluster]
 kind = "replicated"
 [replicated]
 placement = "mirror"
-stores = ["lmdb:near", "s3://bench/files"]
+stores = ["lmdb:{store}", "s3://bench/files"]
 write_quorum = 2
+owed_folder = "owed-{store}"
+[near_cache]
+capacity_bytes = {capacity_bytes}
 [bucket]
 endpoint = "{endpoint}"
 allow_http = true

@@ -59,6 +59,10 @@ class CopiesSettings:
     key. ``straggler_ms``: a write that has its quorum waits for the other stores only so much
     longer, counted from then; what they have not confirmed is noted as owed. ``gone``: the stores
     that will never be back.
+
+    ``may_lack``: the first store, if files are removed from it that the others have: that it has
+    nothing is no fault, and nothing is brought to it but what a read has found elsewhere, if it
+    ``keeps_fetched``. ``around``: writes go to the others only, and what it has is removed.
     """
 
     write_quorum: int = 0
@@ -75,6 +79,9 @@ class CopiesSettings:
     least_copies: int = 1
     shares_debts: bool = True
     gone: frozenset[str] = frozenset()
+    may_lack: str = ""
+    keeps_fetched: bool = True
+    around: bool = False
 
     @property
     def least_quorum(self) -> int:
@@ -179,7 +186,8 @@ Debts: TypeAlias = Mapping[str, Debt]
 
 class Written(NamedTuple):
     """What became of a write at one store: kept; not needed, for it has something ``newer``; or
-    failed, perhaps because the store was not ``asked``.
+    failed, perhaps because the store was not ``asked``. One that is written around was not asked
+    and has not failed.
     """
 
     address: str

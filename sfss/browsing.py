@@ -57,11 +57,16 @@ class Browsing:
         end: bytes | None = after
         while end is not None and len(found) < limit:
             shown, failures = await self._shown(addresses, prefix, end, limit)
-            if len(failures) >= self._settings.least_quorum:
+            if len(failures) >= self._settings.least_quorum or self._misses_most(failures):
                 raise NoStoreReachable(failures)
             page, end = await self._merged(prefix, shown, limit)
             found += page
         return found[:limit]
+
+    def _misses_most(self, failures: Mapping[str, str]) -> bool:
+        """Tell whether a store did not answer that has what the first may lack."""
+        first = self._settings.may_lack
+        return bool(first) and any(address != first for address in failures)
 
     async def _shown(
         self, addresses: Sequence[str], prefix: bytes, after: bytes, limit: int

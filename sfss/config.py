@@ -287,6 +287,30 @@ class ReplicatedSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class NearCacheSettings:
+    """A store "lmdb:FOLDER" before one "s3://BUCKET"; for replicated.placement "mirror"."""
+
+    capacity_bytes: int = setting(
+        0,
+        "bytes that the local store keeps; beyond it, files are removed that the bucket has; 0: all"
+        " is kept",
+        between(0, 1 << 50),
+    )
+    fetch: str = setting(
+        "keep",
+        "what is done with a file that only the bucket has when it is read. keep: it is kept here,"
+        " too; serve: it is served only",
+        one_of("keep", "serve"),
+    )
+    around: bool = setting(
+        False,
+        "what is written goes to the bucket only, and an older copy here is removed; in place of"
+        " write_quorum",
+        BOOLEAN,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class MigrationSettings:
     """Where files are to move while the service goes on; see ``sfss migrate``."""
 
@@ -396,6 +420,7 @@ class Settings:
     webdav: WebdavSettings = field(default_factory=WebdavSettings)
     bucket: BucketSettings = field(default_factory=BucketSettings)
     replicated: ReplicatedSettings = field(default_factory=ReplicatedSettings)
+    near_cache: NearCacheSettings = field(default_factory=NearCacheSettings)
     migration: MigrationSettings = field(default_factory=MigrationSettings)
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     paths: PathsSettings = field(default_factory=PathsSettings)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from sfss.checks import (
+    BUCKET,
     LMDB,
     in_toml,
     is_blob_server,
@@ -46,6 +47,7 @@ def check_together(settings: Settings, source: str) -> None:
     elif kind != "embedded" and not settings.memcached.servers:
         wanted = f'cluster.kind "{kind}" needs at least one "host:port"'
         raise SettingError(source, "memcached.servers", "is empty", wanted)
+    _check_near_cache(settings, source)
     is_raw = kind != "embedded" and settings.memcached.raw
     if settings.cluster.max_file_size > HELD_FILE_LIMIT and is_raw:
         found = f"is {settings.cluster.max_file_size}"
@@ -56,6 +58,37 @@ def check_together(settings: Settings, source: str) -> None:
         found = f"is {settings.cluster.max_file_size}"
         wanted = f"at most {HELD_FILE_LIMIT} where one of the stores is lmdb:FOLDER"
         raise SettingError(source, "cluster.max_file_size", found, wanted)
+
+
+def cache_of(settings: Settings) -> str:
+    """Return the address of the store that need not have all files; "" where there is none."""
+    near = settings.near_cache
+    is_cache = near.capacity_bytes or near.around or near.fetch != "keep"
+    return settings.replicated.stores[0] if is_cache else ""
+
+
+def _check_near_cache(settings: Settings, source: str) -> None:
+    near, options = settings.near_cache, settings.replicated
+    chosen = {
+        "capacity_bytes": near.capacity_bytes != 0,
+        "fetch": near.fetch != "keep",
+        "around": near.around,
+    }
+    name = next((name for name, is_chosen in chosen.items() if is_chosen), None)
+    if name is None:
+        return
+    key, found = f"near_cache.{name}", f"is {in_toml(getattr(near, name))}"
+    kinds = [
+        next((kind for kind in (LMDB, BUCKET) if store.startswith(kind)), "")
+        for store in options.stores
+    ]
+    is_mirror = settings.cluster.kind == "replicated" and options.placement == "mirror"
+    if not is_mirror or kinds != [LMDB, BUCKET]:
+        wanted = 'that is for placement "mirror" and stores ["lmdb:FOLDER", "s3://BUCKET"]'
+        raise SettingError(source, key, found, wanted)
+    if options.first_decides or options.former_stores or migrates(settings):
+        wanted = "not with replicated.first_decides, former_stores or a migration"
+        raise SettingError(source, key, found, wanted)
 
 
 def _check_endpoint(settings: Settings, source: str) -> None:

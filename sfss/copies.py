@@ -106,8 +106,8 @@ class Copies:
     ) -> None:
         self._places, self._primaries = places, places.primaries
         self._owed, self._clock, self._settings = owed, clock, settings
-        limit_bytes = settings.background_bytes
-        self._holders = Holders(stores, settings.cooling_s, limit_bytes, is_live, settings.gone)
+        limit_bytes, gone, lacks = settings.background_bytes, settings.gone, settings.may_lack
+        self._holders = Holders(stores, settings.cooling_s, limit_bytes, is_live, gone, lacks)
         self._viewable = self._holders.viewable
         self.healing = Healing(self._holders, places, owed, clock.version, settings)
         # Where it costs no more, a survey also finds out which bodies are sound.
@@ -388,6 +388,7 @@ class Copies:
     async def _reading(
         self, key: bytes, addresses: Sequence[str], ask: Ask, known: Sequence[Answer]
     ) -> Reading:
+        moments = self._holders.moments(key)
         debts, quorums = await self._known(key, addresses)
         answered = {answer.address for answer in known}
         order = [each for each in self._order(addresses, debts) if each not in answered]
@@ -396,7 +397,7 @@ class Copies:
         if is_race and holders.heads_are_cheap and len(order) > 1:
             await self._race(key, order, debts)
         together = holders.read_together if ask == holders.read else None
-        state = Known(debts, quorums, known, together)
+        state = Known(debts, quorums, known, together, moments)
         return Reading(ask, holders.background, key, order, state)
 
     async def _known(self, key: bytes, addresses: Sequence[str]) -> tuple[Debts, Quorums]:
@@ -427,9 +428,21 @@ class Copies:
             doubt = Doubt(error, is_presumed)
         finally:
             reading.leave()
-            if differ(reading.answers):
+            if differ(reading.answers, self._settings.may_lack):
                 self._mend(reading, record)
+            elif record is not None and self._is_to_be_kept(reading, record):
+                self.healing.keep(reading.key, record, self._settings.may_lack, reading.moments)
         return Found(record, reading.answers, reading.debts, damage, doubt)
+
+    def _is_to_be_kept(self, reading: Reading, record: Record) -> bool:
+        """Tell whether the store that may lack files is to have this one, which others have."""
+        settings = self._settings
+        return (
+            settings.keeps_fetched
+            and record.head.kind is not Kind.TOMBSTONE
+            and len(record.body) == record.head.size  # else only its head was asked for
+            and any(each.says_no and each.address == settings.may_lack for each in reading.answers)
+        )
 
     def _mend(self, reading: Reading, record: Record | None) -> None:
         """Have made equal what stores have answered, in the background."""
@@ -465,13 +478,13 @@ class Copies:
         was written in the meantime, and has come after this one.
         """
         while True:
-            groups = self._places.of(key).written
-            written = await self._writing.spread(key, record, groups)
+            groups, moments = self._places.of(key).written, self._holders.moments(key)
+            written = await self._writing.spread(key, record, groups, moments)
             if (newer := newest_seen(written)) is not None:
                 if guard is not None:
                     guard(file_head(newer))
                 record = stamped(record, newer)
-                written = await self._writing.spread(key, record, groups)
+                written = await self._writing.spread(key, record, groups, moments)
             await self._writing.conclude(key, record.head, written, groups)
             # Else a migration has begun meanwhile: the file may have been copied before this.
             if self._places.of(key).written == groups:

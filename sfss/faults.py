@@ -33,13 +33,18 @@ class Finding(NamedTuple):
 
 
 def findings(
-    key: bytes, answers: Sequence[Answer], primaries: Collection[str], before: int
+    key: bytes,
+    answers: Sequence[Answer],
+    primaries: Collection[str],
+    before: int,
+    may_lack: str = "",
 ) -> list[Finding]:
     """Return all that is wrong with the copies of ``key``.
 
     ``answers`` are of its primaries and of others that may hold it, too. A tombstone older than the
     version ``before`` need not be everywhere: it is about to be reaped. Nor need that of a file
-    that has expired: on some stores such a file goes without leaving one.
+    that has expired: on some stores such a file goes without leaving one. The store ``may_lack``
+    need not have anything.
     """
     found = newest(answers)
     head = None if found is None else found.head
@@ -53,23 +58,27 @@ def findings(
         fault = _fault(answer, head)
         if answer.address not in primaries and fault is not Fault.UNKNOWN:
             fault = None if answer.says_no else Fault.MISPLACED
-        if fault is not None and not (reaping and fault is Fault.MISSING):
+        is_right = fault is Fault.MISSING and (reaping or answer.address == may_lack)
+        if fault is not None and not is_right:
             faults.append(Finding(answer.address, key, fault, _EXPLAIN[fault](answer, head)))
     return faults
 
 
-def differ(answers: Sequence[Answer]) -> bool:
+def differ(answers: Sequence[Answer], may_lack: str = "") -> bool:
     """Tell whether some of the stores that answered could be mended from others."""
     found = newest(answers)
-    return found is not None and bool(lacking(answers, found.head))
+    return found is not None and bool(lacking(answers, found.head, may_lack))
 
 
-def lacking(answers: Iterable[Answer], head: Head) -> list[str]:
+def lacking(answers: Iterable[Answer], head: Head, may_lack: str = "") -> list[str]:
     """Return the addresses of those that answered and have not got ``head``: nothing, as far as
-    they know, something older, or something damaged.
+    they know, unless they ``may_lack`` it, something older, or something damaged.
     """
     return [
-        answer.address for answer in answers if answer.is_unsure or _fault(answer, head) in MENDABLE
+        answer.address
+        for answer in answers
+        if (answer.is_unsure or _fault(answer, head) in MENDABLE)
+        and not (answer.says_no and answer.address == may_lack)
     ]
 
 

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sfss.agreement import (
@@ -33,7 +34,7 @@ from sfss.agreement import (
 )
 from sfss.errors import Corrupt, SfssError, StoreError
 from sfss.faults import Finding, findings, is_reapable, lacking, why_kept
-from sfss.holders import Holders
+from sfss.holders import NO_MOMENTS, Holders, Moments
 from sfss.owed import Owed, place
 from sfss.placement import Places
 from sfss.record import Head, Record, has_expired
@@ -68,6 +69,14 @@ class Healed:
     def is_settled(self) -> bool:
         """Whether all stores were found to have the same already, as far as it can be had."""
         return not (self.mended or self.reaped or self.failures)
+
+
+class Seen(NamedTuple):
+    """What stores said of ``key``, asked after the ``moments``."""
+
+    key: bytes
+    answers: Sequence[Answer]
+    moments: Moments
 
 
 class Moved(NamedTuple):
@@ -106,6 +115,7 @@ class Healing:
         self._owed, self._version, self._settings = owed, version, settings
         self._waiting: dict[bytes, asyncio.Task[None]] = {}
         self._bringing: set[asyncio.Task[None]] = set()
+        self._kept_bytes = 0
         self._turns = Turns()
         self.width = settings.heals_at_once
         """How many keys are healed at the same time."""
@@ -134,13 +144,37 @@ class Healing:
         self._bringing.add(task)
         task.add_done_callback(self._bringing.discard)
 
+    def keep(self, key: bytes, record: Record, address: str, moments: Moments) -> None:
+        """Write ``record``, which a read has found elsewhere after the ``moments``, to the store at
+        ``address``, which may lack files, in the background; or not, when too much is on its way.
+        """
+        size = len(record.body)
+        if key in self._waiting:
+            return
+        if self._kept_bytes and self._kept_bytes + size > self._settings.background_bytes:
+            self._holders.counts["heals_dropped"] += 1
+            return
+        self._kept_bytes += size
+        self._waiting[key] = task = self._start(self._bring(key, record, (address,), moments))
+        task.add_done_callback(lambda _: self._give_back(size))
+
+    def _give_back(self, size: int) -> None:
+        self._kept_bytes -= size
+
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # No client has asked for it: nodes are not to be told of the one whose request found it.
         return self._holders.background.start(work, Context())
 
-    async def _bring(self, key: bytes, record: Record, addresses: Sequence[str]) -> None:
+    async def _bring(
+        self,
+        key: bytes,
+        record: Record,
+        addresses: Sequence[str],
+        moments: Moments = NO_MOMENTS,
+    ) -> None:
         try:
-            writes = (self._holders.write(each, key, record) for each in addresses)
+            write = partial(self._holders.write, key=key, record=record, moments=moments)
+            writes = (write(each) for each in addresses)
             written = await asyncio.gather(*writes)
             self._holders.counts["mended"] += sum(not each.failure for each in written)
         finally:
@@ -175,6 +209,7 @@ class Healing:
 
     async def _heal(self, key: bytes, also: Collection[str]) -> Healed:
         addresses = self._who_may_have(key, also)
+        moments = self._holders.moments(key)
         before = await self._owes(key, addresses)
         answers = await self._ask(key, addresses)
         debts = _both(before, await self._owes(key, addresses))
@@ -188,7 +223,7 @@ class Healing:
         nothing_owed = debts is not None and not debts
         if nothing_owed and is_reapable(answers, found.head, self._reap_before()):
             return await self._reap(key, answers, found.head)
-        return await self._mend(key, answers, found, also)
+        return await self._mend(Seen(key, answers, moments), found, also)
 
     def _who_may_have(self, key: bytes, also: Collection[str]) -> list[str]:
         where = self._places.of(key)
@@ -254,7 +289,8 @@ class Healing:
         seen = await self._ask(key, self._who_may_have(key, also))
         answers = without_expired(seen, self._version())
         found = newest(answers)
-        faults = findings(key, answers, self._primaries(key), self._reap_before())
+        lacks = self._settings.may_lack
+        faults = findings(key, answers, self._primaries(key), self._reap_before(), lacks)
         return faults, None if found is None else found.head
 
     def has_expired(self, head: Head) -> bool:
@@ -304,15 +340,16 @@ class Healing:
         age = self._settings.tombstone_days * MICROSECONDS_A_DAY
         return max(0, self._version() - round(age))
 
-    async def _mend(
-        self, key: bytes, answers: Sequence[Answer], found: Record, also: Collection[str]
-    ) -> Healed:
+    async def _mend(self, seen: "Seen", found: Record, also: Collection[str]) -> Healed:
+        key, answers, moments = seen
         left_behind = {
             each.address for each in answers if each.address in also and not each.says_no
         }
         may_have = left_behind | self._places.of(key).kept_on
-        targets = [address for address in lacking(answers, found.head) if address in may_have]
-        writes = (self._holders.write(each, key, found, insist=True) for each in targets)
+        lacks = lacking(answers, found.head, self._settings.may_lack)
+        targets = [address for address in lacks if address in may_have]
+        write = partial(self._holders.write, key=key, record=found, insist=True, moments=moments)
+        writes = (write(each) for each in targets)
         written = await asyncio.gather(*writes)
         blocked = _blocked(answers, written)
         mended = [each.address for each in written if not (each.failure or each.address in blocked)]
@@ -400,7 +437,30 @@ class Healing:
         """Tell whether the store needs nothing any more: it has it, or has nothing and need not."""
         if answer.record is not None:
             return is_paid(answer.record.head, debt)
+        if debt.address == self._settings.may_lack:
+            return answer.says_no  # nobody is misled: the others are asked
         return answer.says_no and debt.address not in self._who_may_have(debt.key, ())
+
+    async def is_elsewhere(self, key: bytes, head: Head, address: str) -> bool:
+        """Tell whether all other primaries have exactly what the store at ``address`` has under
+        ``key``, and nobody is owed anything newer: each has said so just now. Raises what the list
+        of debts raises, and why one of them could not be asked.
+        """
+        primaries = self._primaries(key)
+        if await self._owed.owes(key, primaries):
+            return False
+        others = [each for each in primaries if each != address]
+        for answer in await asyncio.gather(*(self._look_at(each, key) for each in others)):
+            if isinstance(answer.failure, StoreError) and not answer.is_damaged:
+                raise answer.failure
+            if answer.record is None or rank(answer.record.head) != rank(head):
+                return False
+        return bool(others)
+
+    async def _look_at(self, address: str, key: bytes) -> Answer:
+        if self._holders.rests(address):
+            return Answer(address, failure=self._holders.resting(address))
+        return await self._holders.look(address, key)
 
     def _say_lost(self, debt: Debt, version: int) -> None:
         # An old one was most likely a tombstone, and that has been reaped.

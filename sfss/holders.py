@@ -9,8 +9,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextvars import Context
+from functools import partial
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sfss.agreement import Answer, Written, rank
 from sfss.complaints import Complaints
@@ -20,6 +21,7 @@ from sfss.record import Head, Record
 from sfss.stores.base import (
     BrowsableStore,
     Child,
+    ForgetfulStore,
     Guard,
     HasNewer,
     NewestStore,
@@ -35,6 +37,11 @@ _TASK_BYTES: Final = 16 * 1024
 _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+Moments: TypeAlias = Mapping[str, int]
+"""By address, of stores that forget: ``ForgetfulStore.moment``."""
+
+NO_MOMENTS: Final[Moments] = {}
 
 
 class _Another(Exception):
@@ -92,8 +99,8 @@ class Holders:
 
     A store that did not answer rests for ``cooling_s``: it is not written to, and read last. Then
     one request tries it again. One of which ``is_live`` says no is not asked at all, nor are those
-    that are ``gone`` for good, and need not be among ``stores``. ``counts`` are the events of
-    ``metrics``.
+    that are ``gone`` for good, and need not be among ``stores``. The store at ``forgetful``, if
+    any, forgets what others have. ``counts`` are the events of ``metrics``.
     """
 
     def __init__(
@@ -103,6 +110,7 @@ class Holders:
         limit_bytes: int,
         is_live: Callable[[str], bool] | None = None,
         gone: Collection[str] = (),
+        forgetful: str = "",
     ) -> None:
         self.background = Background(limit_bytes)
         self.counts: Counts = Counter()
@@ -118,8 +126,13 @@ class Holders:
         self.can_browse = all(isinstance(store, BrowsableStore) for store in stores.values())
         """Whether all can show their folders."""
         self._stores, self._cooling_s = stores, cooling_s
+        self._forgetful = {
+            address: store
+            for address, store in stores.items()
+            if address == forgetful and isinstance(store, ForgetfulStore)
+        }
         self._turns = Turns()
-        self._reads: dict[tuple[str, bytes], asyncio.Task[Answer]] = {}
+        self._reads: dict[tuple[str, bytes, tuple[int, ...]], asyncio.Task[Answer]] = {}
         self._rests_until: dict[str, float] = {}
         self._complaints = Complaints()
 
@@ -160,9 +173,9 @@ class Holders:
 
     async def read_together(self, address: str, key: bytes) -> Answer:
         """Return the same; of all who ask so at the same time one asks the store, and what it says
-        may be from before the others asked.
+        may be from before the others asked: not from before a store has forgotten something.
         """
-        place = (address, key)
+        place = (address, key, tuple(self.moments(key).values()))
         read = self._reads.get(place)
         if read is None:
             read = self._reads[place] = self.background.start(self.read(address, key))
@@ -196,11 +209,24 @@ class Holders:
         self._answered(address)
         return found
 
+    def moments(self, key: bytes) -> Moments:
+        """Return, of the stores that forget, up to where they have forgotten now; to be asked
+        before what is to be written is looked for.
+        """
+        if not self._forgetful:
+            return NO_MOMENTS
+        return {address: store.moment(key) for address, store in self._forgetful.items()}
+
     async def write(
-        self, address: str, key: bytes, record: Record, insist: bool = False
+        self,
+        address: str,
+        key: bytes,
+        record: Record,
+        insist: bool = False,
+        moments: Moments = NO_MOMENTS,
     ) -> Written:
-        """Have the store keep ``record`` unless it has something newer; ``insist``: even if it has
-        failed a moment ago.
+        """Have the store keep ``record`` unless it has something newer, or had and has forgotten it
+        since the ``moments``; ``insist``: even if it has failed a moment ago.
 
         Writes of one key to one store take turns: where a store cannot compare and write in one
         step, at least this process does not come between. A store whose damaged record is newer
@@ -210,11 +236,29 @@ class Holders:
             may = self.is_live(address) and address not in self.gone
             if self.rests(address) and not (insist and may):
                 return Written(address, failure=self.resting(address), asked=False)
-            return await self._written(address, key, record)
+            return await self._written(address, partial(self._set, address, key, record, moments))
 
-    async def _written(self, address: str, key: bytes, record: Record) -> Written:
+    def _set(
+        self, address: str, key: bytes, record: Record, moments: Moments
+    ) -> Coroutine[Any, Any, Head | None]:
+        if address in moments and address in self._forgetful:
+            store = self._forgetful[address]
+            return store.set_newest_since(key, record, moments[address])
+        return self._stores[address].set_newest(key, record)
+
+    async def forget(self, address: str, key: bytes, head: Head) -> Written:
+        """Have a store that forgets remove what it has unless it is newer than ``head``, which
+        others have got by now.
+        """
+        async with self._turns.of((address, key)):
+            return await self._written(address, partial(self._forgetful[address].forget, key, head))
+
+    async def _written(
+        self, address: str, change: Callable[[], Coroutine[Any, Any, Head | None]]
+    ) -> Written:
         try:
-            newer = await self._asked(address).set_newest(key, record)
+            self._asked(address)
+            newer = await change()
         except Exception as error:
             return Written(address, failure=self._failed(address, error, applied=None))
         self._answered(address)

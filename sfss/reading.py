@@ -16,7 +16,7 @@ from sfss.agreement import (
     unproven,
 )
 from sfss.errors import Corrupt, NoStoreReachable
-from sfss.holders import Background
+from sfss.holders import NO_MOMENTS, Background, Moments
 from sfss.record import Head, Record
 
 Ask: TypeAlias = Callable[[str, bytes], Coroutine[Any, Any, Answer]]
@@ -25,13 +25,15 @@ Ask: TypeAlias = Callable[[str, bytes], Coroutine[Any, Any, Answer]]
 
 class Known(NamedTuple):
     """What is known before a read: what stores are owed, how many have to agree, and ``answers`` of
-    some of them; ``together``: how to ask along with others, where that may be done.
+    some of them; ``together``: how to ask along with others, where that may be done; the
+    ``moments`` before anybody is asked.
     """
 
     debts: Debts
     quorums: Quorums
     answers: Sequence[Answer] = ()
     together: Ask | None = None
+    moments: Moments = NO_MOMENTS
 
 
 class Doubt(NamedTuple):
@@ -84,6 +86,7 @@ class Reading:
     ) -> None:
         self.key, self.debts, self.quorums = key, known.debts, known.quorums
         self.answers = list(known.answers)
+        self.moments = known.moments
         self._ask_store, self._background = ask, background
         self._together = known.together
         self._waiting = list(reversed(order))

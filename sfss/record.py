@@ -59,6 +59,8 @@ _HEADER: Final = Struct(_FIELDS.format + "Q")
 HEADER_SIZE: Final = _HEADER.size
 _EXPIRY: Final = Struct("<Q")
 _EXPIRY_OFFSET: Final = 16
+_VERSION_OFFSET: Final = 8
+_KIND_OFFSET: Final = 3
 
 PIECE_SIZE: Final = 256 * 1024
 """Bytes of a long body that are read at a time."""
@@ -242,6 +244,16 @@ def expiry_in(value: Buffer) -> int:
     that is too short.
     """
     return int(_EXPIRY.unpack_from(value, _EXPIRY_OFFSET)[0]) if len(value) >= HEADER_SIZE else 0
+
+
+def version_in(value: Buffer) -> int:
+    """Return the version that stands in the header of the record in ``value``, as ``expiry_in``."""
+    return int(_EXPIRY.unpack_from(value, _VERSION_OFFSET)[0]) if len(value) >= HEADER_SIZE else 0
+
+
+def is_tombstone_in(value: Buffer) -> bool:
+    """Tell whether the header of the record in ``value``, unchecked, is that of a tombstone."""
+    return len(value) >= HEADER_SIZE and value[_KIND_OFFSET] == Kind.TOMBSTONE
 
 
 def raw_head(body: Buffer) -> Head:

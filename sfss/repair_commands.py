@@ -30,7 +30,7 @@ from xxhash import xxh3_128_hexdigest
 
 from sfss.chunks import prefix_of, read_chunk_key
 from sfss.config import Settings
-from sfss.config_checks import HELD_FILE_LIMIT, has_plain_files
+from sfss.config_checks import HELD_FILE_LIMIT, cache_of, has_plain_files
 from sfss.config_groups import parts_of
 from sfss.errors import BadPath, CannotList, SettingError, SfssError, Unreachable
 from sfss.inventory import Inventory, Listed, make_inventory, open_inventory
@@ -284,7 +284,7 @@ async def _opened(options: Options) -> AsyncIterator[Subject]:
         if has_plain_files(settings):
             marks = EmbeddedStore(folder / MARKS, make=False, timeout_s=timeout_s)
         heals_at_once = at_once(_largest_record(settings))
-        replicas = make_replicas(settings, owed, marks, heals_at_once)
+        replicas = make_replicas(settings, owed, marks, heals_at_once, fetches=False)
         try:
             async with _watching(replicas.roster):
                 yield Subject(replicas.stores, replicas.places.primaries, scheme, replicas)
@@ -420,7 +420,8 @@ class Run:
             inventory,
             self.notes,
             self.subject.path_of,
-            partial(self._needs_look, blind=blind, down=down),
+            # Nor does it say anything that a store which may lack files does not list one.
+            partial(self._needs_look, blind=blind, down=down | self._lacking),
             self._care(inventory, self._treat(Patience(self.stopping, down))),
             Pace(self.options.rate, self.stopping),
             self.stopping,
@@ -431,8 +432,13 @@ class Run:
     def _needs_look(self, listed: Listed, blind: set[str], down: set[str]) -> bool:
         tool = Tool.SCRUB if self.subject.replicas is None else self.options.tool
         primaries = self.subject.primaries(listed.key)
-        is_scarce = len(primaries) < self.options.min_copies
+        is_scarce = len(set(primaries) - self._lacking) < self.options.min_copies
         return is_scarce or needs_look(tool, listed, primaries, blind, down)
+
+    @property
+    def _lacking(self) -> set[str]:
+        """The store that may lack files, if any: what it has is no copy that counts."""
+        return set(filter(None, [cache_of(self.options.settings)]))
 
     def _treat(self, patience: Patience) -> Callable[[Listed], Awaitable[Treated]]:
         subject, options = self.subject, self.options
@@ -442,8 +448,11 @@ class Run:
         copies, primaries = subject.replicas.copies, subject.primaries
         mender = Mender(copies, primaries, options.tool, options.dry_run, patience)
         if options.min_copies:
-            return Counted(mender, copies, primaries, options.min_copies).treat
+            return Counted(mender, copies, self._durable, options.min_copies).treat
         return mender.treat
+
+    def _durable(self, key: bytes) -> Sequence[str]:
+        return [each for each in self.subject.primaries(key) if each not in self._lacking]
 
     def _care(
         self, inventory: Inventory, treat: Callable[[Listed], Awaitable[Treated]]

@@ -25,9 +25,10 @@ from sfss.checks import (
 )
 from sfss.cluster import Clock
 from sfss.config import ReplicatedSettings, Settings
-from sfss.config_checks import Choice, addresses_of, least_copies, migrates
+from sfss.config_checks import Choice, addresses_of, cache_of, least_copies, migrates
 from sfss.copies import Copies
 from sfss.errors import SettingError, StoreError
+from sfss.evicting import Evictor
 from sfss.expiring import Expiring
 from sfss.migration import Migration, check_none
 from sfss.owed import Owed
@@ -64,6 +65,7 @@ SWEEPER: Final = "sweeper"
 """Name of a file in the folder of an embedded store: which process sweeps has locked it."""
 
 _PAYER: Final = "payer"
+_EVICTOR: Final = "evictor"
 _LOCKS: Final = "locks"
 _STORES: Final = "stores"
 _MIGRATION: Final = "migration"
@@ -87,6 +89,7 @@ class Replicas:
     marks: Store | None = None
     locks: KeyLocks | None = None
     expiring: Expiring | None = None
+    cache: LmdbCopies | None = None
 
     def is_live(self, address: str) -> bool:
         """Tell whether the store may be asked, as far as the roster is concerned."""
@@ -117,7 +120,15 @@ class Replicas:
         turn = Turn(folder / _PAYER)
         if self.expiring is not None:
             swept.append(self.expiring.run(turn.is_ours))
-        return [self._pay(turn), *watched, *swept]
+        return [self._pay(turn), *watched, *swept, *self._evictors()]
+
+    def _evictors(self) -> list[Coroutine[Any, Any, None]]:
+        cache = self.cache
+        if cache is None or not cache.capacity_bytes:
+            return []
+        may_evict = partial(self.copies.healing.is_elsewhere, address=cache.address)
+        evictor = Evictor(cache, cache.mark_hits(), cache.capacity_bytes, may_evict)
+        return [evictor.run(Turn(cache.folder / _EVICTOR).is_ours)]
 
     async def _pay(self, turn: "Turn") -> None:
         while not turn.is_ours():  # noqa: ASYNC110 - another process cannot tell when it ends
@@ -186,10 +197,15 @@ class Own:
 
 
 def make_replicas(
-    settings: Settings, owed_store: Store, marks: Store | None = None, heals_at_once: int = 4
+    settings: Settings,
+    owed_store: Store,
+    marks: Store | None = None,
+    heals_at_once: int = 4,
+    fetches: bool = True,
 ) -> Replicas:
     """Return the replicas of ``settings``, whose kind is "replicated"; debts are in ``owed_store``,
-    and what stores of plain files cannot carry is in ``marks``, which these need.
+    and what stores of plain files cannot carry is in ``marks``, which these need. Unless it
+    ``fetches``, a store that may lack files is not given those that are read.
 
     Raises ``SettingError``.
     """
@@ -199,13 +215,28 @@ def make_replicas(
     migration = _migration(settings)
     places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
-    chosen = _engine_settings(settings, heals_at_once)
+    options_of_cache = _cache_settings(settings, fetches)
+    chosen = replace(_engine_settings(settings, heals_at_once), **options_of_cache)
     copies = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
+    cache = stores.get(cache_of(settings))
+    if isinstance(cache, LmdbCopies):
+        cache.limit(settings.near_cache.capacity_bytes)
+    else:
+        cache = None
     expiring = None
     if marks is not None and not all(isinstance(each, LmdbCopies) for each in stores.values()):
         expiring = Expiring(marks, copies.healing)
         copies.note_expiry = expiring.note
-    return Replicas(stores, places, owed, copies, roster, migration, marks, locks, expiring)
+    return Replicas(stores, places, owed, copies, roster, migration, marks, locks, expiring, cache)
+
+
+def _cache_settings(settings: Settings, fetches: bool) -> dict[str, Any]:
+    near = settings.near_cache
+    return {
+        "may_lack": cache_of(settings),
+        "keeps_fetched": fetches and near.fetch == "keep",
+        "around": near.around,
+    }
 
 
 def make_joined(

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from sfss.agreement import CopiesSettings, Debt, Written, failures, not_noted, refusal
 from sfss.errors import QuorumFailed, SfssError, StoreError, Unreachable
-from sfss.holders import Holders
+from sfss.holders import NO_MOMENTS, Holders, Moments
 from sfss.owed import Owed
 from sfss.record import Head, Record, held_size
 
@@ -24,14 +24,18 @@ class Writing:
     def __init__(self, holders: Holders, owed: Owed, settings: CopiesSettings) -> None:
         self._holders, self._owed, self._settings = holders, owed, settings
 
-    async def spread(self, key: bytes, record: Record, groups: Groups) -> list[Written]:
+    async def spread(
+        self, key: bytes, record: Record, groups: Groups, moments: Moments = NO_MOMENTS
+    ) -> list[Written]:
         """Write to all stores of ``groups`` at once; return what has become of it when a quorum of
         each group has confirmed and the rest had ``straggler_ms`` since, or when nothing more can
         come.
 
         Stores that rest are written to only where the quorum is not had without them. The store
-        that decides is asked and waited for, whatever the others do.
+        that decides is asked and waited for, whatever the others do. ``moments`` are from before.
         """
+        if self._settings.around:
+            return await self._spread_around(key, record, groups[0])
         holders = self._holders
         everywhere = dict.fromkeys(address for group in groups for address in group)
         addresses = [address for address in everywhere if address not in holders.gone]
@@ -40,7 +44,8 @@ class Writing:
 
         def start(addresses: Iterable[str], insist: bool) -> None:
             for address in addresses:
-                write = holders.write(address, key, record, insist or address in needed)
+                insists = insist or address in needed
+                write = holders.write(address, key, record, insists, moments)
                 tasks[address] = holders.background.start(write)
 
         try:
@@ -57,6 +62,27 @@ class Writing:
                 holders.background.leave(task, held_size(record.body))
         return [_outcome(address, task) for address, task in tasks.items()]
 
+    async def _spread_around(
+        self, key: bytes, record: Record, primaries: Sequence[str]
+    ) -> list[Written]:
+        """Write to all stores but the first, and then have that one forget what it has: what has
+        been read of the others before is not kept there any more.
+        """
+        first, others = primaries[0], primaries[1:]
+        start = self._holders.background.start
+        writes = [start(self._holders.write(each, key, record, insist=True)) for each in others]
+        try:
+            await asyncio.wait(writes)
+        finally:
+            for write in writes:
+                self._holders.background.leave(write, held_size(record.body))
+        written = [write.result() for write in writes]
+        failure = next((each.failure for each in written if each.failure), None)
+        if failure is not None or any(each.newer is not None for each in written):
+            return [Written(first, failure=failure, asked=False), *written]
+        forgotten = await self._holders.forget(first, key, record.head)
+        return [forgotten._replace(asked=False), *written]
+
     async def conclude(
         self, key: bytes, head: Head, written: Sequence[Written], groups: Groups
     ) -> None:
@@ -64,6 +90,8 @@ class Writing:
         missing = [each for each in written if each.failure is not None]
         lacking = self._lacking({each.address for each in written if each.failure is None}, groups)
         is_kept = lacking is None
+        if self._settings.around:
+            is_kept = all(each.failure is None for each in written[1:])
         if self._settings.first_decides:
             is_kept = is_kept and written[0].failure is None
         if missing and (len(missing) < len(written) or any(each.maybe for each in missing)):

@@ -51,12 +51,16 @@ class Bench:
     owed_limit: int = 1000
 
     def __post_init__(self) -> None:
-        self.stores = {name: FaultyStore(DictStore(name)) for name in [*self.names, *self.others]}
+        self.stores = {name: self.new_store(name) for name in [*self.names, *self.others]}
         self.former: Sequence[str] = ()
         self.reads_both = False
         self.absent: set[str] = set()
         self.list = FaultyStore(DictStore("list"))
         self.gateway = self.new_gateway()
+
+    def new_store(self, name: str) -> FaultyStore:
+        """Return a store, which is empty."""
+        return FaultyStore(DictStore(name))
 
     def new_gateway(self, **settings: Any) -> Copies:
         """Return one more worker, or the gateway after a restart."""

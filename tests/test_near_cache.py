@@ -57,9 +57,9 @@ class Near:
         answer = self.gateway.get(path)
         return answer.status, answer.body
 
-    def repair(self) -> None:
-        """Run sfss repair."""
-        command = [*SFSS, "repair", "--config", str(self.config)]
+    def repair(self, tool: str = "repair") -> None:
+        """Run sfss repair, or another tool."""
+        command = [*SFSS, tool, "--config", str(self.config)]
         environ = {**os.environ, **PYTHON_ENVIRON}
         done = subprocess.run(
             command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False

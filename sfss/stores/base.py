@@ -109,6 +109,28 @@ class NewestStore(Store, Protocol):
 
 
 @runtime_checkable
+class ForgetfulStore(NewestStore, Protocol):
+    """A store that forgets what others have: it may have had something newer than it is brought."""
+
+    def moment(self, key: bytes) -> int:
+        """Return a number that is another when what was forgotten since may have been ``key``; one
+        that was never returned where it cannot tell. To be taken before another store is asked.
+        """
+
+    async def set_newest_since(self, key: bytes, record: Record, moment: int) -> Head | None:
+        """Keep ``record``, which was found elsewhere after ``moment``, as ``set_newest`` does, but
+        not if something as new may have been forgotten since: return a head of that version.
+        """
+
+    async def forget(self, key: bytes, head: Head) -> Head | None:
+        """Forget what is under ``key`` unless it is newer than ``head``, which another store has:
+        return the head of that. What was found elsewhere before this is not kept any more.
+
+        Raises as ``delete``.
+        """
+
+
+@runtime_checkable
 class LimitedStore(Protocol):
     """A store that does not take records of any size."""
 

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,7 +28,9 @@ from sfss.items import unique_of
 from sfss.keys import KEY_LIMIT
 from sfss.record import Buffer, Head, Kind, Record, decode, encode_head, held
 from sfss.stores.base import Child, Entry, Guard, Stamped, Use, children_of
-from sfss.stores.lmdb_folder import ATTEMPTS, Change, LmdbFolder, Outcome, mendable
+from sfss.stores.lmdb_changes import Change, Outcome
+from sfss.stores.lmdb_folder import ATTEMPTS, LmdbFolder, mendable
+from sfss.stores.patience import Patience
 
 INITIAL_MAP_SIZE: Final = 1 << 34
 """Bytes of address space a store begins with; 16 GiB of it cost nothing. A full map is doubled."""
@@ -53,6 +54,14 @@ class _Repair:
 
 
 @dataclass(frozen=True, slots=True)
+class _Task:
+    """What the writer thread is to call; ``future`` is told what that returns."""
+
+    future: asyncio.Future[bool]
+    work: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class _Sweep:
     """That what has expired at ``now_us`` is to go, up to ``limit`` records; ``future`` is told
     whether there may be more.
@@ -70,7 +79,7 @@ class _Stop:
     future: asyncio.Future[bool]
 
 
-_Waiting: TypeAlias = Change | _Repair | _Sweep | _Stop
+_Waiting: TypeAlias = Change | _Repair | _Sweep | _Task | _Stop
 
 
 def check_folder(folder: Path, make: bool) -> None:
@@ -105,7 +114,7 @@ class EmbeddedStore:
         self._folder = LmdbFolder(self.address, folder, initial_map_size, make)
         self._queue: SimpleQueue[_Waiting] = SimpleQueue()
         self._stop: _Stop | None = None
-        self._patience = _Patience(timeout_s)
+        self._patience = Patience(timeout_s)
         writer = _Writer(self.address, self._folder, self._queue)
         # A daemon never keeps a dying process alive; what it has not committed, nobody was told of.
         threading.Thread(target=writer.run, name=self.address, daemon=True).start()
@@ -253,10 +262,14 @@ class EmbeddedStore:
         finally:
             change.give_up()
 
+    async def _in_writer(self, work: Callable[[], bool]) -> bool:
+        """Return what ``work`` returns in the writer thread; errors as in ``set``."""
+        return await self._enqueue(_Task(self._new_future(), work))
+
     def _new_future(self) -> asyncio.Future[bool]:
         return asyncio.get_running_loop().create_future()
 
-    async def _enqueue(self, item: Change | _Repair | _Sweep) -> bool:
+    async def _enqueue(self, item: Change | _Repair | _Sweep | _Task) -> bool:
         if self._stop is not None:
             raise Unreachable(self.address, "it is closed", applied=False)
         self._queue.put(item)
@@ -279,36 +292,6 @@ class EmbeddedStore:
                 repair = _Repair(self._new_future(), error)
             await self._enqueue(repair)
         raise Unreachable(self.address, "its map keeps changing", applied=False)
-
-
-class _Patience:
-    """Fails futures that are not done within ``timeout_s`` with ``TimeoutError``.
-
-    One timer for all, which waits for the oldest: one for each costs as much as LMDB's own work.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self._waiting: deque[tuple[float, asyncio.Future[bool]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def watch(self, future: asyncio.Future[bool]) -> None:
-        """Give ``future``, of the running loop, its time from now on."""
-        waiting = self._waiting
-        while waiting and waiting[0][1].done():
-            waiting.popleft()
-        loop = future.get_loop()
-        waiting.append((loop.time() + self.timeout_s, future))
-        if self._timer is None:
-            self._timer = loop.call_later(self.timeout_s, self._expire, loop)
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        now_s, waiting = loop.time(), self._waiting
-        while waiting and (waiting[0][1].done() or waiting[0][0] <= now_s):
-            _, future = waiting.popleft()
-            if not future.done():
-                future.set_exception(TimeoutError())
-        self._timer = loop.call_at(waiting[0][0], self._expire, loop) if waiting else None
 
 
 class _Writer:
@@ -336,6 +319,8 @@ class _Writer:
         answers += [(repair.future, self._repair(repair.error)) for repair in repairs]
         sweeps = [item for item in batch if isinstance(item, _Sweep) and not item.future.done()]
         answers += [(sweep.future, self._sweep(sweep)) for sweep in sweeps]
+        tasks = [item for item in batch if isinstance(item, _Task) and not item.future.done()]
+        answers += [(task.future, self._do(task)) for task in tasks]
         _post(answers)
         return next((item for item in batch if isinstance(item, _Stop)), None)
 
@@ -386,6 +371,17 @@ class _Writer:
             return Unreachable(self._address, repr(error))
         # With less room, fewer at a time.
         return self._sweep(replace(sweep, limit=_SWEPT_IN_RESERVE))
+
+    def _do(self, task: _Task) -> Outcome:
+        try:
+            return task.work()
+        except Unreachable as error:
+            return error
+        except lmdb.Error as error:
+            return _failure(self._address, b"database", error)
+        except Exception as error:
+            _log.exception("store %s: unexpected", self._address)
+            return Unreachable(self._address, repr(error))
 
     def _repair(self, error: lmdb.Error) -> Outcome:
         try:

@@ -9,12 +9,12 @@ from pathlib import Path
 from sfss.checks import folder_of
 from sfss.record import Buffer, Head, Record, decode_head
 from sfss.stores.base import HasNewer, unless_newer
-from sfss.stores.embedded import EmbeddedStore
+from sfss.stores.evicting_store import EvictingStore
 from sfss.stores.plain_heads import is_raw
 
 
-class LmdbCopies(EmbeddedStore):
-    """The store at ``address``, "lmdb:FOLDER"; see ``EmbeddedStore`` and ``NewestStore``.
+class LmdbCopies(EvictingStore):
+    """The store at ``address``, "lmdb:FOLDER"; see ``EvictingStore`` and ``NewestStore``.
     ``known_as`` is the address under which others reach it, of a node over the same folder.
 
     Several processes may have it open, each of them once.

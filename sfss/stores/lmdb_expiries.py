@@ -16,6 +16,7 @@ import lmdb
 
 from sfss.errors import Corrupt
 from sfss.record import Head, decode_head, encode_head, expired_tombstone, expiry_in, has_expired
+from sfss.stores.lmdb_arrivals import Arrivals
 from sfss.stores.lmdb_opening import FORMAT_KEY
 
 INDEX: Final = FORMAT_KEY + b"\xff"
@@ -54,6 +55,10 @@ class Expiries:
             return None
         return cls(environment.open_db(INDEX, transaction))
 
+    def stat(self, transaction: "lmdb.Transaction[bytes]") -> "lmdb._StatDict":
+        """Return what LMDB says of the pages of the index."""
+        return transaction.stat(self._database)
+
     def add(
         self,
         transaction: "lmdb.Transaction[memoryview]",
@@ -75,9 +80,15 @@ class Expiries:
         """Tell whether there is anything to ``sweep``."""
         return next(self._due(transaction, now_us), None) is not None
 
-    def sweep(self, transaction: "lmdb.Transaction[memoryview]", now_us: int, limit: int) -> Swept:
+    def sweep(
+        self,
+        transaction: "lmdb.Transaction[memoryview]",
+        now_us: int,
+        limit: int,
+        arrivals: Arrivals | None = None,
+    ) -> Swept:
         """Remove up to ``limit`` of the records that have expired at ``now_us``, fewer if they are
-        large.
+        large. ``arrivals`` are told.
         """
         seen = records = size = 0
         while seen < limit and size < _SWEPT_BYTES:
@@ -85,7 +96,7 @@ class Expiries:
             if entry is None:
                 return Swept(records)
             seen += 1
-            if freed := _remove(transaction, entry, now_us):
+            if freed := _remove(transaction, entry, now_us, arrivals):
                 records, size = records + 1, size + freed
             transaction.delete(_EXPIRY.pack(entry.expiry) + entry.key, db=self._database)
         return Swept(records, more=True)
@@ -106,13 +117,23 @@ class _Entry(NamedTuple):
     leaves_tombstone: bool
 
 
-def _remove(transaction: "lmdb.Transaction[memoryview]", entry: _Entry, now_us: int) -> int:
+def _remove(
+    transaction: "lmdb.Transaction[memoryview]",
+    entry: _Entry,
+    now_us: int,
+    arrivals: Arrivals | None,
+) -> int:
     """Remove the record that ``entry`` is about; return its size, 0 if it is there no more."""
     value = transaction.get(entry.key)
     head = None if value is None else _head_in(value, entry.key)
     if value is None or head is None or not has_expired(head, now_us):
         return 0
     size = len(value)
+    if arrivals is not None:
+        if entry.leaves_tombstone:
+            arrivals.drops(transaction, entry.key)
+        else:
+            arrivals.removes(transaction, entry.key, 0, evicts=False)
     if entry.leaves_tombstone:
         transaction.put(entry.key, encode_head(expired_tombstone(head).head))
     else:

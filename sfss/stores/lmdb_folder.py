@@ -7,23 +7,27 @@ module: the store repeats or translates.
 LMDB 0.9: http://www.lmdb.tech/doc/, and its Python binding: https://lmdb.readthedocs.io/
 """
 
-import asyncio
 import errno
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 import lmdb
 
 from sfss.errors import Corrupt, Unreachable
-from sfss.record import Buffer, Form, Head, decode, decode_head
-from sfss.stores.base import Entry, Guard, Use
+from sfss.record import (
+    Form,
+    Head,
+    decode_head,
+)
+from sfss.stores.base import Entry, Use
+from sfss.stores.lmdb_arrivals import ARRIVALS, Arrivals
+from sfss.stores.lmdb_changes import CHANGE_OVERHEAD, Change, Indexes, Outcome, Transaction, apply
 from sfss.stores.lmdb_expiries import INDEX, Expiries, Swept
 from sfss.stores.lmdb_opening import (
     FORMAT_KEY,
@@ -32,12 +36,13 @@ from sfss.stores.lmdb_opening import (
     make_folder,
     open_environment,
 )
+from sfss.stores.visited import Visited
 
 _SCAN_ENTRIES: Final = 256
 _SCAN_BYTES: Final = 4 * 1024 * 1024
 _RESERVE_SIZE: Final = 1024 * 1024
-_CHANGE_OVERHEAD: Final = 8192  # pages about a value
 _MAP_STEP: Final = 65_536
+_META_PAGES: Final = 2
 ATTEMPTS: Final = 32
 """How often something is repeated because another process has changed the map."""
 
@@ -50,41 +55,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _log = logging.getLogger(__name__)
 
-Outcome: TypeAlias = bool | Exception
-"""Of a change: whether the key was there (delete), or why it was not made."""
-
-_Transaction: TypeAlias = "lmdb.Transaction[memoryview]"
-
 Answer = TypeVar("Answer")
-
-
-@dataclass(slots=True)
-class Change:
-    """A write that waits, of a value in two parts; ``head`` None deletes. ``if_damaged``: nothing
-    is changed if there is a sound record. ``taken``: the writer thread has begun it. ``expiry``: of
-    a file that is to be swept then, 0 never; ``leaves_tombstone``: not without a trace.
-    """
-
-    future: asyncio.Future[bool]
-    key: bytes
-    head: bytes | None
-    body: Buffer
-    guard: Guard | None
-    if_damaged: bool = False
-    expiry: int = 0
-    leaves_tombstone: bool = False
-    taken: bool = False
-
-    def give_up(self) -> None:
-        """Let go of a body that nobody waits for any more; the future is done."""
-        # The writer looks at the future after it has set "taken", so it sees one or the other.
-        if not self.taken:
-            self.body = b""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it may add to the data file."""
-        return _CHANGE_OVERHEAD + len(self.head or b"") + len(self.body)
 
 
 class LmdbFolder:
@@ -99,12 +70,17 @@ class LmdbFolder:
 
     def __init__(self, address: str, folder: Path, map_size: int, make: bool) -> None:
         self._address, self._folder, self._map_size = address, folder, map_size
+        self.path = folder
         self.place_is_right = True
         self._check_place_at_s = 0.0
         self._lock = threading.Lock()
         self._closed = False
         self._environment: lmdb.Environment | None = None
-        self._expiries: Expiries | None = None
+        self._indexes = Indexes()
+        self.keeps_arrivals = False
+        """Whether the index of arrivals is made if there is none."""
+        self.visited: Visited | None = None
+        """Where hits are marked."""
         self._reserve = folder / "reserve"
         self._reserve_spent = False
         try:
@@ -151,7 +127,10 @@ class LmdbFolder:
     def get(self, key: bytes) -> bytes | None:
         """Return a copy of the value under ``key``."""
         with self._lock, self._usable().begin() as transaction:
-            return transaction.get(key)
+            value = transaction.get(key)
+        if value is not None and self.visited is not None:
+            self.visited.mark(key)
+        return value
 
     def head(self, key: bytes) -> Head | None:
         """Return the head of the record under ``key``; raises ``Corrupt``."""
@@ -163,8 +142,20 @@ class LmdbFolder:
         """Call ``use`` with the value under ``key`` where it lies, None where there is none."""
         with self._lock, self._usable().begin(buffers=True) as transaction:
             value = transaction.get(key)
+            if value is not None and self.visited is not None:
+                self.visited.mark(key)
             use(value, Form.RAW if value is None else Form.RECORD)
             return True
+
+    def look(self, use: Callable[[Transaction, Arrivals], Answer], otherwise: Answer) -> Answer:
+        """Return what ``use`` makes of the index of arrivals; ``otherwise`` where that is not open
+        yet, see ``change``.
+        """
+        arrivals = self._indexes.arrivals  # before the transaction, which else may not know of it
+        if arrivals is None:
+            return otherwise
+        with self._lock, self._usable().begin(buffers=True) as transaction:
+            return use(transaction, arrivals)
 
     def scan(self, prefix: bytes, after: bytes, limit: int) -> tuple[list[Entry], bytes | None]:
         """Return the first of the entries that ``scan`` of the store is to return, and the key to
@@ -239,7 +230,8 @@ class LmdbFolder:
         with self._lock:
             environment = self._usable()
             with environment.begin() as transaction:
-                others = 1 + (transaction.get(INDEX) is not None)  # FORMAT_KEY
+                others = 1  # FORMAT_KEY
+                others += sum(transaction.get(name) is not None for name in (INDEX, ARRIVALS))
                 entries = transaction.stat()["entries"]
         return {
             "curr_items": entries - others,
@@ -248,6 +240,17 @@ class LmdbFolder:
             "total_space": space.f_blocks * space.f_frsize,
         }
 
+    def bytes_in_use(self) -> int:
+        """Return how many bytes of the data file hold something; all others are free for reuse."""
+        indexes = self._indexes
+        with self._lock, self._usable().begin() as transaction:
+            databases = [index.stat(transaction) for index in indexes if index is not None]
+            stats = [transaction.stat(), *databases]
+        pages = sum(
+            each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"] for each in stats
+        )
+        return (_META_PAGES + pages) * stats[0]["psize"]
+
     def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Make all of ``changes`` in one transaction that is on disk when this returns.
 
@@ -255,8 +258,12 @@ class LmdbFolder:
         """
         expires = any(change.expiry for change in changes)
 
-        def work(transaction: _Transaction, expiries: Expiries | None) -> list[Outcome]:
-            return [self._apply(transaction, expiries, change) for change in changes]
+        def work(transaction: Transaction, indexes: Indexes) -> tuple[list[Outcome], bool]:
+            outcomes = [
+                apply(transaction, indexes, change, self._address, self.visited)
+                for change in changes
+            ]
+            return outcomes, any(not isinstance(each, Exception) for each in outcomes)
 
         return self._in_transaction(work, sum(change.size for change in changes), expires)
 
@@ -265,27 +272,43 @@ class LmdbFolder:
         that is on disk when this returns. Where there are none it costs next to nothing.
         """
 
-        def work(transaction: _Transaction, expiries: Expiries | None) -> Swept:
-            return Swept() if expiries is None else expiries.sweep(transaction, now_us, limit)
+        def work(transaction: Transaction, indexes: Indexes) -> tuple[Swept, bool]:
+            expiries, arrivals = indexes
+            if expiries is None:
+                return Swept(), False
+            return expiries.sweep(transaction, now_us, limit, arrivals), True
 
         if not self._is_due(now_us):
             return Swept()
-        return self._in_transaction(work, limit * _CHANGE_OVERHEAD)
+        return self._in_transaction(work, limit * CHANGE_OVERHEAD)
+
+    def change(self, use: Callable[[Transaction, Arrivals], Answer], otherwise: Answer) -> Answer:
+        """Return what ``use`` makes of the index of arrivals, which is open from now on, in one
+        transaction that is on disk then; ``otherwise`` where there is none.
+        """
+
+        def work(transaction: Transaction, indexes: Indexes) -> tuple[Answer, bool]:
+            if indexes.arrivals is None:
+                return otherwise, False
+            return use(transaction, indexes.arrivals), False
+
+        return self._in_transaction(work, CHANGE_OVERHEAD)
 
     def _is_due(self, now_us: int) -> bool:
+        expiries = self._indexes.expiries
         with self._lock, self._usable().begin(buffers=True) as transaction:
-            if self._expiries is None:
+            if expiries is None:
                 return transaction.get(INDEX) is not None
-            return self._expiries.is_due(transaction, now_us)
+            return expiries.is_due(transaction, now_us)
 
     def _in_transaction(
         self,
-        work: Callable[[_Transaction, Expiries | None], Answer],
+        work: Callable[[Transaction, Indexes], tuple[Answer, bool]],
         needed: int,
         expires: bool = False,
     ) -> Answer:
-        """Return what ``work`` returns, which needs so many bytes; it is given the index of
-        expiries, which is made if something ``expires``.
+        """Return what ``work`` returns, which needs so many bytes, and says whether it has changed
+        records; it is given the indexes, that of expiries made if something ``expires``.
         """
         for _ in range(ATTEMPTS):
             try:
@@ -293,9 +316,13 @@ class LmdbFolder:
                 with environment.begin(write=True, buffers=True) as transaction:
                     # Now that the lock is held: to wait for it may have taken long.
                     self._check_place(applied=False)
-                    expiries = self._expiries or Expiries.within(environment, transaction, expires)
-                    answer = work(transaction, expiries)
-                self._expiries = expiries
+                    indexes = self._opened(environment, transaction, expires)
+                    if indexes.arrivals is not None:
+                        indexes.arrivals.begin(transaction)
+                    answer, is_changed = work(transaction, indexes)
+                    if indexes.arrivals is not None:
+                        indexes.arrivals.end(transaction, is_changed)
+                self._indexes = indexes
                 self._check_place(applied=None)
                 if self._reserve_spent:
                     self._keep_reserve()
@@ -308,43 +335,14 @@ class LmdbFolder:
                 self.mend(error)
         raise lmdb.MapFullError("the map keeps changing")
 
-    def _apply(
-        self, transaction: _Transaction, expiries: Expiries | None, change: Change
-    ) -> Outcome:
-        if change.future.done():
-            return False  # given up while the lock was waited for: newer writes may have come
-        try:
-            if change.guard is not None:
-                change.guard(self._head(transaction, change.key))
-        except lmdb.Error:
-            raise
-        except Exception as refusal:
-            return refusal
-        if change.if_damaged and self._is_sound(transaction, change.key):
-            return False
-        if expiries is not None:
-            expiries.forget(transaction, change.key)
-            if change.expiry:
-                expiries.add(transaction, change.key, change.expiry, change.leaves_tombstone)
-        if change.head is None:
-            return transaction.delete(change.key)
-        # Joined only now: of all the bodies that wait, two copies would be too many.
-        return transaction.put(change.key, b"".join((change.head, change.body)))
-
-    def _is_sound(self, transaction: _Transaction, key: bytes) -> bool:
-        try:
-            decode(transaction.get(key) or b"", self._address, key)
-        except Corrupt:
-            return False
-        return True
-
-    def _head(self, transaction: _Transaction, key: bytes) -> Head | None:
-        value = transaction.get(key)
-        try:
-            return None if value is None else decode_head(value, self._address, key)
-        except Corrupt as error:
-            _log.warning("taken for absent by a conditional write: %s", str(error))
-            return None
+    def _opened(
+        self, environment: lmdb.Environment, transaction: Transaction, expires: bool
+    ) -> Indexes:
+        expiries, arrivals = self._indexes
+        return Indexes(
+            expiries or Expiries.within(environment, transaction, expires),
+            arrivals or Arrivals.within(environment, transaction, self.keeps_arrivals),
+        )
 
     def _grow(self, needed: int) -> None:
         size = self._usable().info()["map_size"]
@@ -380,7 +378,8 @@ class LmdbFolder:
     def _close(self) -> None:
         if self._environment is not None:
             self._environment.close()
-            self._environment = self._expiries = None
+            self._environment = None
+        self._indexes = Indexes()
         self.last_commit.close()
 
     def why_full(self, error: lmdb.Error, needed: int) -> str | None:

@@ -53,7 +53,7 @@ def open_environment(folder: Path, map_size: int, make: bool) -> Opened:
             map_size=map_size,
             max_readers=_READERS,
             max_spare_txns=1,
-            max_dbs=1,  # lmdb_expiries
+            max_dbs=2,  # lmdb_expiries, lmdb_arrivals
             lib_version=_ENGINE,
         )
         try:

@@ -94,7 +94,9 @@ def _outcome(written: Written) -> str:
         store = f"store {written.address} "
         sentence = str(written.failure).removeprefix(store).replace(store, "it ")
         return http.printable(sentence)
-    return "stored" if written.newer is None else "has something newer"
+    if written.newer is not None:
+        return "has something newer"
+    return "stored" if written.asked else "not stored: written around it"
 
 
 async def remove(site: http.Site, request: web.BaseRequest) -> http.Answer:
