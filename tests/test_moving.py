@@ -13,7 +13,7 @@ from sfss.agreement import CopiesSettings
 from sfss.chunks import ESCAPED_PREFIX
 from sfss.copies import Copies
 from sfss.errors import QuorumFailed, Unreachable
-from sfss.moving import Move, MoveSettings
+from sfss.moving import IN_PLACE, Move, MoveSettings, Placed, put_in_place
 from sfss.owed import Owed
 from sfss.placement import KetamaRing, Places
 from sfss.record import Head, new_record
@@ -436,6 +436,23 @@ async def test_to_delete_nothing_leaves_a_tombstone_as_writes_may_be_on_their_wa
     bench = parted()
     assert await bench.gateway.delete(KEY) is False
     assert bench.has() == bench.same(b"")
+
+
+@in_virtual_time
+async def test_what_the_old_places_may_have_newer_is_not_taken_for_copied() -> None:
+    bench = Bench(CopiesSettings(shares_debts=False), others=("d", "e", "f"))
+    places = Places(lambda _: ("d", "e", "f"), lambda _: bench.names, writes_both=lambda: True)
+    copies = Copies(bench.stores, places, bench.owed, bench.clock, bench.settings)
+    await copies.put(KEY, bench.record(b"old"))
+    assert await put_in_place(copies, KEY, "c") == IN_PLACE
+    bench.down("c")
+    await strangers(bench).put(KEY, bench.record(b"new"))  # it knows only the old places
+    await bench.up()
+    bench.down("a", "b")
+    assert (await put_in_place(copies, KEY, "c")).reason
+    await bench.up()
+    assert await put_in_place(copies, KEY, "c") == Placed(moved=True)
+    assert len({store.inner.values[KEY] for store in bench.stores.values()}) == 1
 
 
 @in_virtual_time
