@@ -6,7 +6,8 @@ What is put with a time to live is noted beside the marks of those stores, in th
 
 with the key in the metadata. When the time has come, the key is healed, which makes a tombstone of
 it on all stores, unless something else is there by then. Where a store cannot be asked, that is
-tried again a minute later. A note that is lost costs space until the next scrub.
+tried again a minute later, and then after twice the time, and again. A note that is lost costs
+space until the next scrub.
 """
 
 import asyncio
@@ -26,11 +27,12 @@ from sfss.stores.base import Entry, Store
 LOOK_EVERY_S: Final = 1.0
 """Seconds between two looks at whether the time of any file has come."""
 
-AGAIN_AFTER_S: Final = 60
+AGAIN_AFTER_US: Final = 60 * 1_000_000
+"""Microseconds, at least, until what could not be removed is tried again."""
 
 _AT_ONCE: Final = 64
 _PREFIX: Final = b"expires "
-_KEY: Final = " key"
+_KEY, _SINCE = " key", " since"
 _EMPTY_DIGEST: Final = digest_of(b"")
 
 _log = logging.getLogger(__name__)
@@ -47,8 +49,12 @@ class Expiring:
         """Note that what is under ``key`` expires at ``expiry``, microseconds since 1970. What
         fails is logged: the file is kept all the same.
         """
-        head = Head(expiry, 0, _EMPTY_DIGEST, metadata={_KEY: key.decode("latin-1")})
-        place = b"%b%016x %b" % (_PREFIX, expiry, xxh3_128_hexdigest(key).encode())
+        await self._note(key, expiry, expiry)
+
+    async def _note(self, key: bytes, due: int, since: int) -> None:
+        names = {_KEY: key.decode("latin-1"), _SINCE: str(since)}
+        head = Head(due, 0, _EMPTY_DIGEST, metadata=names)
+        place = b"%b%016x %b" % (_PREFIX, due, xxh3_128_hexdigest(key).encode())
         try:
             await self._store.set(place, Record(head, b""))
         except StoreError as error:
@@ -77,8 +83,9 @@ class Expiring:
         return len(due) == _AT_ONCE
 
     async def _settle(self, entry: Entry, now_us: int) -> None:
-        key = entry.head.metadata.get(_KEY, "").encode("latin-1")
+        names = entry.head.metadata
+        key, since = names[_KEY].encode("latin-1"), int(names[_SINCE])
         healed = await self._healing.heal(key)
         if healed.failures:
-            await self.note(key, now_us + AGAIN_AFTER_S * 1_000_000)
+            await self._note(key, now_us + max(AGAIN_AFTER_US, now_us - since), since)
         await self._store.delete(entry.key)

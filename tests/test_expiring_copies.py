@@ -8,7 +8,7 @@ import pytest
 from sfss.agreement import Debt, rank, to_be_had
 from sfss.chunks import PLAIN_PREFIX
 from sfss.errors import QuorumFailed
-from sfss.expiring import AGAIN_AFTER_S, Expiring
+from sfss.expiring import AGAIN_AFTER_US, Expiring
 from sfss.faults import Fault
 from sfss.inventory import Inventory, Listed
 from sfss.large import Large, LargeSettings
@@ -266,11 +266,14 @@ async def test_what_was_noted_goes_when_its_time_has_come() -> None:
     await expiring.sweep(head.expiry)
     gone = expired_tombstone(head).head
     assert heads(bench) == {"a": gone, "b": gone, "c": head}
-    # The store that was down has its turn later.
+    # The store that was down has its turn later, and later still.
+    again = head.expiry + AGAIN_AFTER_US
+    await expiring.sweep(again - 1)
+    await expiring.sweep(again)
     await bench.up("c")
-    await expiring.sweep(head.expiry)
+    await expiring.sweep(again + AGAIN_AFTER_US - 1)
     assert heads(bench)["c"] == head
-    again = head.expiry + AGAIN_AFTER_S * 1_000_000
+    again += AGAIN_AFTER_US
     await expiring.sweep(again)
     assert heads(bench) == dict.fromkeys("abc", gone)
     bench.asked()
