@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from sfss.agreement import Debt, left_nothing
-from sfss.errors import SfssError, StoreError, Unreachable
+from sfss.errors import Corrupt, SfssError, StoreError, Unreachable
 from sfss.object_bodies import Bodies
-from sfss.object_entries import Entry, entry_from_bucket, record_for_bucket
+from sfss.object_entries import entry_from_bucket, record_for_bucket
 from sfss.object_origin import Origin
-from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
+from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if
 from sfss.owed import place
 from sfss.record import Body, Record, StreamedBody
 from sfss.spool import Spool
@@ -85,10 +85,12 @@ class Payments:
         """
         object_id = self._entries.id_at(debt.key)
         async with self._entries.turn(object_id):
-            look = self._entries.see if is_known else self._entries.confirm
-            seen = await look(object_id)
+            if is_known:
+                seen = await self._entries.see(object_id)
+            else:
+                seen = await self._entries.confirm(object_id, debt.version)
             if seen is not None and not seen.entry.is_deleted and seen.entry.traits.level:
-                await self._bring(seen.entry, debt)
+                await self._bring(seen, debt)
             else:
                 written = 0 if seen is None else seen.entry.written
                 await self._origin.remove(object_id, max(written, debt.version))
@@ -96,36 +98,46 @@ class Payments:
                     await self._let_expire(seen)
             await self._origin.settle(debt)
 
-    async def _bring(self, entry: Entry, debt: Debt) -> None:
-        """Have the bucket keep the object that ``entry`` names, unless somebody else has put a
-        newer one there.
+    async def _bring(self, seen: Seen, debt: Debt) -> None:
+        """Have the bucket keep the object that was ``seen``, unless somebody else has put a newer
+        one there.
         """
+        entry = seen.entry
         there = await self._origin.head(entry.id, now_us())
         up_to = max(entry.written, debt.version)
         if there is not None and (entry.is_version_of(there) or there.version > up_to):
             return
-        record = await self._bodies.get(entry.body)
+        record = await self._whole(entry.body)
         if record is None or not entry.has_body(record.head):
-            await self._go_on(entry, up_to)
+            await self._go_on(seen, up_to)
             return
         body = await self._out_of_stores(record.body)
         await self._origin.replace(entry.id, record_for_bucket(entry, body), up_to)
 
-    async def _go_on(self, entry: Entry, up_to: int) -> None:
-        """Finish a put that was broken off and has overwritten the object of ``entry`` in the
+    async def _whole(self, path: str) -> Record | None:
+        """Return a body, None also for one that is damaged: it is lost."""
+        try:
+            return await self._bodies.get(path)
+        except Corrupt as error:
+            _log.error("%s", error)
+            return None
+
+    async def _go_on(self, seen: Seen, up_to: int) -> None:
+        """Finish a put that was broken off and has overwritten the object that was ``seen`` in the
         bucket, where no member has that any more: better than to have neither.
         """
+        entry = seen.entry
         record = await self._origin.get(entry.id, now_us())
         is_ours = record is not None and not is_raw(record.head)
         if record is None or not is_ours or not entry.written < record.head.version <= up_to:
             _log.error("object %s is lost: no member has its body, nor the bucket", entry.id)
             return
         newer = entry_from_bucket(entry.id, record.head, record.head.digest)
-        version, level = record.head.version, newer.traits.level
-        path = await self._bodies.keep(entry.id, level, Record(newer.head, record.body))
+        body = Record(newer.head._replace(version=now_us()), record.body)
+        path = await self._bodies.keep(entry.id, newer.traits.level, body)
         try:
-            newer = newer._replace(body=path)
-            await self._entries.write(newer, version, unless_newer(version), newer.traits.expiry)
+            newer, version = newer._replace(body=path), seen.version + 1
+            await self._entries.write(newer, version, only_if(seen), newer.traits.expiry)
         except Exception as error:
             if left_nothing(error):
                 self._bodies.remove_now(path)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from sfss.cluster import Clock, Engine
 from sfss.errors import Unsettled
 from sfss.keys import KeyScheme
-from sfss.object_entries import Entry, entry_path, read_entry, record_of_entry
+from sfss.object_entries import Entry, Traits, entry_path, read_entry, record_of_entry
 from sfss.record import VERSION_LIMIT, Head, Record, digest_of, is_alive
 from sfss.stores.base import Guard
 from sfss.stores.key_locks import KeyLocks
@@ -60,22 +60,25 @@ class Entries:
         """
         return _seen(object_id, await self._engine.head(self.key(object_id)))
 
-    async def confirm(self, object_id: str) -> Seen | None:
-        """Return the newest entry of an object that any store has, after it was written again: so
-        none that was not acknowledged, and that a store which is asked now does not have, can turn
-        up later. None: there is none, and none can turn up.
+    async def confirm(self, object_id: str, above: int) -> Seen | None:
+        """Return the newest entry of an object that can be found, None where there is none, after
+        it was written again with a version above ``above``: so that no entry with that version, or
+        an older one, that was not acknowledged turns up later, on a store that is down now.
 
-        Raises as ``Engine.put``, ``Unsettled``.
+        Not with a version of this moment: what others are just writing is to stay newer. Raises as
+        ``Engine.put``, ``Unsettled``.
         """
         for _ in range(_TRIES):
             seen = await self._newest(object_id)
             with suppress(Changed):
                 if seen is None:
-                    await self._engine.delete(self.key(object_id), only_if(None))
+                    # What has expired is not there, and newer than what was before it.
+                    nothing = Entry(object_id, Traits(), 0, digest_of(b""), above)
+                    await self.write(nothing, above + 1, only_if(None), expiry=1)
                     return None
-                expiry = seen.expiry
-                await self.write(seen.entry, seen.version + 1, only_if(seen), expiry)
-                return seen._replace(version=seen.version + 1)
+                version = max(seen.version, above) + 1
+                await self.write(seen.entry, version, only_if(seen), seen.expiry)
+                return seen._replace(version=version)
         raise Unsettled("of objects", self.key(object_id))
 
     async def _newest(self, object_id: str) -> Seen | None:
