@@ -210,10 +210,11 @@ def behind(tmp_path: Path, server: S3Server, proxy: SlowProxy, **changes: str) -
 
 
 @pytest.mark.parametrize("around", ["false", "true"])
-@pytest.mark.parametrize("deletes", [False, True])
+@pytest.mark.parametrize("what", ["written", "written and read", "deleted"])
 def test_a_fetch_under_way_does_not_undo_what_is_written_meanwhile(
-    tmp_path: Path, server: S3Server, proxy: SlowProxy, around: str, deletes: bool
+    tmp_path: Path, server: S3Server, proxy: SlowProxy, around: str, what: str
 ) -> None:
+    deletes = what == "deleted"
     near = behind(tmp_path, server, proxy, around=around)
     expected = (404, b"") if deletes else (200, b"new")
     with running(near.gateway), ThreadPoolExecutor(1) as pool:
@@ -225,10 +226,12 @@ def test_a_fetch_under_way_does_not_undo_what_is_written_meanwhile(
             assert near.gateway.request("DELETE", "/wanted").status == 204
         else:
             assert near.gateway.put("wanted", b"new").status == 200
-        assert [shown(near, "wanted") for _ in range(4)] == [expected] * 4
+        if what == "written and read":
+            assert [shown(near, "wanted") for _ in range(4)] == [expected] * 4
         proxy.release()
         assert fetch.result() in {(200, b"old"), expected}
-        assert [shown(near, "wanted") for _ in range(8)] == [expected] * 8
+        for _ in range(20):
+            assert shown(near, "wanted") == expected
         proxy.close()
         # What is here now, if anything.
         assert shown(near, "wanted") in {expected, (504, b"")}
