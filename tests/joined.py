@@ -115,7 +115,7 @@ class Member(Gateway):
         except (OSError, AssertionError):
             return False
         shown = view["members"]
-        is_quiet = all(
+        is_quiet = view["moving"] is None and all(
             each["live"] and each["adopted"] == each["moved"] == view["epoch"]
             for each in shown.values()
         )
