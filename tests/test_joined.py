@@ -159,7 +159,6 @@ def test_the_last_but_one_is_forgotten_by_force_only(tmp_path: Path) -> None:
         check_files(members)
 
 
-@pytest.mark.parametrize("wrong", ["", "something else entirely"])
 def tool(member: Member, name: str) -> "subprocess.CompletedProcess[str]":
     """Run a repair tool with the settings of a member."""
     return subprocess.run(
@@ -185,6 +184,7 @@ def test_the_tools_look_at_the_stores_of_all(tmp_path: Path) -> None:
         assert 'cluster.kind: is "joined"; sfss rebalance is for "replicated"' in done.stderr
 
 
+@pytest.mark.parametrize("wrong", ["", "something else entirely"])
 def test_without_the_secret_nobody_joins(tmp_path: Path, wrong: str) -> None:
     with joined(tmp_path, 1) as members:
         put_files(members)
