@@ -531,3 +531,24 @@ async def test_who_leaves_does_not_leave_half_an_object(team: Team) -> None:
         team.server.kill()
         await one.put(object_id, b"other", 1)
     assert await one.body(object_id) == found
+
+
+async def test_two_members_put_one_object_at_the_same_time(team: Team) -> None:
+    members = [await team.member(0), await team.member(1)]
+    object_id = new_id()
+    for turn in range(6):
+        puts = [
+            members[number % 2].put(object_id, b"body %d of %d" % (number, turn), 1 + number % 2)
+            for number in range(8)
+        ]
+        await asyncio.gather(*puts)
+        bodies = [await member.body(object_id) for member in members]
+        in_bucket = team.server.get(f"{BUCKET}/{object_id}").body
+        assert bodies == [in_bucket, in_bucket]
+        found = await members[0].objects.look(object_id)
+        assert found is not None
+        await asyncio.gather(*(member.objects.delete(object_id) for member in members))
+        for member in members:
+            assert await member.is_deleted(object_id)
+            await member.pay()
+        assert team.server.keys(BUCKET) == []
