@@ -40,6 +40,7 @@ class Objstore:
         bucket = {} if self.server is None else {"bucket": f'"s3://{BUCKET}/{PREFIX}"'}
         for name, value in {
             "address": f'"127.0.0.1:{self.port}"',
+            "advertise": f'"127.0.0.1:{quiet_port()}"',
             "faces": '["objects", "status", "native"]',
             **bucket,
             **changes,
