@@ -13,8 +13,9 @@ down just then.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sfss.agreement import left_nothing
@@ -63,6 +64,29 @@ class Alone:
     def rests(self, address: str) -> bool:
         """Return False."""
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Members whose stores are found by a placement: ``primaries`` of a key, best first; ``own`` is
+    the address of this one. ``is_resting`` tells which are left alone.
+    """
+
+    primaries: Callable[[bytes], Sequence[str]]
+    own: str
+    is_resting: Callable[[str], bool]
+
+    def home(self, key: bytes) -> str:
+        """Return the first of the primaries; see ``Members.home``."""
+        return self.primaries(key)[0]
+
+    def is_here(self, address: str) -> bool:
+        """Tell whether it is the own one; see ``Members.is_here``."""
+        return address == self.own
+
+    def rests(self, address: str) -> bool:
+        """Tell whether a member is left alone; see ``Members.rests``."""
+        return self.is_resting(address)
 
 
 class HelpedBody(StreamedBody):

@@ -255,3 +255,56 @@ def test_what_is_taken_fits_into_a_record(name: str, user: Mapping[str, str]) ->
     entry = Entry(ID, traits, 0, b"\0" * 16, 1, "x" * 100)
     assert encode(record_of_entry(entry, 1, 0))
     assert encode(Record(*record_for_bucket(entry, b"")))
+
+
+def test_the_form_of_an_entry_stays() -> None:
+    # Changing it would lose sight of objects.
+    traits = Traits("a.txt", 2, {"a": "ü"}, "text/plain")
+    entry = Entry(ID, traits, 3, digest_of(b"abc"), VERSION, "every/x", b"t" * 16, True)
+    record = record_of_entry(entry, VERSION + 1, 0)
+    assert record.body == b"1700000000000000 every/x"
+    assert record.head.metadata == {
+        "written": "1700000000000000",
+        "size": "3",
+        "digest": "06b05ab6733a618578af5f94892f3950",
+        "seal": "74" * 16,
+        "body": "every/x",
+        "name": "a.txt",
+        "level": "2",
+        "user": '{"a": "ü"}',
+        "type": "text/plain",
+        "fetched": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "path", "token", "chunk", "owner"),
+    [
+        (
+            False,
+            "single/01ARZ3NDEKTSV4RRFFQ69G5FAV/00060a24181e40000000000000000005",
+            "37eed5dcae4b44442ebe091688b68d75",
+            "%00sc37eed5dcae4b44442ebe091688b68d75.00000000000000000000000000000000.0001",
+            "127.0.0.1:7901",
+        ),
+        (
+            True,
+            "every/01ARZ3NDEKTSV4RRFFQ69G5FAV/00060a24181e40000000000000000005",
+            "f0c18af02846e4269d68a9474b779193",
+            "%00mcf0c18af02846e4269d68a9474b779193.00000000000000000000000000000000.0001",
+            "127.0.0.1:7902",
+        ),
+    ],
+)
+def test_where_bodies_belong_stays(
+    everywhere: bool, path: str, token: str, chunk: str, owner: str
+) -> None:
+    # Changing it would lose sight of them.
+    found = body_path(ID, upload_name(VERSION, 5), everywhere)
+    assert found == path
+    home = home_of(found.encode())
+    assert home == (everywhere, token.encode())
+    assert chunk_key(ESCAPED_PREFIX, found.encode(), "0" * 32, 1) == chunk.encode()
+    servers = [f"127.0.0.1:{port}" for port in range(7901, 7904)]
+    placement = ObjectPlacement(Mirror(servers), KetamaRing(servers), KetamaRing(servers))
+    assert placement.primaries(found.encode()) == (owner,)

@@ -20,7 +20,7 @@ from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, QuorumFailed, StoreError, Unreachable
 from sfss.keys import KeyScheme
 from sfss.large import Large, LargeSettings
-from sfss.object_bodies import Bodies
+from sfss.object_bodies import Bodies, Placed
 from sfss.object_entries import ObjstoreLabels, Traits
 from sfss.object_origin import Origin
 from sfss.object_shelf import Entries
@@ -67,20 +67,7 @@ class Member:
 
     own: str
     copies: Copies
-    placement: ObjectPlacement
     objects: Objects
-
-    def home(self, key: bytes) -> str:
-        """Return the member that keeps a body."""
-        return self.placement.primaries(key)[0]
-
-    def is_here(self, address: str) -> bool:
-        """Tell whether that is this member."""
-        return address == self.own
-
-    def rests(self, address: str) -> bool:
-        """Tell whether a member has failed a moment ago."""
-        return self.copies._holders.rests(address)
 
     async def pay(self) -> None:
         """Pay all that is owed, to members and to the bucket."""
@@ -151,17 +138,18 @@ class Team:
             self.folder,
             labels=ObjstoreLabels(),
         )
-        member = Member(addresses[own], copies, placement, None)  # type: ignore[arg-type]
         locks = KeyLocks.on(self.folder / f"locks-{number}")
-        member.objects = Objects(
+        placed = Placed(placement.primaries, addresses[own], copies.is_resting)
+        objects = Objects(
             Entries(large, SCHEME, locks, 10.0),
-            Bodies(large, SCHEME, member, 0.0),
+            Bodies(large, SCHEME, placed, 0.0),
             rules or ObjectRules(spool_folder=self.folder),
             Origin(bucket, EmbeddedStore(self.folder / f"owed-bucket-{number}")),
         )
+        member = Member(addresses[own], copies, objects)
         self.members.append(member)
         self.stack.push_async_callback(large.close)
-        self.stack.push_async_callback(member.objects.close)
+        self.stack.push_async_callback(objects.close)
         return member
 
     async def holders(self, object_id: str) -> list[str]:
@@ -211,7 +199,7 @@ def new_id() -> str:
 async def until_well(member: Member) -> None:
     """Wait until no store rests."""
     async with asyncio.timeout(30):
-        while any(map(member.rests, member.copies._holders.addresses)):  # noqa: ASYNC110
+        while any(map(member.copies.is_resting, member.copies._holders.addresses)):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 

@@ -25,7 +25,7 @@ from sfss.cluster import Clock
 from sfss.copies import Copies
 from sfss.errors import Corrupt, StoreError
 from sfss.keys import KeyScheme
-from sfss.object_bodies import Bodies
+from sfss.object_bodies import Bodies, Placed
 from sfss.object_entries import Traits
 from sfss.object_origin import Origin
 from sfss.object_shelf import Entries
@@ -64,25 +64,14 @@ class Worker:
             Clock(),
             own,
         )
+        placed = Placed(self.placement.primaries, NAMES[0], self.copies.is_resting)
         origin = Origin(machine.bucket, machine.origin_debts)
         self.objects = Objects(
             Entries(self.copies, SCHEME, machine.locks, 10.0),
-            Bodies(self.copies, SCHEME, self, 5.0),
+            Bodies(self.copies, SCHEME, placed, 5.0),
             ObjectRules(machine.writes_through),
             origin,
         )
-
-    def home(self, key: bytes) -> str:
-        """Return the member that keeps a body."""
-        return self.placement.primaries(key)[0]
-
-    def is_here(self, address: str) -> bool:
-        """Tell whether that is this member."""
-        return address == NAMES[0]
-
-    def rests(self, address: str) -> bool:
-        """Tell whether a member has failed a moment ago."""
-        return self.copies._holders.rests(address)
 
     async def pay(self) -> None:
         """Pay all that is owed, once."""
