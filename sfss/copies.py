@@ -137,10 +137,6 @@ class Copies:
         """Whether all stores are left alone: they have failed a moment ago, or are not live."""
         return all(map(self._holders.rests, self._holders.addresses))
 
-    def is_resting(self, address: str) -> bool:
-        """Tell whether a store is left alone: it has failed a moment ago, or is not live."""
-        return self._holders.rests(address)
-
     def count_in(self, counts: Counts) -> None:
         """Count in ``counts`` from now on."""
         self._holders.counts = counts

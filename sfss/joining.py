@@ -25,7 +25,8 @@ from sfss.moving import Move, MoveProgress, MoveSettings
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
 from sfss.node_listener import NodeListener
-from sfss.replicas import Replicas, Turn
+from sfss.object_bodies import Placed
+from sfss.replicas import Turn
 from sfss.stores.base import Store
 from sfss.stores.closed import ClosedStore
 from sfss.talking import Talk, TalkOptions
@@ -50,7 +51,8 @@ class Joining:
         self.settings, self.replicas = self._stores.settings, self._stores.replicas
         self.listener = NodeListener(self._server(settings))
         """Takes in other members."""
-        self.members = _Members(self.replicas, self._options.advertise)
+        copies, own = self.replicas.copies, self._options.advertise
+        self.members = Placed(self.replicas.places.primaries, own, copies.is_resting)
 
     def _server(self, settings: Settings) -> Server:
         found = read_address(settings.discovery.advertise)
@@ -82,25 +84,6 @@ class Joining:
     async def close(self) -> None:
         """Close the own store; the others are closed by the engine."""
         await self._stores.store.close()
-
-
-class _Members:
-    """The members, for those who draw names of bodies; see ``object_bodies.Members``."""
-
-    def __init__(self, replicas: Replicas, own: str) -> None:
-        self._replicas, self._own = replicas, own
-
-    def home(self, key: bytes) -> str:
-        """Return the member that keeps the body ``key``."""
-        return self._replicas.places.primaries(key)[0]
-
-    def is_here(self, address: str) -> bool:
-        """Tell whether this is the member ``address``."""
-        return address == self._own
-
-    def rests(self, address: str) -> bool:
-        """Tell whether the member has failed a moment ago, or is not live."""
-        return self._replicas.copies.is_resting(address)
 
 
 class _Mover:
