@@ -6,7 +6,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from sfss.stores.embedded import _Patience
+from sfss.stores.patience import Patience
 
 
 class Clock(asyncio.SelectorEventLoop):
@@ -41,7 +41,7 @@ class Clock(asyncio.SelectorEventLoop):
 
 def test_each_write_has_its_time_and_all_share_a_timer() -> None:
     with closing(Clock()) as loop:
-        patience = _Patience(10.0)
+        patience = Patience(10.0)
         first, second, third = (loop.create_future() for _ in range(3))
         patience.watch(first)
         loop.at(4)
@@ -62,7 +62,7 @@ def test_each_write_has_its_time_and_all_share_a_timer() -> None:
 
 def test_what_is_done_is_let_go_of_while_others_wait() -> None:
     with closing(Clock()) as loop:
-        patience = _Patience(10.0)
+        patience = Patience(10.0)
         for _ in range(1000):
             future = loop.create_future()
             patience.watch(future)
