@@ -58,10 +58,12 @@ class Mover(Protocol):
 
 @dataclass(slots=True)
 class _Peer:
-    """What is known of another member: its last answer, and how many it has ``missed`` since."""
+    """What is known of another member: its last answer, and how many it has ``missed`` since; who
+    has not said a word yet is away: with it we may have missed what the others have agreed on.
+    """
 
     reply: Reply | None = None
-    missed: int = 0
+    missed: int = AWAY_AFTER
 
     @property
     def is_live(self) -> bool:
@@ -101,6 +103,13 @@ class Discovery:
             except Exception:
                 _log.exception("members: unexpected")
             await asyncio.sleep(self._heartbeat_s)
+
+    async def look(self) -> None:
+        """Ask everybody once, and begin a cluster where it is for us to do that."""
+        await asyncio.gather(*map(self._ask, self._others()))
+        if self._talk.state.membership is None and self._talk.options.founds:
+            self._talk.found()
+        self._write_files(self._talk.state)
 
     async def beat(self) -> None:
         """Ask everybody once, and do what there is to do then."""
@@ -175,14 +184,18 @@ class Discovery:
             await self._settle(membership)
 
     def _all(self, membership: Membership, epoch_of: Callable[[Reply], int]) -> bool:
-        """Tell whether all others have come as far as ``membership``, by their last word; and we
-        ourselves, of whom we know it.
+        """Tell whether all others have come as far as ``membership``, by their last word, with the
+        stores that it names; and we ourselves, of whom we know it.
         """
         own = self._talk.member
         if not self._talk.has_adopted(membership.epoch):
             return False
-        replies = [self._reply(each.address) for each in membership.everybody if each != own]
-        return all(each is not None and epoch_of(each) >= membership.epoch for each in replies)
+        others = [each for each in membership.everybody if each != own]
+        replies = [(each, self._reply(each.address)) for each in others]
+        return all(
+            reply is not None and reply.member == each and epoch_of(reply) >= membership.epoch
+            for each, reply in replies
+        )
 
     def _reply(self, address: str) -> Reply | None:
         peer = self._peers.get(address)

@@ -132,7 +132,8 @@ def find_others(settings: Settings) -> None:
     folder = Path(settings.embedded.folder)
     talk = make_talk(settings, StateFile(folder), Epochs(folder))
     discovery = Discovery(talk, folder, settings.discovery.heartbeat_s, _NoMover(), lambda: None)
-    asyncio.run(discovery.beat())
+    # Nobody is to be admitted that does not serve yet, and perhaps never will.
+    asyncio.run(discovery.look())
 
 
 class _NoMover:

@@ -30,6 +30,8 @@ from sfss.members import CannotChange, Member, Membership, alone, as_words
 
 _TRIES: Final = 5
 _PAUSE_S: Final = 0.2
+_NEWCOMER_S: Final = 1.0
+"""Seconds that a newcomer may take to answer: less than it waits for us."""
 
 Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
 """Sends bytes to the member at an address, and returns what it answers; raises ``Unreachable``."""
@@ -92,12 +94,35 @@ class Talk:
         if asked.ask in ("promise", "accept"):
             return {"vote": vote_words(self._file.change(lambda state: voted(state, asked)))}
         try:
+            if asked.ask == "join":
+                await self._check_newcomer(asked.member)
             if asked.ask != "forget":
                 await self._check_others(asked.member.address)
             await self.change(lambda membership: _changed(membership, asked), asked.is_forced)
         except (CannotChange, NotAgreed) as error:
             return {"refused": str(error)}
         return {}
+
+    async def _check_newcomer(self, newcomer: Member) -> None:
+        """Raise ``CannotChange`` unless ``newcomer`` is who answers at its address: one that nobody
+        can reach would hold up all that comes, and one that gives the address of another, from
+        wrong settings or because it was started twice, would push it out.
+        """
+        if newcomer == self.member:
+            return
+        address, found = newcomer.address, None
+        try:
+            async with asyncio.timeout(_NEWCOMER_S):
+                if address != self.options.address:
+                    found = (await self.ask(address, "beat")).member
+        except TimeoutError:
+            reason = f"no answer within {_NEWCOMER_S:g} s"
+            raise CannotChange(f"{address} cannot be reached: {reason}") from None
+        except (Unreachable, BadWord) as error:
+            reason = error.reason if isinstance(error, Unreachable) else str(error)
+            raise CannotChange(f"{address} cannot be reached: {reason}") from None
+        if found != newcomer:
+            raise CannotChange(f"another store is at {address}: is discovery.advertise right?")
 
     async def _check_others(self, asker: str) -> None:
         """Raise ``CannotChange`` unless all members but the ``asker`` are there, and have removed
