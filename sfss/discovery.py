@@ -109,7 +109,10 @@ class Discovery:
         await asyncio.gather(*map(self._ask, self._others()))
         if self._talk.state.membership is None and self._talk.options.founds:
             self._talk.found()
-        self._write_files(self._talk.state)
+        state = self._talk.state
+        if state.membership is None:
+            self._warn_alone()
+        self._write_files(state)
 
     async def beat(self) -> None:
         """Ask everybody once, and do what there is to do then."""
@@ -131,7 +134,9 @@ class Discovery:
         """Return whom to ask: all that have to do with the cluster, or may."""
         state, options = self._talk.state, self._talk.options
         membership, others = state.membership, dict.fromkeys(options.join)
-        if membership is not None and state.is_member(options.address):
+        # Who is alone with what it has, and is told to join others now, has to find them.
+        is_alone = membership is not None and membership.everybody == (self._talk.member,)
+        if state.is_member(options.address) and (options.founds or not is_alone):
             others.clear()
         if membership is not None:
             others.update(dict.fromkeys(each.address for each in membership.everybody))
@@ -164,6 +169,9 @@ class Discovery:
                 _log.warning("not admitted by %s yet: %s", address, answer.refused)
             self._refused = answer.refused
             return
+        self._warn_alone()
+
+    def _warn_alone(self) -> None:
         if not self._refused:
             self._refused = "nobody answers"
             asked = ", ".join(self._peers) or "nobody"
@@ -184,18 +192,14 @@ class Discovery:
             await self._settle(membership)
 
     def _all(self, membership: Membership, epoch_of: Callable[[Reply], int]) -> bool:
-        """Tell whether all others have come as far as ``membership``, by their last word, with the
-        stores that it names; and we ourselves, of whom we know it.
+        """Tell whether all others have come as far as ``membership``, by their last word; and we
+        ourselves, of whom we know it.
         """
         own = self._talk.member
         if not self._talk.has_adopted(membership.epoch):
             return False
-        others = [each for each in membership.everybody if each != own]
-        replies = [(each, self._reply(each.address)) for each in others]
-        return all(
-            reply is not None and reply.member == each and epoch_of(reply) >= membership.epoch
-            for each, reply in replies
-        )
+        replies = [self._reply(each.address) for each in membership.everybody if each != own]
+        return all(each is not None and epoch_of(each) >= membership.epoch for each in replies)
 
     def _reply(self, address: str) -> Reply | None:
         peer = self._peers.get(address)
@@ -222,7 +226,12 @@ class Discovery:
         if state.membership is None:
             return
         everybody = [each.address for each in state.membership.everybody]
-        live = [address for address in everybody if self._is_live(address)]
+        own = self._talk.options.address
+        # Who was not waited for, being none of them any more, and goes by what was two changes ago
+        # does not know where to look: until it does it asks nobody, and says nothing.
+        is_behind = state.epoch > self._epoch + 1 and not state.is_member(own)
+        live = [] if is_behind else [each for each in everybody if self._is_live(each)]
+        live = live or [own]
         self._write(LIVE, "".join(f"{address}\n" for address in live))
         self._write(VIEW, json.dumps(self._view(state, state.membership)))
 
@@ -235,7 +244,7 @@ class Discovery:
         own = address == self._talk.options.address
         reply = None if own else self._reply(address)
         state = self._talk.state
-        adopted = self._epoch if own else 0 if reply is None else reply.adopted
+        adopted = self._talk.adopted(state) if own else 0 if reply is None else reply.adopted
         moved = state.moved if own else 0 if reply is None else reply.moved
         membership = state.membership
         leaves = membership is not None and membership.member(address) is None

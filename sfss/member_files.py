@@ -102,10 +102,9 @@ class Epochs:
                 return
             os.close(descriptor)  # it was removed in between
 
-    def oldest(self) -> int | None:
-        """Return the lowest epoch that a living process goes by; None where there is none."""
-        held = [each for each in self._all() if self._is_held(each)]
-        return min(held, default=None)
+    def held(self) -> list[int]:
+        """Return the epochs that living processes go by, the lowest first."""
+        return sorted(each for each in self._all() if self._is_held(each))
 
     def _all(self) -> list[int]:
         if not self._folder.is_dir():

@@ -38,9 +38,11 @@ class State:
 
     def with_membership(self, membership: Membership, address: str) -> "State":
         """Return the state with a newer membership, of the member at ``address``."""
-        new = replace(self, membership=membership, vote=None)
         former = self.membership
         is_same = former is not None and former.cluster == membership.cluster
+        # Epochs of another cluster have nothing to do with these.
+        moved = self.moved if is_same else 0
+        new = replace(self, membership=membership, vote=None, moved=moved)
         leaves = is_same and self.is_member(address) and not new.is_member(address)
         return replace(new, left=self.left or leaves)
 

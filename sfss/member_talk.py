@@ -25,11 +25,17 @@ from sfss.ballots import Ballot, Vote, read_ballot, read_vote, vote_as_words
 from sfss.member_state import State
 from sfss.members import Member, Membership, as_words, read_member, read_words
 
+_TEXT_LIMIT: Final = 300
 ASKS: Final = ("beat", "promise", "accept", "join", "leave", "forget")
 
 
 class BadWord(Exception):
-    """Raised for what is no question or answer of a member of this cluster; the text says why."""
+    """Raised for what is no question or answer of a member of this cluster; the text says why, in
+    no more than ``_TEXT_LIMIT`` characters.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}...")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,11 @@ def reply(tag: str, member: Member, state: State, **more: object) -> bytes:
     return json.dumps(words).encode()
 
 
+def bad_reply(tag: str, member: Member, error: BadWord) -> bytes:
+    """Return the bytes of the answer to what was no question."""
+    return json.dumps({"tag": tag, "from": list(member), "bad": str(error)}).encode()
+
+
 def _known(state: State) -> dict[str, Any] | None:
     return None if state.membership is None else as_words(state.membership)
 
@@ -96,6 +107,8 @@ def read_question(text: bytes, tag: str) -> Question:
 def read_reply(text: bytes, tag: str) -> Reply:
     """Return the answer that ``text`` is; raise ``BadWord`` for anything else."""
     words = _read(text, tag)
+    if "bad" in words:
+        raise BadWord(f"it says: {words['bad']}")
     try:
         vote = words.get("vote")
         return Reply(
@@ -106,7 +119,7 @@ def read_reply(text: bytes, tag: str) -> Reply:
             None if vote is None else read_vote(vote),
             str(words.get("refused", "")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadWord(f"not understood: {error}") from None
 
 
@@ -159,7 +172,7 @@ def voted(state: State, asked: Question) -> tuple[State, Vote | None]:
         else:
             proposed = read_words(asked.words.get("membership proposed"))
             epoch = proposed.epoch
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise BadWord(f"not understood: {error}") from None
     return vote_for(state, ballot, epoch, proposed)
 
@@ -170,8 +183,11 @@ def vote_for(
     """Return ``state`` after a promise to ``ballot`` or, with a membership that is ``proposed``,
     its acceptance; and the vote, None where it is not given.
     """
-    following = state.epoch + 1
+    following, known = state.epoch + 1, state.membership
     if epoch != following:
+        return state, None
+    # What was accepted of another cluster would be proposed again for ever, and never be learned.
+    if proposed is not None and known is not None and proposed.cluster != known.cluster:
         return state, None
     vote = (state.vote or Vote(following)).about(following)
     new = vote.promise(ballot) if proposed is None else vote.accept(ballot, proposed)

@@ -103,6 +103,9 @@ def _table(folder: Path, state: State) -> str:
     for address, shown in view["members"].items():
         notes = ["live" if shown["live"] else "away"]
         notes += ["leaving"] if shown["leaves"] else []
+        if shown["live"] and shown["adopted"] < view["epoch"]:
+            # With that, all wait.
+            notes += [f"has a process that goes by epoch {shown['adopted']}"]
         if view["moving"] is not None:
             notes.append("has moved" if shown["moved"] >= view["epoch"] else "has files to move")
         lines.append(f"{address}  {', '.join(notes)}")

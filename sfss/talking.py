@@ -4,6 +4,7 @@ Any process of a gateway answers; what it knows lies in a file that all of them 
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from sfss.member_talk import (
     BadWord,
     Question,
     Reply,
+    bad_reply,
     learned,
     question,
     read_question,
@@ -28,10 +30,13 @@ from sfss.member_talk import (
 )
 from sfss.members import CannotChange, Member, Membership, alone, as_words
 
+_COMPLAINTS_LIMIT: Final = 20
 _TRIES: Final = 5
 _PAUSE_S: Final = 0.2
 _NEWCOMER_S: Final = 1.0
 """Seconds that a newcomer may take to answer: less than it waits for us."""
+
+_log = logging.getLogger(__name__)
 
 Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
 """Sends bytes to the member at an address, and returns what it answers; raises ``Unreachable``."""
@@ -62,6 +67,7 @@ class Talk:
 
     def __init__(self, file: StateFile, epochs: Epochs, options: TalkOptions, ask: Ask) -> None:
         self._file, self._epochs, self.options, self._ask = file, epochs, options, ask
+        self._complained: set[str] = set()
 
     @property
     def state(self) -> State:
@@ -78,15 +84,23 @@ class Talk:
         return Member(self.options.address, state.store)
 
     async def answer(self, payload: bytes) -> bytes:
-        """Return the answer to what a member asks. Raises ``BadWord``."""
-        asked = read_question(payload, self.options.tag)
-        self.learn(asked.membership)
-        more = await self._answers(asked)
+        """Return the answer to what a member asks."""
+        try:
+            asked = read_question(payload, self.options.tag)
+            self.learn(asked.membership)
+            more = await self._answers(asked)
+        except BadWord as error:
+            self._complain(str(error))
+            return bad_reply(self.options.tag, self.member, error)
         state = self.state
-        # The lowest epoch of any worker: as long as there is an older one, the change is not known.
-        adopted = min(self._epochs.oldest() or state.epoch, state.epoch)
-        far = {"adopted": adopted, "moved": state.moved}
+        far = {"adopted": self.adopted(state), "moved": state.moved}
         return reply(self.options.tag, self.member_of(state), state, **far, **more)
+
+    def _complain(self, text: str) -> None:
+        """Log why somebody was not understood: each reason once, for it is asked again and again."""
+        if text not in self._complained and len(self._complained) < _COMPLAINTS_LIMIT:
+            self._complained.add(text)
+            _log.warning("a message of another gateway makes no sense here: %s", text)
 
     async def _answers(self, asked: Question) -> Mapping[str, object]:
         if asked.ask == "beat":
@@ -180,9 +194,18 @@ class Talk:
 
         self._file.change(change)
 
+    def adopted(self, state: State) -> int:
+        """Return the lowest epoch of any process of this gateway, which is in ``state``: as long as
+        there is an older one, the change is not known. 0 where one goes by a later epoch: that is
+        of a cluster to which this gateway belonged before.
+        """
+        held = self._epochs.held() or [state.epoch]
+        return held[0] if held[-1] <= state.epoch else 0
+
     def has_adopted(self, epoch: int) -> bool:
-        """Tell whether no process of this gateway goes by an older epoch."""
-        return (self._epochs.oldest() or 0) >= epoch
+        """Tell whether all processes of this gateway, and there are some, go by ``epoch``."""
+        held = self._epochs.held()
+        return bool(held) and set(held) == {epoch}
 
     async def ask(self, whom: str, ask: str, **more: object) -> Reply:
         """Return what the member at the address ``whom`` answers, having learned from it. Raises
