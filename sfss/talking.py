@@ -97,7 +97,7 @@ class Talk:
         return reply(self.options.tag, self.member_of(state), state, **far, **more)
 
     def _complain(self, text: str) -> None:
-        """Log why somebody was not understood: each reason once, for it is asked again and again."""
+        """Log why somebody was not understood: each reason once, for it will ask again."""
         if text not in self._complained and len(self._complained) < _COMPLAINTS_LIMIT:
             self._complained.add(text)
             _log.warning("a message of another gateway makes no sense here: %s", text)
