@@ -145,11 +145,13 @@ class Chaos:
 
     def happen(self) -> None:
         """Do something to the members, and wait until all is well again."""
-        choices = [self.kill, self.kill, self.lose_disk, self.pause]
+        choices = [self.kill, self.lose_disk, self.pause, self.kill_master, self.renew]
+        if len(self.members) >= MOST_MEMBERS:
+            choices += [self.kill_two, self.kill_two]
         if len(self.members) < MOST_MEMBERS:
-            choices += [self.join, self.join]
+            choices += [self.join, self.join, self.join_and_kill]
         if len(self.members) > LEAST_MEMBERS:
-            choices += [self.leave, self.forget]
+            choices += [self.leave, self.forget, self.leave_and_kill]
         self._dice.choice(choices)()
         settled(self.members)
         self._say("all is well")
@@ -166,11 +168,59 @@ class Chaos:
         member.start()
 
     def pause(self) -> None:
-        """Have all processes of a member stop for a while."""
-        member = self._dice.choice(self.members)
-        self._say(f"pause {member.place}")
+        """Have all workers of a member stop for a while, which may be longer than all others wait
+        for it.
+        """
+        member, seconds = self._dice.choice(self.members), 8 * self._dice.random()
+        self._say(f"pause {member.place} for {seconds:.1f} s")
         with paused(member):
-            time.sleep(3 * self._dice.random())
+            time.sleep(seconds)
+
+    def kill_two(self) -> None:
+        """Kill two members at once: of five, three are left, and each file has a copy there."""
+        two = self._dice.sample(self.members, 2)
+        self._say(f"kill {two[0].place} and {two[1].place}")
+        for member in two:
+            member.kill()
+        time.sleep(self._dice.random())
+        for member in two:
+            member.start()
+
+    def kill_master(self) -> None:
+        """Kill the master of a member alone: its workers see that, and end."""
+        member = self._dice.choice(self.members)
+        self._say(f"kill the master of {member.place}")
+        workers = member.workers()
+        os.kill(member.pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, workers)), "its workers end")
+        member.start()
+
+    def renew(self) -> None:
+        """Have members start new workers, some of them twice, while another joins or not."""
+        for member in self._dice.choices(self.members, k=3):
+            self._say(f"HUP {member.place}")
+            member.send(signal.SIGHUP)
+            time.sleep(self._dice.random() / 2)
+
+    def join_and_kill(self) -> None:
+        """Start another member, and kill one, old or new, somewhere in the change."""
+        self.join()
+        time.sleep(2 * self._dice.random())
+        self.kill()
+
+    def leave_and_kill(self) -> None:
+        """Have a member leave, and kill one, the same or another, somewhere in the change."""
+        leaving = self._dice.choice(self.members)
+        others = [each for each in self.members if each is not leaving]
+        self._say(f"{leaving.place} leaves")
+        done = others[0].tool("leave", leaving.place)
+        assert done.returncode == 0, done.stderr
+        time.sleep(self._dice.random())
+        self.kill()
+        self.members.remove(leaving)
+        settled(self.members)
+        wait_until(lambda: "has left" in leaving.tool().stdout, "it knows that it has left")
+        leaving.stop()
 
     def lose_disk(self) -> None:
         """Kill a member and start it without anything that it had."""
@@ -210,6 +260,14 @@ class Chaos:
         member.kill()
         done = self._dice.choice(self.members).tool("forget", member.place)
         assert done.returncode == 0, done.stderr
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether there is a process ``pid`` that is more than its own remains."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 @contextmanager
