@@ -73,5 +73,5 @@ def read_state(words: Mapping[str, Any]) -> State:
             bool(words["written alone"]),
             bool(words["left"]),
         )
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"this is no state of a member: {error}") from None
