@@ -67,6 +67,7 @@ from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.metrics import Counts
 from sfss.owed import Owed, place
+from sfss.paying import Paying
 from sfss.placement import Places, Where
 from sfss.reading import Ask, Doubt, Found, Known, Reading
 from sfss.record import Head, Kind, Record
@@ -89,8 +90,8 @@ class Copies:
     """``stores`` by address; ``places`` name those that should hold a key, best first, and those
     that should have before the stores were changed, until all has been moved.
 
-    A store of which ``is_live`` says no counts as down. ``healing`` mends, pays debts, compares and
-    moves.
+    A store of which ``is_live`` says no counts as down. ``healing`` mends, compares and moves,
+    ``paying`` brings stores what they have missed.
     """
 
     guards_are_free = False
@@ -110,6 +111,7 @@ class Copies:
         self._holders = Holders(stores, settings.cooling_s, limit_bytes, is_live, gone, lacks)
         self._viewable = self._holders.viewable
         self.healing = Healing(self._holders, places, owed, clock.version, settings)
+        self.paying = Paying(self._holders, places, owed, self.healing, settings)
         # Where it costs no more, a survey also finds out which bodies are sound.
         self._ask = self._holders.look if self._holders.heads_are_cheap else self._holders.read
         self._browsing = Browsing(self._holders, owed, settings, places, self.head)

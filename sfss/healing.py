@@ -2,11 +2,6 @@
 
 ``heal`` is the one operation behind all three. It only ever replaces older by newer, so it may run
 at any time, beside writes and other heals, and be cut off anywhere.
-
-A debt is struck off by the look that finds the store to have what it is owed, never by the write
-that brought it: a server that stood still may only now do what it was asked long ago, and a store
-that compares and writes in two steps may have let an older write come between. The next look is a
-round later.
 """
 
 import asyncio
@@ -21,29 +16,25 @@ from sfss.agreement import (
     MICROSECONDS_A_DAY,
     Answer,
     CopiesSettings,
-    Debt,
     Debts,
     Written,
     decide,
-    is_paid,
     newest,
     rank,
     to_be_had,
     unknown,
     without_expired,
 )
-from sfss.errors import Corrupt, SfssError, StoreError
+from sfss.errors import Corrupt, StoreError
 from sfss.faults import Finding, findings, is_reapable, lacking, why_kept
 from sfss.holders import NO_MOMENTS, Holders, Moments
-from sfss.owed import Owed, place
+from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import Head, Record, has_expired
 from sfss.turns import Turns
 
 HEALS_WAITING: Final = 1000
 """Keys that wait to be healed in the background; a scrub finds what is dropped beyond that."""
-
-_LONGEST_WAIT_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -86,21 +77,12 @@ class Moved(NamedTuple):
     reason: str = ""
 
 
-class Paid(NamedTuple):
-    """What a round of payments did: debts ``settled``, stores ``brought`` what they were owed (and
-    looked at again in the next round), debts ``left`` as they were.
-    """
-
-    settled: int = 0
-    brought: int = 0
-    left: int = 0
-
-
 class Healing:
-    """Heals keys of the stores of ``holders``, pays what is ``owed``; ``version`` is the clock.
+    """Heals keys of the stores of ``holders``, of which ``owed`` tells what they have missed;
+    ``version`` is the clock.
 
-    ``former`` are the primaries of a key before the stores were changed: they may have something,
-    and are brought nothing.
+    Primaries of a key from before the stores were changed may have something. They are brought it
+    only while they are written, too.
     """
 
     def __init__(
@@ -208,7 +190,7 @@ class Healing:
             return await self._heal(key, also)
 
     async def _heal(self, key: bytes, also: Collection[str]) -> Healed:
-        addresses = self._who_may_have(key, also)
+        addresses = self.who_may_have(key, also)
         moments = self._holders.moments(key)
         before = await self._owes(key, addresses)
         answers = await self._ask(key, addresses)
@@ -221,11 +203,12 @@ class Healing:
             return Healed(found.head, failures=unknown(answers))
         # What is owed is looked for until it is found: it must not be gone before that.
         nothing_owed = debts is not None and not debts
-        if nothing_owed and is_reapable(answers, found.head, self._reap_before()):
+        if nothing_owed and is_reapable(answers, found.head, self.reap_before()):
             return await self._reap(key, answers, found.head)
         return await self._mend(Seen(key, answers, moments), found, also)
 
-    def _who_may_have(self, key: bytes, also: Collection[str]) -> list[str]:
+    def who_may_have(self, key: bytes, also: Collection[str] = ()) -> list[str]:
+        """Return the stores where ``key`` belongs or has belonged, and those ``also``."""
         where = self._places.of(key)
         return list(dict.fromkeys([*where.primaries, *where.former, *also]))
 
@@ -258,9 +241,11 @@ class Healing:
         on its former places and on the stores ``also``, and nothing newer was acknowledged. Bodies
         are not looked at, where stores can do that. Also where all have nothing. Raises nothing.
         """
-        addresses = self._who_may_have(key, also)
+        addresses = self.who_may_have(key, also)
         debts = await self._owes(key, addresses)
-        seen = await asyncio.gather(*(self._glance(address, key) for address in addresses))
+        seen = await asyncio.gather(
+            *(self._holders.look_awake(address, key) for address in addresses)
+        )
         answers = without_expired(seen, self._version())
         found = newest(answers)
         if found is None:
@@ -268,11 +253,6 @@ class Healing:
         theirs = [answer for answer in answers if answer.address in self._primaries(key)]
         has_all = all(each.record and rank(each.record.head) == rank(found.head) for each in theirs)
         return has_all and self._is_proven(key, answers, debts)
-
-    async def _glance(self, address: str, key: bytes) -> Answer:
-        if self._holders.rests(address):
-            return Answer(address, failure=self._holders.resting(address))
-        return await self._holders.look(address, key)
 
     async def verify(self, key: bytes, also: Collection[str] = ()) -> list[Finding]:
         """Return what is wrong with the copies of ``key``, on its primaries and on the stores
@@ -286,11 +266,11 @@ class Healing:
         """Return what ``verify`` does, and the newest head, if any: of a file that has expired that
         is its tombstone's.
         """
-        seen = await self._ask(key, self._who_may_have(key, also))
+        seen = await self._ask(key, self.who_may_have(key, also))
         answers = without_expired(seen, self._version())
         found = newest(answers)
         lacks = self._settings.may_lack
-        faults = findings(key, answers, self._primaries(key), self._reap_before(), lacks)
+        faults = findings(key, answers, self._primaries(key), self.reap_before(), lacks)
         return faults, None if found is None else found.head
 
     def has_expired(self, head: Head) -> bool:
@@ -329,14 +309,12 @@ class Healing:
         return Moved(True)
 
     async def _ask(self, key: bytes, addresses: Sequence[str]) -> list[Answer]:
-        return await asyncio.gather(*(self._look(address, key) for address in addresses))
+        return await asyncio.gather(
+            *(self._holders.read_awake(address, key) for address in addresses)
+        )
 
-    async def _look(self, address: str, key: bytes) -> Answer:
-        if self._holders.rests(address):
-            return Answer(address, failure=self._holders.resting(address))
-        return await self._holders.read(address, key)
-
-    def _reap_before(self) -> int:
+    def reap_before(self) -> int:
+        """Return the version below which tombstones are old."""
         age = self._settings.tombstone_days * MICROSECONDS_A_DAY
         return max(0, self._version() - round(age))
 
@@ -373,7 +351,7 @@ class Healing:
         too old, if that is still the newest sound copy of all: it would stay for ever, for nothing
         older replaces it. Return whether it is gone.
         """
-        answers = await self._ask(key, self._who_may_have(key, also))
+        answers = await self._ask(key, self.who_may_have(key, also))
         found = newest(answers)
         is_there = any(each.address == address and each.is_damaged for each in answers)
         if not is_there or unknown(answers) or found is None or rank(found.head) != rank(sound):
@@ -399,48 +377,6 @@ class Healing:
         self._holders.counts["reaped"] += 1
         return Healed(head, reaped=reaped)
 
-    async def pay(self, address: str) -> Paid:
-        """Go once through what the store at ``address`` is owed; stop when it does not answer.
-
-        Raises what the list of debts raises, and nothing else.
-        """
-        total, after, width = Paid(), b"", self.width
-        # The first by itself: of a store that has failed, one request finds out how it is.
-        while debts := await self._owed.of(address, after, width if after else 1):
-            paid = await asyncio.gather(*(self._pay(debt) for debt in debts))
-            total = Paid(*map(sum, zip(total, *paid, strict=True)))
-            self._holders.counts["paid"] += sum(each.settled for each in paid)
-            after = place(debts[-1])
-            if self._holders.rests(address):
-                break
-        return total
-
-    async def _pay(self, debt: Debt) -> Paid:
-        answer = await self._look(debt.address, debt.key)
-        if self._has(answer, debt):
-            return Paid(settled=await self._owed.settle(debt))
-        if answer.failure is not None and not (answer.is_damaged or answer.is_unsure):
-            return Paid(left=1)
-        healed = await self.heal(debt.key, also=(debt.address,))
-        if healed.is_settled and not is_paid(healed.newest, debt):
-            # All stores were asked, and none has it any more, or ever had.
-            self._say_lost(debt, 0 if healed.newest is None else healed.newest.version)
-            return Paid(settled=await self._owed.settle(debt))
-        is_kept_there = debt.address in self._places.of(debt.key).kept_on
-        if healed.is_settled and answer.says_no and not is_kept_there:
-            # A former place: it is not asked any more, for all primaries have the write.
-            return Paid(settled=await self._owed.settle(debt))
-        is_left = bool(healed.failures) and debt.address not in healed.mended
-        return Paid(left=1) if is_left else Paid(brought=1)
-
-    def _has(self, answer: Answer, debt: Debt) -> bool:
-        """Tell whether the store needs nothing any more: it has it, or has nothing and need not."""
-        if answer.record is not None:
-            return is_paid(answer.record.head, debt)
-        if debt.address == self._settings.may_lack:
-            return answer.says_no  # nobody is misled: the others are asked
-        return answer.says_no and debt.address not in self._who_may_have(debt.key, ())
-
     async def is_elsewhere(self, key: bytes, head: Head, address: str) -> bool:
         """Tell whether all other primaries have exactly what the store at ``address`` has under
         ``key``, and nobody is owed anything newer: each has said so just now. Raises what the list
@@ -450,93 +386,14 @@ class Healing:
         if await self._owed.owes(key, primaries):
             return False
         others = [each for each in primaries if each != address]
-        for answer in await asyncio.gather(*(self._look_at(each, key) for each in others)):
+        for answer in await asyncio.gather(
+            *(self._holders.look_awake(each, key) for each in others)
+        ):
             if isinstance(answer.failure, StoreError) and not answer.is_damaged:
                 raise answer.failure
             if answer.record is None or rank(answer.record.head) != rank(head):
                 return False
         return bool(others)
-
-    async def _look_at(self, address: str, key: bytes) -> Answer:
-        if self._holders.rests(address):
-            return Answer(address, failure=self._holders.resting(address))
-        return await self._holders.look(address, key)
-
-    def _say_lost(self, debt: Debt, version: int) -> None:
-        # An old one was most likely a tombstone, and that has been reaped.
-        if debt.acknowledged > max(version, self._reap_before()):
-            _log.error(
-                "version %d of %r was acknowledged, and no store has it any more",
-                debt.acknowledged,
-                debt.key,
-            )
-
-    async def run(self, leader: Callable[[], bool]) -> None:
-        """Pay all debts as stores come back, for ever; only while ``leader()`` says so: one worker
-        of a gateway is enough.
-
-        A store that takes nothing is tried again after 1, 2, 4 and so on up to 60 seconds, or when
-        it has answered somebody else.
-        """
-        async with asyncio.TaskGroup() as payers:
-            for address in self._holders.addresses:
-                payers.create_task(self._keep_paying(address, leader))
-
-    async def _keep_paying(self, address: str, leader: Callable[[], bool]) -> None:
-        wait, is_behind = _Wait(), False
-        while True:
-            await asyncio.sleep(self._settings.pay_every_s)
-            has_failed = self._holders.has_failed(address)
-            if _now() < wait.until_s and (has_failed or not wait.had_failed):
-                continue
-            paid = Paid(left=1)
-            try:
-                paid = await self._pay_if_due(address, leader)
-                is_behind = await self._is_behind(address, is_behind or paid.left > 0)
-            except SfssError as error:
-                _log.error("store %s cannot be paid: %s", address, error)
-            except Exception:
-                _log.exception("store %s cannot be paid", address)
-            delay_s = next_delay_s(wait.delay_s, paid)
-            wait = _Wait(delay_s, _now() + delay_s, self._holders.has_failed(address))
-
-    async def _pay_if_due(self, address: str, leader: Callable[[], bool]) -> Paid:
-        if not (self._holders.is_live(address) and leader() and await self._owed.count()):
-            return Paid()
-        return await self.pay(address)
-
-    async def _is_behind(self, address: str, was_behind: bool) -> bool:
-        """Tell whether a store that ``was_behind`` still lacks something; log that it does not.
-
-        One that is brought at once what it has missed is not behind.
-        """
-        if not was_behind:
-            return False
-        if await self._owed.of(address, limit=1) or await self._owed.everything(address):
-            return True
-        _log.warning("store %s has got all that it had missed", address)
-        return False
-
-
-class _Wait(NamedTuple):
-    """How long a store is left alone, and whether that is because it has failed."""
-
-    delay_s: float = 0.0
-    until_s: float = 0.0
-    had_failed: bool = False
-
-
-def next_delay_s(delay_s: float, paid: Paid) -> float:
-    """Return how long to leave a store alone after a round of payments; ``delay_s`` was the last
-    such time.
-    """
-    if not paid.left or paid.settled or paid.brought:
-        return 0.0
-    return min(_LONGEST_WAIT_S, max(1.0, 2 * delay_s))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _blocked(answers: Sequence[Answer], written: Sequence[Written]) -> dict[str, Head | None]:

@@ -193,6 +193,18 @@ class Holders:
         self._answered(address)
         return Answer(address, None if head is None else Record(head, b""))
 
+    async def read_awake(self, address: str, key: bytes) -> Answer:
+        """Return what ``read`` does, without asking a store that rests."""
+        if self.rests(address):
+            return Answer(address, failure=self.resting(address))
+        return await self.read(address, key)
+
+    async def look_awake(self, address: str, key: bytes) -> Answer:
+        """Return what ``look`` does, without asking a store that rests."""
+        if self.rests(address):
+            return Answer(address, failure=self.resting(address))
+        return await self.look(address, key)
+
     async def children(self, address: str, prefix: bytes, after: bytes, limit: int) -> list[Child]:
         """Return what the store at ``address`` has in a folder; ``can_browse`` must hold.
 

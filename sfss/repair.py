@@ -432,6 +432,6 @@ async def pay(copies: Copies, addresses: Iterable[str]) -> None:
     """
     for address in addresses:
         for _ in range(_PAYMENTS):
-            paid = await copies.healing.pay(address)
+            paid = await copies.paying.pay(address)
             if not paid.settled and not paid.brought:
                 break

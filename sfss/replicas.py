@@ -139,7 +139,7 @@ class Replicas:
                 _log.warning("%d writes owed to stores that are gone are forgotten", forgotten)
         except StoreError as error:
             _log.error("what is owed to stores that are gone stays: %s", error)
-        await self.copies.healing.run(turn.is_ours)
+        await self.copies.paying.run(turn.is_ours)
 
 
 class Turn:

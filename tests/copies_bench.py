@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from sfss.agreement import CopiesSettings
 from sfss.copies import Copies
-from sfss.healing import Paid
 from sfss.owed import Owed
+from sfss.paying import Paid
 from sfss.placement import Places
 from sfss.record import Head, Record, decode, new_record
 from sfss.stores.base import Guard
@@ -123,7 +123,7 @@ class Bench:
     async def pay(self) -> None:
         """Pay until nobody is owed anything any more."""
         for _ in range(10):
-            paid = [await self.gateway.healing.pay(name) for name in self.stores]
+            paid = [await self.gateway.paying.pay(name) for name in self.stores]
             if not await self.owed.count():
                 return
             await asyncio.sleep(self.settings.cooling_s + 1)

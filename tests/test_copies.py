@@ -696,7 +696,7 @@ async def test_a_store_that_is_not_in_the_roster_is_not_asked_and_owed_what_it_m
     await bench.put(b"new")
     assert await bench.get() == b"new"
     await bench.gateway.healing.heal(KEY)
-    assert (await bench.gateway.healing.pay("a")).left == 1
+    assert (await bench.gateway.paying.pay("a")).left == 1
     assert bench.gateway.first(KEY) is None
     assert "a" not in {name for name, _ in bench.asked()}
     assert set(await bench.debts()) == {"a"}
@@ -1009,7 +1009,7 @@ async def heal(bench: Bench) -> None:
 
 
 async def pay(bench: Bench) -> None:
-    await bench.gateway.healing.pay("c")
+    await bench.gateway.paying.pay("c")
 
 
 @pytest.mark.parametrize("fault", [None, Fault.LOSE_ANSWER, Fault.LATE, Fault.HANG])

@@ -76,7 +76,7 @@ class CopiesMachine(RuleBasedStateMachine):
         self.bodies = 0
         self.expiry: dict[bytes, int] = {}
         self.complaints = Complaints()
-        logging.getLogger("sfss.healing").addHandler(self.complaints)
+        logging.getLogger("sfss.paying").addHandler(self.complaints)
 
     def new_workers(self) -> list[Copies]:
         """Return two workers; the same one twice where writers are known to come between."""
@@ -313,7 +313,7 @@ class CopiesMachine(RuleBasedStateMachine):
     async def pay_all(self, worker: Copies) -> None:
         """Go through all debts once."""
         for name in self.bench.stores:
-            await worker.healing.pay(name)
+            await worker.paying.pay(name)
 
     @precondition(lambda self: self.lost)
     @rule()
@@ -351,7 +351,7 @@ class CopiesMachine(RuleBasedStateMachine):
         assert self.complaints.lines == []
 
     def teardown(self) -> None:
-        logging.getLogger("sfss.healing").removeHandler(self.complaints)
+        logging.getLogger("sfss.paying").removeHandler(self.complaints)
         try:
             self.run(self.repaired())
             for key in KEYS:

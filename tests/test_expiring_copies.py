@@ -120,7 +120,7 @@ async def test_a_store_that_was_down_does_not_bring_back_something_older(swept: 
     bench.clock.now += DAY
     if swept != "nobody":
         sweep(bench, "a", "b", forgets=swept == "memcached")
-    with lines_of("sfss.healing") as lines:
+    with lines_of("sfss.paying") as lines:
         await bench.up("c")
         found = await bench.gateway.get(KEY)
         assert found is None or found.head == head

@@ -95,7 +95,7 @@ class GatewaysMachine(RuleBasedStateMachine):
         self.expiry: dict[bytes, int] = {}
         self.bodies = 0
         self.complaints = Complaints()
-        logging.getLogger("sfss.healing").addHandler(self.complaints)
+        logging.getLogger("sfss.paying").addHandler(self.complaints)
 
     def new_gateway(self) -> Gateway:
         """Return a gateway with ways of its own."""
@@ -306,7 +306,7 @@ class GatewaysMachine(RuleBasedStateMachine):
     async def paid(self, gateway: Gateway) -> None:
         """Go through all debts once."""
         for name in self.stores:
-            await gateway.copies.healing.pay(name)
+            await gateway.copies.paying.pay(name)
 
     async def repaired(self) -> None:
         """Have all stores be well, all debts be paid, and all copies be equal."""
@@ -326,7 +326,7 @@ class GatewaysMachine(RuleBasedStateMachine):
         assert self.complaints.lines == []
 
     def teardown(self) -> None:
-        logging.getLogger("sfss.healing").removeHandler(self.complaints)
+        logging.getLogger("sfss.paying").removeHandler(self.complaints)
         try:
             self.run(self.repaired())
             for key in KEYS:
@@ -496,7 +496,7 @@ class MovingGateways(GatewaysMachine):
                 if set(self.steps) != {0}:
                     assert not self.stores[name].values
         except BaseException:
-            logging.getLogger("sfss.healing").removeHandler(self.complaints)
+            logging.getLogger("sfss.paying").removeHandler(self.complaints)
             self.runner.close()
             raise
         super().teardown()

@@ -14,7 +14,8 @@ from sfss.config import MemcachedSettings
 from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, QuorumFailed, StoreFull
 from sfss.faults import Fault as Wrong
-from sfss.healing import HEALS_WAITING, Healed, Paid, next_delay_s
+from sfss.healing import HEALS_WAITING, Healed
+from sfss.paying import Paid, next_delay_s
 from sfss.placement import Places
 from sfss.record import RECORD_FLAGS, encode, new_record
 from sfss.stores.memcached import MemcachedStore
@@ -431,13 +432,13 @@ async def test_a_debt_is_settled_by_the_look_that_finds_it_paid() -> None:
     bench.down("c")
     await bench.put(b"body")
     await bench.up("c")
-    healing = bench.gateway.healing
-    assert await healing.pay("c") == Paid(brought=1)
+    payments = bench.gateway.paying
+    assert await payments.pay("c") == Paid(brought=1)
     assert bench.has() == bench.same(b"body")
     assert set(await bench.debts()) == {"c"}
-    assert await healing.pay("c") == Paid(settled=1)
+    assert await payments.pay("c") == Paid(settled=1)
     assert await bench.debts() == {}
-    assert await healing.pay("c") == Paid()
+    assert await payments.pay("c") == Paid()
 
 
 @in_virtual_time
@@ -449,7 +450,7 @@ async def test_what_a_stopped_store_does_late_is_found() -> None:
     await bench.put(b"new")
     await bench.up("c")
     zombie = encode(new_record(b"long ago", bench.clock.now - 1))
-    assert await bench.gateway.healing.pay("c") == Paid(brought=1)
+    assert await bench.gateway.paying.pay("c") == Paid(brought=1)
     bench.stores["c"].inner.values[KEY] = zombie
     assert await bench.get() == b"new", "it is still owed, and not believed"
     await bench.pay()
@@ -465,14 +466,14 @@ async def test_a_round_of_payments_ends_when_the_store_does_not_answer() -> None
     await bench.up("c")
     bench.down("c")
     bench.asked()
-    paid = await bench.gateway.healing.pay("c")
+    paid = await bench.gateway.paying.pay("c")
     assert paid.settled == paid.brought == 0
     assert len(bench.asked()) < 10
-    assert await bench.gateway.healing.pay("c") != Paid()
+    assert await bench.gateway.paying.pay("c") != Paid()
     assert bench.asked() == [], "it rests"
     await bench.up("c")
-    assert (await bench.gateway.healing.pay("c")).brought == 40
-    assert (await bench.gateway.healing.pay("c")).settled == 40
+    assert (await bench.gateway.paying.pay("c")).brought == 40
+    assert (await bench.gateway.paying.pay("c")).settled == 40
 
 
 @in_virtual_time
@@ -485,8 +486,8 @@ async def test_a_debt_that_cannot_be_paid_does_not_hold_up_the_others() -> None:
     bench.stores["c"].plan = lambda operation, key: (
         Fault.FULL if operation == "set" and key == b"7" else None
     )
-    assert await bench.gateway.healing.pay("c") == Paid(brought=39, left=1)
-    assert await bench.gateway.healing.pay("c") == Paid(settled=39, left=1)
+    assert await bench.gateway.paying.pay("c") == Paid(brought=39, left=1)
+    assert await bench.gateway.paying.pay("c") == Paid(settled=39, left=1)
 
 
 @in_virtual_time
@@ -500,8 +501,8 @@ async def test_a_store_that_cannot_tell_is_brought_what_it_is_owed() -> None:
     await bench.up("c")
     bench.stores["c"].plan = at("get", Fault.UNSURE)
     assert await bench.get() == b"body"
-    assert await bench.gateway.healing.pay("c") == Paid(brought=1)
-    assert await bench.gateway.healing.pay("c") == Paid(settled=1)
+    assert await bench.gateway.paying.pay("c") == Paid(brought=1)
+    assert await bench.gateway.paying.pay("c") == Paid(settled=1)
     assert bench.has() == bench.same(b"body")
     await bench.gateway.get(b"nothing")
     await bench.gateway.put(b"nothing", bench.record(b"now"))
@@ -559,7 +560,7 @@ async def test_a_debt_stays_while_a_store_that_may_have_it_is_down() -> None:
     await bench.up("b", "c")
     bench.down("a")
     for _ in range(3):
-        assert (await bench.gateway.healing.pay("b")).settled == 0
+        assert (await bench.gateway.paying.pay("b")).settled == 0
     await bench.up("a")
     await bench.pay()
     assert bench.has() == bench.same(b"new")
@@ -575,7 +576,7 @@ async def test_a_store_that_is_no_primary_any_more_is_paid_only_what_it_has() ->
     await bench.up("c")
     bench.names = ("a", "b")
     while await bench.owed.count():
-        await bench.gateway.healing.pay("c")
+        await bench.gateway.paying.pay("c")
     store = bench.stores["c"].inner
     assert list(store.values) == [KEY]
     record = await store.get(KEY)
@@ -585,7 +586,7 @@ async def test_a_store_that_is_no_primary_any_more_is_paid_only_what_it_has() ->
 @contextlib.asynccontextmanager
 async def paying(bench: Bench, leader: bool = True) -> AsyncIterator[None]:
     """Have debts paid in the background."""
-    payer = asyncio.ensure_future(bench.gateway.healing.run(lambda: leader))
+    payer = asyncio.ensure_future(bench.gateway.paying.run(lambda: leader))
     try:
         yield
     finally:
@@ -614,7 +615,7 @@ async def test_debts_are_paid_as_soon_as_the_store_is_back() -> None:
 @in_virtual_time
 async def test_a_store_that_has_got_all_that_it_had_missed_is_said_to() -> None:
     bench = Bench()
-    with lines_of("sfss.healing") as lines:
+    with lines_of("sfss.paying") as lines:
         async with paying(bench):
             head = await bench.put(b"body")
             await bench.owed.add([Debt("b", KEY, head.version, head.version)])
@@ -711,16 +712,16 @@ async def test_the_payer_outlives_anything(caplog: pytest.LogCaptureFixture) -> 
     bench.down("c")
     await bench.put(b"body")
     await bench.up("c")
-    healing = bench.gateway.healing
+    payments = bench.gateway.paying
 
     async def broken(*_: object) -> Paid:
         raise ValueError("a bug")
 
     async with paying(bench):
-        healing.pay = broken  # type: ignore[method-assign]
+        payments.pay = broken  # type: ignore[method-assign]
         await asyncio.sleep(100)
         assert caplog.text.count("store c cannot be paid") in range(5, 10), "less and less often"
-        del healing.pay
+        del payments.pay
         await asyncio.sleep(62)
         assert await bench.owed.count() == 0
 

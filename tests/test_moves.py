@@ -12,8 +12,9 @@ from sfss.agreement import CopiesSettings
 from sfss.config import MemcachedSettings
 from sfss.copies import Copies
 from sfss.errors import Corrupt, NoStoreReachable, PreconditionFailed
-from sfss.healing import Moved, Paid
+from sfss.healing import Moved
 from sfss.owed import Owed
+from sfss.paying import Paid
 from sfss.placement import KetamaRing, Places
 from sfss.record import Head, encode, new_record, raw_record
 from sfss.stores.memcached import MemcachedStore
@@ -369,7 +370,7 @@ async def test_what_a_former_store_is_owed_is_settled_once_the_file_is_where_it_
     changed(bench, "d", "e")
     assert await bench.debts() == {"a": head.version}
     bench.down("e")
-    await bench.gateway.healing.pay("a")
+    await bench.gateway.paying.pay("a")
     assert await bench.debts() == {"a": head.version}, "it must not be believed yet"
     await bench.up()
     await bench.pay()
@@ -382,8 +383,8 @@ async def test_a_debt_is_paid_though_a_former_store_is_gone() -> None:
     bench.down("a", "e")
     await bench.put(b"body")
     await bench.up("e")
-    assert await bench.gateway.healing.pay("e") == Paid(brought=1)
-    assert await bench.gateway.healing.pay("e") == Paid(settled=1)
+    assert await bench.gateway.paying.pay("e") == Paid(brought=1)
+    assert await bench.gateway.paying.pay("e") == Paid(settled=1)
     assert bench.has() == bench.same(b"body")
 
 

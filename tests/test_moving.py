@@ -485,6 +485,6 @@ async def test_a_write_to_both_places_needs_a_quorum_of_each() -> None:
     assert caught.value.got == 0 and caught.value.indeterminate, "d and e have kept it"
     await bench.up()
     for name in "abc":
-        await copies.healing.pay(name)
+        await copies.paying.pay(name)
     assert len({store.inner.values[KEY] for store in bench.stores.values()}) == 1
     assert not (await copies.healing.move(KEY, "a")).moved

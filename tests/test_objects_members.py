@@ -72,7 +72,7 @@ class Member:
     async def pay(self) -> None:
         """Pay all that is owed, to members and to the bucket."""
         for address in self.copies._holders.addresses:
-            await self.copies.healing.pay(address)
+            await self.copies.paying.pay(address)
         if self.objects._payments is not None:
             await self.objects._payments.round()
 

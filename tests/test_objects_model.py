@@ -76,7 +76,7 @@ class Worker:
     async def pay(self) -> None:
         """Pay all that is owed, once."""
         for name in NAMES:
-            await self.copies.healing.pay(name)
+            await self.copies.paying.pay(name)
         assert self.objects._payments is not None
         await self.objects._payments.round()
 
