@@ -41,8 +41,8 @@ write of another process may be removed with it.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 from sfss.agreement import (
     Answer,
@@ -73,8 +73,6 @@ from sfss.reading import Ask, Doubt, Found, Known, Reading
 from sfss.record import Head, Kind, Record
 from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
 from sfss.writing import Writing
-
-Result = TypeVar("Result")
 
 _Look: TypeAlias = Callable[[bytes, Sequence[str], Ask, Sequence[Answer]], Awaitable[Found]]
 
@@ -206,7 +204,7 @@ class Copies:
             guard(file_head(found.head))
             record = stamped(record, found.head)
         record = stamped(record, await self._left_head(key))
-        return await self._finish(self._put(key, record, guard))
+        return await self._holders.background.make(self._put(key, record, guard))
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove the file under ``key``; return whether there was one. ``guard`` and errors as in
@@ -225,7 +223,7 @@ class Copies:
             return False
         record = stamped(tombstone(self._clock.version()), found.head)
         record = stamped(record, await self._left_head(key))
-        await self._finish(self._keep(key, record, guard))
+        await self._holders.background.make(self._keep(key, record, guard))
         return is_there
 
     async def room(self) -> int | None:
@@ -461,10 +459,6 @@ class Copies:
             self.healing.later(reading.key)
         else:
             self.healing.bring(reading.key, record, lacking)
-
-    async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
-        return await asyncio.shield(self._holders.background.start(work))
 
     async def _put(self, key: bytes, record: Record, guard: Guard | None) -> Kept:
         kept = await self._keep(key, record, guard)

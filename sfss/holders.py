@@ -8,10 +8,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from contextvars import Context
 from functools import partial
 from math import inf
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from sfss.agreement import Answer, Written, rank
 from sfss.complaints import Complaints
@@ -29,14 +28,9 @@ from sfss.stores.base import (
     least_room,
     unless_newer,
 )
-from sfss.turns import Turns
-
-_TASK_BYTES: Final = 16 * 1024
-"""What a task that nobody waits for counts besides its body."""
+from sfss.turns import Background, Turns
 
 _log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 Moments: TypeAlias = Mapping[str, int]
 """By address, of stores that forget: ``ForgetfulStore.moment``."""
@@ -46,52 +40,6 @@ NO_MOMENTS: Final[Moments] = {}
 
 class _Another(Exception):
     """Raised by a guard when a store has something else than what was to be removed."""
-
-
-class Background:
-    """Tasks that go on when nobody waits for them any more: few, and none is forgotten.
-
-    Those that were left may hold about ``limit_bytes``; more are cancelled.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._limit_bytes, self._left_bytes = limit_bytes, 0
-
-    def start(
-        self, work: Coroutine[Any, Any, Result], context: Context | None = None
-    ) -> asyncio.Task[Result]:
-        """Start ``work``, for the request that this is a part of unless ``context`` is another;
-        what it raises is for those who wait for it, if there are any.
-        """
-        task = asyncio.get_running_loop().create_task(work, context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # or asyncio complains that nobody has asked
-
-    def leave(self, task: asyncio.Task[Any], size_bytes: int = 0) -> None:
-        """Go on with ``task``, which holds a body of ``size_bytes`` and is waited for by nobody."""
-        cost = size_bytes + _TASK_BYTES
-        if task.done():
-            return
-        if self._left_bytes + cost > self._limit_bytes:
-            task.cancel()
-            return
-        self._left_bytes += cost
-        task.add_done_callback(lambda _: self._give_back(cost))
-
-    def _give_back(self, cost: int) -> None:
-        self._left_bytes -= cost
-
-    async def finish(self) -> None:
-        """Wait until nothing is left, of what is running and of what that starts."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
 
 
 class Holders:

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from sfss.agreement import Debt, Kept, Owing, left_nothing
 from sfss.chunks import (
@@ -51,6 +51,7 @@ from sfss.record import (
 )
 from sfss.stores.base import Child, Entry, Guard
 from sfss.streams import cut, stream
+from sfss.turns import Background
 
 ROOM_KNOWN_S: Final = 10.0
 """Seconds for which it is believed how much the stores take."""
@@ -67,8 +68,6 @@ _CLOSE_S: Final = 10.0
 _HEAD_ROOM: Final = 64 + METADATA_LIMIT
 
 _log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ class Large:
         self._writing = asyncio.Semaphore(WORKER_CHUNKS_AT_ONCE)
         self._removing = asyncio.Semaphore(_REMOVALS_AT_ONCE)
         self._closing = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background()
 
     async def get(self, key: bytes) -> Record | None:
         """Return the file under ``key``, or None; the body of a large one is streamed."""
@@ -146,7 +145,7 @@ class Large:
         if not await self._has_chunks():
             return await self._engine.delete(key, guard and _seeing(guard, key, formers))
         deletion = self._engine.delete(key, _seeing(guard, key, formers))
-        return await self._finish(self._deleted(key, deletion, formers))
+        return await self._background.make(self._deleted(key, deletion, formers))
 
     async def _deleted(
         self, key: bytes, deletion: Coroutine[Any, Any, bool], formers: set[Layout]
@@ -216,11 +215,11 @@ class Large:
         try:
             await self._write_chunks(key, record, layout, digests)
         except BaseException:
-            self._start(self._remove(key, layout, range(len(digests))))
+            self._background.start(self._remove(key, layout, range(len(digests))))
             raise
         whole = manifest(record.head, layout, digests)
         seeing = self._seeing(guard, key, formers)
-        return await self._finish(self._publish(key, whole, seeing, formers))
+        return await self._background.make(self._publish(key, whole, seeing, formers))
 
     async def _write_chunks(
         self, key: bytes, record: Record, layout: Layout, digests: list[bytes]
@@ -236,7 +235,7 @@ class Large:
                     chunk = chunk_record(part, key, record.head)
                     name = chunk_key(self._settings.prefix, key, layout.upload, len(digests))
                     digests.append(chunk.head.digest)
-                    task = self._start(self._engine.put(name, chunk))
+                    task = self._background.start(self._engine.put(name, chunk))
                     # Not in the task itself: one that is cancelled early never begins.
                     task.add_done_callback(lambda _: self._writing.release())
                     running.append(task)
@@ -258,7 +257,7 @@ class Large:
             kept = await self._engine.put(key, whole, guard)
         except Exception as error:
             if left_nothing(error):
-                self._start(self._remove(key, layout, range(layout.chunks)))
+                self._background.start(self._remove(key, layout, range(layout.chunks)))
             raise
         self._remove_later(key, formers - {layout})
         return kept._replace(head=file_head(kept.head, key))
@@ -267,8 +266,8 @@ class Large:
 
     def _remove_later(self, key: bytes, formers: Iterable[Layout]) -> None:
         for layout in formers:
-            if len(self._tasks) < _REMOVALS_WAITING:
-                self._start(self._remove_in_time(key, layout))
+            if len(self._background) < _REMOVALS_WAITING:
+                self._background.start(self._remove_in_time(key, layout))
 
     async def _remove_in_time(self, key: bytes, layout: Layout) -> None:
         try:
@@ -288,21 +287,6 @@ class Large:
                     left = len(names) - number
                     _log.warning("%d chunks of %r are left for a scrub: %s", left, key, error)
                     return
-
-    def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # or asyncio complains that nobody has asked
-
-    async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
-        return await asyncio.shield(self._start(work))
 
     # -- all else
 
@@ -352,11 +336,7 @@ class Large:
         a few seconds.
         """
         self._closing.set()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._background.finish(_CLOSE_S)
 
     async def close(self) -> None:
         """Finish what was begun, and close the engine."""

@@ -14,9 +14,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from sfss.agreement import left_nothing
 from sfss.chunks import SINGLE, body_path, upload_name
@@ -25,6 +26,7 @@ from sfss.errors import NoStoreReachable, QuorumFailed, SfssError, StoreError, S
 from sfss.keys import KeyScheme
 from sfss.record import Body, Buffer, Record, StreamedBody
 from sfss.streams import stream
+from sfss.turns import Background
 
 DRAWS: Final = 64
 """Names that are drawn until one is what is wished for."""
@@ -128,7 +130,7 @@ class Bodies:
         self._kept_s = kept_s
         self._removing = asyncio.Semaphore(_REMOVALS_AT_ONCE)
         self._closing = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     async def keep(self, object_id: str, level: int, record: Record) -> str:
         """Keep ``record`` as a body of an object of this ``level``; return its path. Raises as
@@ -194,12 +196,12 @@ class Bodies:
 
     def remove_later(self, path: str) -> None:
         """Remove a body when its readers had time to finish."""
-        if path and len(self._tasks) < _REMOVALS_WAITING:
-            self._start(self._remove_in_time(path))
+        if path and len(self._background) < _REMOVALS_WAITING:
+            self._background.start(self._remove_in_time(path))
 
     def remove_now(self, path: str) -> None:
         """Remove a body that nobody has been told of."""
-        self._start(self._remove(path))
+        self._background.start(self._remove(path))
 
     async def _remove_in_time(self, path: str) -> None:
         try:
@@ -216,18 +218,9 @@ class Bodies:
             except StoreError as error:
                 _log.warning("%s, which is not needed any more, is left: %s", path, error)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def finish(self) -> None:
         """Remove at once what is still to be removed, as far as that can be done within a few
         seconds.
         """
         self._closing.set()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._background.finish(_CLOSE_S)

@@ -16,11 +16,11 @@ stays, and whoever finds that the bucket differs from it makes it alike.
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from sfss.agreement import Debt, left_nothing
 from sfss.errors import Corrupt, SfssError, StoreError, Unreachable, Unsettled
@@ -44,14 +44,13 @@ from sfss.record import (
     record_of,
 )
 from sfss.stores.base import Guard
+from sfss.turns import Background
 
 _TRIES: Final = 8
 _REMOVAL_PATIENCE_S: Final = 1.0
 _CLOSE_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ class Objects:
         if origin is not None:
             self._payments = Payments(origin, entries, bodies, rules.spool_folder)
         self._fetches: dict[tuple[str, int], asyncio.Task[Found | None]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background()
         self._paying: asyncio.Task[None] | None = None
         self.place = place or Place()
         self.counts = {"puts": 0, "gets": 0, "fetches": 0, "deletes": 0}
@@ -195,7 +194,9 @@ class Objects:
         what = object_id, 0 if seen is None else seen.entry.written
         task = self._fetches.get(what)
         if task is None:
-            task = self._fetches[what] = self._start(self._fetch(self._origin, object_id, seen))
+            task = self._fetches[what] = self._background.start(
+                self._fetch(self._origin, object_id, seen)
+            )
             task.add_done_callback(lambda _: self._fetches.pop(what))
         return await asyncio.shield(task)
 
@@ -251,7 +252,7 @@ class Objects:
 
         Raises what ``guard`` raises, and as ``Engine.put``; ``Unreachable`` of the bucket.
         """
-        return await self._finish(self._put(object_id, content, traits, guard))
+        return await self._background.make(self._put(object_id, content, traits, guard))
 
     async def _put(
         self, object_id: str, content: Content, traits: Traits, guard: Guard | None
@@ -308,7 +309,7 @@ class Objects:
                 self._bodies.remove_now(entry.body)
             raise
         if self._origin is not None and debt is not None and self._goes_through(entry):
-            self._start(self._origin.settle(debt))
+            self._background.start(self._origin.settle(debt))
         return entry, debt
 
     def _goes_through(self, entry: Entry) -> bool:
@@ -344,7 +345,7 @@ class Objects:
         none. With ``fetches``, one that only the bucket has counts, too. Errors as ``put``, but for
         a bucket that cannot be reached: that is owed it.
         """
-        return await self._finish(self._delete(object_id, fetches))
+        return await self._background.make(self._delete(object_id, fetches))
 
     async def _delete(self, object_id: str, fetches: bool) -> Entry | None:
         for _ in range(_TRIES):
@@ -386,7 +387,7 @@ class Objects:
     async def _pay_soon(self, debt: Debt) -> None:
         """Try to pay ``debt`` at once; wait for it only a moment, for it is noted."""
         if self._payments is not None:
-            task = self._start(self._payments.pay(debt, is_known=True))
+            task = self._background.start(self._payments.pay(debt, is_known=True))
             await asyncio.wait([task], timeout=_REMOVAL_PATIENCE_S)
 
     # -- all else
@@ -411,27 +412,8 @@ class Objects:
         if self._paying is not None:
             self._paying.cancel()
             await asyncio.gather(self._paying, return_exceptions=True)
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._background.finish(_CLOSE_S)
         await self._bodies.finish()
         if self._origin is not None:
             await self._origin.close()
         self._entries.close()
-
-    def _start(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # or asyncio complains that nobody has asked
-
-    async def _finish(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Return what ``work`` returns; it goes on when whoever waits for it is cancelled."""
-        return await asyncio.shield(self._start(work))

@@ -16,8 +16,9 @@ from sfss.agreement import (
     unproven,
 )
 from sfss.errors import Corrupt, NoStoreReachable
-from sfss.holders import NO_MOMENTS, Background, Moments
+from sfss.holders import NO_MOMENTS, Moments
 from sfss.record import Head, Record
+from sfss.turns import Background
 
 Ask: TypeAlias = Callable[[str, bytes], Coroutine[Any, Any, Answer]]
 """Asks the store at an address what it has under a key."""

@@ -107,8 +107,7 @@ async def bytes_of(record: Record | None, start: int = 0, stop: int | None = Non
 
 async def removed(large: Large) -> None:
     """Wait until what was to be removed is gone."""
-    while large._tasks:
-        await asyncio.wait(large._tasks)
+    await large._background.finish()
 
 
 async def test_a_file_that_fits_in_an_item_is_one() -> None:

@@ -509,8 +509,7 @@ async def test_who_leaves_does_not_leave_half_an_object(team: Team) -> None:
     await asyncio.gather(putting, return_exceptions=True)
     team.server.resume()
     async with asyncio.timeout(30):
-        while one.objects._tasks:
-            await asyncio.wait(one.objects._tasks)
+        await one.objects._background.finish()
     await one.pay()
     found = await one.body(object_id)
     in_bucket = team.server.get(f"{BUCKET}/{object_id}")

@@ -46,7 +46,7 @@ from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks
 from sfss.stores.plain_heads import raw_file_head
 from sfss.stores.webdav_node import Node
-from sfss.turns import Changes
+from sfss.turns import Background
 
 _FOLDER: Final = PREFIX.encode()
 _TURN_PATIENCE_S: Final = 30.0
@@ -84,7 +84,7 @@ class BlobServerStore:
         self._listing = Listing(self._node, spool_folder)
         self._reader = Reader(self._node, marks, spool_folder)
         self._writer = Writer(self._reader, marks)
-        self._changes = Changes()
+        self._changes = Background()
         self._locks, self._lock_prefix = locks or KeyLocks(None), address.encode() + b" "
 
     async def get(self, key: bytes) -> Record | None:

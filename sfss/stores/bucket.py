@@ -48,7 +48,7 @@ from sfss.stores.bucket_client import Bucket, Condition, Object
 from sfss.stores.bucket_listing import page
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.plain_heads import is_raw, raw_file_head
-from sfss.turns import Changes
+from sfss.turns import Background
 
 OWN: Final = ".sfss/"
 DELETED: Final = f"{OWN}deleted/"
@@ -118,7 +118,7 @@ class BucketStore:
         self._bucket = Bucket(address, settings, spool_folder or Path(gettempdir()))
         self._locks, self._lock_prefix = locks or KeyLocks(None), address.encode() + b" "
         self._heads: OrderedDict[str, tuple[Object, Head]] = OrderedDict()
-        self._changes = Changes()
+        self._changes = Background()
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None; see ``Store.get``."""

@@ -38,7 +38,7 @@ from sfss.stores.webdav_connection import Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
 from sfss.stores.webdav_node import File, Node
 from sfss.stores.webdav_writer import Writer, bare, head_in
-from sfss.turns import Changes
+from sfss.turns import Background
 
 _VIEW_PATIENCE: Final = 0.25
 """Of the time-out. What was given up on the short way has all of it once more on the long way."""
@@ -119,7 +119,7 @@ class WebdavStore:
         self._writer = Writer(self._node, marks)
         self._listings = Listings(self._node)
         self._spool_folder = spool_folder or Path(gettempdir())
-        self._changes = Changes()
+        self._changes = Background()
         self._locks = locks or KeyLocks(None)
         self._lock_prefix = address.encode() + b" "
 
