@@ -85,10 +85,11 @@ class Discovery:
         heartbeat_s: float,
         mover: Mover,
         renew: Callable[[], None],
+        epoch: int,
     ) -> None:
         self._talk, self._folder, self._heartbeat_s = talk, folder, heartbeat_s
         self._mover, self._renew = mover, renew
-        self._epoch = self._renewed = talk.state.epoch
+        self._epoch = self._renewed = epoch
         self._peers: dict[str, _Peer] = {}
         self._complaints = Complaints()
         self._refused = ""

@@ -73,7 +73,8 @@ class Joining:
         pace = MoveSettings(self._options.moves_per_s, everything=everything)
         move = Move(self.replicas.copies, self._stores.store, pace, lambda _: None)
         mover = _Mover(move, speaker)
-        discovery = Discovery(self._talk, folder, self._options.heartbeat_s, mover, _renew)
+        every_s, epoch = self._options.heartbeat_s, self._stores.state.epoch
+        discovery = Discovery(self._talk, folder, every_s, mover, _renew, epoch)
         paying = self.replicas.work(Path(self.settings.replicated.owed_folder))
         return [discovery.run(speaker.is_ours), *paying]
 
@@ -131,7 +132,8 @@ def find_others(settings: Settings) -> None:
     """
     folder = Path(settings.embedded.folder)
     talk = make_talk(settings, StateFile(folder), Epochs(folder))
-    discovery = Discovery(talk, folder, settings.discovery.heartbeat_s, _NoMover(), lambda: None)
+    every_s, epoch = settings.discovery.heartbeat_s, talk.state.epoch
+    discovery = Discovery(talk, folder, every_s, _NoMover(), lambda: None, epoch)
     # Nobody is to be admitted that does not serve yet, and perhaps never will.
     asyncio.run(discovery.look())
 

@@ -90,16 +90,29 @@ class Epochs:
         self._folder = folder / _EPOCHS
         self._descriptor: int | None = None
 
-    def hold(self, epoch: int) -> None:
-        """Say that this process goes by ``epoch``, until it ends."""
+    def hold(self, states: StateFile) -> State:
+        """Return the state by which this process goes until it ends. Raises as ``StateFile.load``.
+
+        A change that came before it was said that the epoch is held may have been taken for known
+        to all: then the state is that from after the change.
+        """
+        while True:
+            state = states.load()
+            descriptor = self._hold(state.epoch)
+            if states.load().epoch == state.epoch:
+                self._descriptor = descriptor
+                return state
+            os.close(descriptor)
+
+    def _hold(self, epoch: int) -> int:
+        """Say that this process goes by ``epoch``, until what is returned is closed."""
         self._folder.mkdir(exist_ok=True)
         while True:
             file = self._folder / str(epoch)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             if _is_at(descriptor, file):
-                self._descriptor = descriptor
-                return
+                return descriptor
             os.close(descriptor)  # it was removed in between
 
     def held(self) -> list[int]:

@@ -22,8 +22,7 @@ class MemberStores:
     def __init__(self, settings: Settings, owed: Store, heals_at_once: int = 4) -> None:
         options, self.folder = settings.discovery, Path(settings.embedded.folder)
         self.file, self.epochs = StateFile(self.folder), Epochs(self.folder)
-        self.state = self.file.load()
-        self.epochs.hold(self.state.epoch)
+        self.state = self.epochs.hold(self.file)
         self.settings = joined_settings(settings, self.state, str(self.folder / LIVE))
         """The settings of a cluster with copies that are just these stores."""
         address, timeout_s = f"{LMDB}{self.folder}", settings.embedded.timeout_s
