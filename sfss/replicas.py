@@ -77,7 +77,9 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Replicas:
     """Stores by address; where keys belong; what stores still have to get; and the engine over all
-    that. ``close`` closes everything.
+    that. Where there are any: the roster and the migration; the ``marks`` of stores of plain files,
+    the ``locks`` on their keys, and what is ``expiring`` in them; the ``cache``, a store that may
+    lack files. ``close`` closes everything.
     """
 
     stores: Mapping[str, NewestStore]
@@ -215,8 +217,7 @@ def make_replicas(
     migration = _migration(settings)
     places, roster = _places(settings, migration), _roster(options)
     owed = Owed(owed_store, options.owed_limit)
-    options_of_cache = _cache_settings(settings, fetches)
-    chosen = replace(_engine_settings(settings, heals_at_once), **options_of_cache)
+    chosen = _engine_settings(settings, heals_at_once, fetches)
     copies = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))
     cache = stores.get(cache_of(settings))
     if isinstance(cache, LmdbCopies):
@@ -228,15 +229,6 @@ def make_replicas(
         expiring = Expiring(marks, copies.healing)
         copies.note_expiry = expiring.note
     return Replicas(stores, places, owed, copies, roster, migration, marks, locks, expiring, cache)
-
-
-def _cache_settings(settings: Settings, fetches: bool) -> dict[str, Any]:
-    near = settings.near_cache
-    return {
-        "may_lack": cache_of(settings),
-        "keeps_fetched": fetches and near.fetch == "keep",
-        "around": near.around,
-    }
 
 
 def make_joined(
@@ -372,15 +364,24 @@ def _shards_by_name(settings: Settings) -> dict[str, Sequence[str]]:
     return found
 
 
-def _engine_settings(settings: Settings, heals_at_once: int) -> CopiesSettings:
-    options = settings.replicated
+def _engine_settings(
+    settings: Settings, heals_at_once: int, fetches: bool = True
+) -> CopiesSettings:
+    options, near = settings.replicated, settings.near_cache
     ours = {entry.name for entry in fields(options)}
     names = ours & {entry.name for entry in fields(CopiesSettings)}
     chosen = {name: getattr(options, name) for name in names}
     least = least_copies(options)
     if migrates(settings):
         least = min(least, least_copies(settings.migration))
-    return CopiesSettings(**chosen, heals_at_once=heals_at_once, least_copies=least)
+    return CopiesSettings(
+        **chosen,
+        heals_at_once=heals_at_once,
+        least_copies=least,
+        may_lack=cache_of(settings),
+        keeps_fetched=fetches and near.fetch == "keep",
+        around=near.around,
+    )
 
 
 def placed(choice: Choice, stores: Sequence[str], shards: Sequence[str]) -> Placement:
