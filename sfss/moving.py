@@ -95,9 +95,6 @@ class Placed(NamedTuple):
     is_lost: bool = False
 
 
-IN_PLACE: Final = Placed()
-
-
 async def put_in_place(copies: Copies, key: bytes, address: str) -> Placed:
     """Bring ``key``, which the store at ``address`` has, to where it belongs; remove it from there
     if it does not, unless the former places are still written. Raises nothing.

@@ -37,11 +37,3 @@ def read_ulid(text: str) -> str | None:
     # Only ASCII: some other letters have ASCII ones for capitals.
     capitals = text.upper() if text.isascii() else ""
     return capitals if _ULID.fullmatch(capitals) else None
-
-
-def time_of(name: str) -> int:
-    """Return the time, in milliseconds since 1970, that a ULID in capital letters was made at."""
-    number = 0
-    for letter in name[:10]:
-        number = number << 5 | LETTERS.index(letter)
-    return number

@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sfss.agreement import CopiesSettings
 from sfss.copies import Copies
 from sfss.errors import QuorumFailed, StoreError
-from sfss.moving import IN_PLACE, Placed, has_moved, put_in_place
+from sfss.moving import Placed, has_moved, put_in_place
 from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import Record, decode, encode, expired_tombstone, has_expired, is_alive, new_record
@@ -436,7 +436,7 @@ class MovingGateways(GatewaysMachine):
         if is_at not in ({1}, {2}):
             return
         placed = self.run(self.walked(gateway, list(self.stores)))
-        if all(each == IN_PLACE for each in placed):
+        if all(each == Placed() for each in placed):
             self.is_copied = self.is_copied or is_at == {1}
             self.is_moved = is_at == {2}
 
@@ -488,7 +488,7 @@ class MovingGateways(GatewaysMachine):
                     if step == 1:
                         assert not any(each.reason for each in placed)
                 if step < 3 and set(self.steps) == {step}:
-                    assert all(each == IN_PLACE for each in placed), placed
+                    assert all(each == Placed() for each in placed), placed
                 for number in range(len(self.gateways)):
                     for key in KEYS:
                         self.run(self.check(self.gateways[number], key))

@@ -13,7 +13,7 @@ from sfss.agreement import CopiesSettings
 from sfss.chunks import ESCAPED_PREFIX
 from sfss.copies import Copies
 from sfss.errors import QuorumFailed, Unreachable
-from sfss.moving import IN_PLACE, Move, MoveSettings, Placed, put_in_place
+from sfss.moving import Move, MoveSettings, Placed, put_in_place
 from sfss.owed import Owed
 from sfss.placement import KetamaRing, Places
 from sfss.record import Head, new_record
@@ -444,7 +444,7 @@ async def test_what_the_old_places_may_have_newer_is_not_taken_for_copied() -> N
     places = Places(lambda _: ("d", "e", "f"), lambda _: bench.names, writes_both=lambda: True)
     copies = Copies(bench.stores, places, bench.owed, bench.clock, bench.settings)
     await copies.put(KEY, bench.record(b"old"))
-    assert await put_in_place(copies, KEY, "c") == IN_PLACE
+    assert await put_in_place(copies, KEY, "c") == Placed()
     bench.down("c")
     await strangers(bench).put(KEY, bench.record(b"new"))  # it knows only the old places
     await bench.up()

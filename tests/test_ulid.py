@@ -6,10 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfss.ulid import LETTERS, PATTERN, RANDOM_BITS, TIME_LIMIT_MS, read_ulid, time_of, ulid
+from sfss.ulid import LETTERS, PATTERN, RANDOM_BITS, TIME_LIMIT_MS, read_ulid, ulid
 
 TIMES = st.integers(0, TIME_LIMIT_MS)
 RANDOM = st.integers(0, (1 << RANDOM_BITS) - 1)
+
+
+def time_of(name: str) -> int:
+    """Return the time, in milliseconds since 1970, that a ULID in capital letters was made at."""
+    number = 0
+    for letter in name[:10]:
+        number = number << 5 | LETTERS.index(letter)
+    return number
 
 
 def test_the_example_of_the_specification() -> None:
