@@ -11,15 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import (
-    AsyncIterator,
     Awaitable,
     Callable,
-    Collection,
     Coroutine,
-    Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -28,14 +24,12 @@ from typing import Any, Final
 
 from xxhash import xxh3_128_hexdigest
 
-from sfss.chunks import prefix_of, read_chunk_key
+from sfss.chunks import prefix_of
 from sfss.config import Settings
-from sfss.config_checks import HELD_FILE_LIMIT, cache_of, has_plain_files
+from sfss.config_checks import cache_of
 from sfss.config_groups import parts_of
-from sfss.errors import BadPath, CannotList, SettingError, SfssError, Unreachable
+from sfss.errors import CannotList, SettingError, SfssError
 from sfss.inventory import Inventory, Listed, make_inventory, open_inventory
-from sfss.keys import KeyScheme
-from sfss.member_stores import MemberStores
 from sfss.repair import (
     Counted,
     Mender,
@@ -44,7 +38,6 @@ from sfss.repair import (
     Stopped,
     Tool,
     Treated,
-    at_once,
     needs_look,
     owed_everything,
     pause,
@@ -54,24 +47,14 @@ from sfss.repair import (
 from sfss.repair_chunks import ChunkCare, ManyStores, OneStore, Shelf
 from sfss.repair_notes import Notes
 from sfss.repair_report import INTERRUPTED, Drawing, Report
+from sfss.repair_subject import Subject, opened
 from sfss.repair_walk import Pace, Walk
-from sfss.replicas import MARKS, Replicas, make_replicas
-from sfss.roster import Roster
-from sfss.service import logging_settings, make_scheme
-from sfss.stores.base import ListingStore, Store
-from sfss.stores.embedded import EmbeddedStore
+from sfss.service import logging_settings
 
 DEFAULT_FOLDER: Final = "var/tools"
 
 _DAY_S: Final = 86_400.0
 _WATCH_S: Final = 0.2
-_ONLY_READS: Final = frozenset({Tool.CHECK, Tool.SCRUB})
-_KINDS: Final[Mapping[str, Collection[Tool]]] = {
-    '"replicated"': frozenset(Tool),
-    '"joined"': frozenset({Tool.CHECK, Tool.REPAIR, Tool.SCRUB}),
-    '"embedded"': _ONLY_READS,
-}
-"""What the tools are for; members that have joined each other move files by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +168,7 @@ async def _run_all(options: Options, stopping: asyncio.Event) -> int:
 async def _run(options: Options, stopping: asyncio.Event) -> Report:
     notes = await _open_notes(options)
     try:
-        async with _opened(options) as subject:
+        async with opened(options.tool, options.settings) as subject:
             run = Run(options, subject, notes, stopping, Drawing())
             return await run.to_its_end()
     finally:
@@ -226,117 +209,6 @@ def _fingerprint(options: Options) -> str:
     )
     what = (options.tool.value, options.dry_run, stores, options.since_us, options.min_copies)
     return xxh3_128_hexdigest(repr(what).encode())
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The stores that a run is about, and where their keys belong; ``replicas`` None: it is one
-    store, for itself.
-    """
-
-    stores: Mapping[str, Store]
-    primaries: Callable[[bytes], Sequence[str]]
-    scheme: KeyScheme
-    replicas: Replicas | None = None
-
-    def path_of(self, key: bytes) -> str | None:
-        """Return the path whose key is ``key``, or what a chunk is called; None of what is not
-        ours.
-        """
-        if name := read_chunk_key(prefix_of(self.scheme.encoding), key):
-            return f"(chunk {name.number} of upload {name.upload} of {name.file})"
-        try:
-            path = self.scheme.path(key)
-            return path if self.scheme.key(path) == key else None
-        except (ValueError, BadPath):
-            return None
-
-    def listing(self) -> dict[str, Store | ListingStore]:
-        """Return what is to be listed for each store."""
-        is_live = (lambda _: True) if self.replicas is None else self.replicas.is_live
-        return {
-            address: store if is_live(address) else _NotLive(address)
-            for address, store in self.stores.items()
-        }
-
-
-class _NotLive:
-    """In the place of a store that is not in the roster: it is not asked."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def keys(self) -> Any:
-        """Raise ``Unreachable``."""
-        raise Unreachable(self._address, "it is not in the roster", applied=False)
-
-
-@asynccontextmanager
-async def _opened(options: Options) -> AsyncIterator[Subject]:
-    """Open the stores for the block. Raises ``SettingError`` for what the tool is not for."""
-    settings, kind = options.settings, options.settings.cluster.kind
-    scheme = make_scheme(settings)
-    if kind == "replicated":
-        # Never made here: with an empty list, stores would be believed that have missed something.
-        folder = Path(settings.replicated.owed_folder)
-        timeout_s = settings.embedded.timeout_s
-        owed, marks = EmbeddedStore(folder, make=False, timeout_s=timeout_s), None
-        if has_plain_files(settings):
-            marks = EmbeddedStore(folder / MARKS, make=False, timeout_s=timeout_s)
-        heals_at_once = at_once(_largest_record(settings))
-        replicas = make_replicas(settings, owed, marks, heals_at_once, fetches=False)
-        try:
-            async with _watching(replicas.roster):
-                yield Subject(replicas.stores, replicas.places.primaries, scheme, replicas)
-        finally:
-            await replicas.close()
-    elif kind == "joined" and options.tool in _KINDS['"joined"']:
-        async with _as_member(settings, scheme) as subject:
-            yield subject
-    elif kind == "embedded" and options.tool in _ONLY_READS:
-        store = EmbeddedStore(Path(settings.embedded.folder), make=False)
-        try:
-            yield Subject({store.address: store}, lambda _: (store.address,), scheme)
-        finally:
-            await store.close()
-    else:
-        kinds = [each for each in _KINDS if options.tool in _KINDS[each]]
-        allowed = f"sfss {options.tool.value} is for {' and '.join(kinds)}"
-        raise SettingError("settings", "cluster.kind", f'is "{kind}"', allowed)
-
-
-@asynccontextmanager
-async def _as_member(settings: Settings, scheme: KeyScheme) -> AsyncIterator[Subject]:
-    """Open the stores of all members for the block, as this one knows them; who belongs to the
-    cluster cannot change meanwhile.
-    """
-    folder = Path(settings.replicated.owed_folder)
-    owed = EmbeddedStore(folder, make=False, timeout_s=settings.embedded.timeout_s)
-    opened = MemberStores(settings, owed, at_once(_largest_record(settings)))
-    replicas = opened.replicas
-    try:
-        async with _watching(replicas.roster):
-            yield Subject(replicas.stores, replicas.places.primaries, scheme, replicas)
-    finally:
-        await opened.close()
-
-
-def _largest_record(settings: Settings) -> int:
-    """Return the bytes of what is held in memory at a time."""
-    limit = HELD_FILE_LIMIT if has_plain_files(settings) else settings.cluster.chunks_above
-    return min(settings.cluster.max_file_size, limit)
-
-
-@asynccontextmanager
-async def _watching(roster: Roster | None) -> AsyncIterator[None]:
-    """Look at ``roster`` again and again for the block: a run may take days."""
-    watch = None if roster is None else asyncio.ensure_future(roster.run())
-    try:
-        yield
-    finally:
-        if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
 
 
 @dataclass

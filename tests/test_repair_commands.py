@@ -28,9 +28,10 @@ from sfss.errors import CannotList
 from sfss.owed import EVERYTHING, Owed
 from sfss.record import RECORD_FLAGS, encode, new_record
 from sfss.repair import Tool
-from sfss.repair_commands import Options, Run, Subject, _opened
+from sfss.repair_commands import Options, Run
 from sfss.repair_notes import Notes
 from sfss.repair_report import INTERRUPTED, Drawing, Report
+from sfss.repair_subject import Subject, opened
 from sfss.replicas import make_replicas
 from sfss.roster import Roster
 from sfss.service import make_scheme
@@ -717,7 +718,7 @@ async def test_the_roster_is_watched_while_a_tool_runs(tmp_path: Path) -> None:
     )
     await EmbeddedStore(tmp_path / "owed").close()
     others = asyncio.all_tasks()
-    async with _opened(Options(Tool.CHECK, settings, tmp_path)) as subject:
+    async with opened(Tool.CHECK, settings) as subject:
         assert subject.replicas is not None and subject.replicas.roster is not None
         watched = subject.replicas.roster
         assert watched.is_live(here) and not watched.is_live("127.0.0.2:1")
