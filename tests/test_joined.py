@@ -185,7 +185,6 @@ def test_the_tools_look_at_the_stores_of_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "something-else-entirely"])
-"something else entirely"])
 def test_without_the_secret_nobody_joins(tmp_path: Path, wrong: str) -> None:
     with joined(tmp_path, 1) as members:
         put_files(members)
