@@ -95,8 +95,7 @@ class Copies:
     ) -> None:
         self._places, self._primaries = places, places.primaries
         self._owed, self._clock, self._settings = owed, clock, settings
-        limit_bytes, gone, lacks = settings.background_bytes, settings.gone, settings.may_lack
-        self._holders = Holders(stores, settings.cooling_s, limit_bytes, is_live, gone, lacks)
+        self._holders = Holders(stores, settings, is_live)
         self._viewable = self._holders.viewable
         self.healing = Healing(self._holders, places, owed, clock.version, settings)
         self.paying = Paying(self._holders, places, owed, self.healing, settings)

@@ -318,7 +318,7 @@ class Healing:
         age = self._settings.tombstone_days * MICROSECONDS_A_DAY
         return max(0, self._version() - round(age))
 
-    async def _mend(self, seen: "Seen", found: Record, also: Collection[str]) -> Healed:
+    async def _mend(self, seen: Seen, found: Record, also: Collection[str]) -> Healed:
         key, answers, moments = seen
         left_behind = {
             each.address for each in answers if each.address in also and not each.says_no

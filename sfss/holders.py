@@ -7,12 +7,12 @@ not kept. All work that others must not cut short runs in tasks that ``Backgroun
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from math import inf
 from typing import Any, Final, TypeAlias
 
-from sfss.agreement import Answer, Written, rank
+from sfss.agreement import Answer, CopiesSettings, Written, rank
 from sfss.complaints import Complaints
 from sfss.errors import Corrupt, GoneForGood, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.metrics import Counts
@@ -47,22 +47,19 @@ class Holders:
 
     A store that did not answer rests for ``cooling_s``: it is not written to, and read last. Then
     one request tries it again. One of which ``is_live`` says no is not asked at all, nor are those
-    that are ``gone`` for good, and need not be among ``stores``. The store at ``forgetful``, if
-    any, forgets what others have. ``counts`` are the events of ``metrics``.
+    that are ``gone`` for good, and need not be among ``stores``. The one that ``may_lack`` files
+    forgets what others have. ``counts`` are the events of ``metrics``.
     """
 
     def __init__(
         self,
         stores: Mapping[str, NewestStore],
-        cooling_s: float,
-        limit_bytes: int,
+        settings: CopiesSettings,
         is_live: Callable[[str], bool] | None = None,
-        gone: Collection[str] = (),
-        forgetful: str = "",
     ) -> None:
-        self.background = Background(limit_bytes)
+        self.background = Background(settings.background_bytes)
         self.counts: Counts = Counter()
-        self.gone = frozenset(gone)
+        self.gone = settings.gone
         """The addresses of stores that will never be back."""
         self.is_live = is_live or _always
         """Tells whether the store at an address is in the roster."""
@@ -73,11 +70,11 @@ class Holders:
         """Whether all can ``look`` without reading bodies."""
         self.can_browse = all(isinstance(store, BrowsableStore) for store in stores.values())
         """Whether all can show their folders."""
-        self._stores, self._cooling_s = stores, cooling_s
+        self._stores, self._cooling_s = stores, settings.cooling_s
         self._forgetful = {
             address: store
             for address, store in stores.items()
-            if address == forgetful and isinstance(store, ForgetfulStore)
+            if address == settings.may_lack and isinstance(store, ForgetfulStore)
         }
         self._turns = Turns()
         self._reads: dict[tuple[str, bytes, tuple[int, ...]], asyncio.Task[Answer]] = {}

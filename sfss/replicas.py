@@ -187,9 +187,9 @@ def claim_folder(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a gateway that has a store itself knows of the stores: its ``store``, which others have
-    the same address for, if it ``belongs`` to the cluster; and the addresses of those that are
-    ``doubted``: they have lost what they had; and of those ``gone`` for good.
+    """What a gateway that has a store itself knows of the stores: its own ``store``, under the
+    address that others have for it; whether that ``belongs`` to the cluster; and the addresses of
+    those that are ``doubted``, for they have lost what they had, and of those ``gone`` for good.
     """
 
     store: NewestStore
