@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from sfss.checks import read_address
 
 MEMBERS_LIMIT: Final = 256
-"""Members that a cluster may have: each says its word to each once a second."""
+"""Members that a cluster may have: each has its word with each once in ``heartbeat_s``."""
 
 _ADDRESS_LIMIT: Final = 255
 _EPOCH_LIMIT: Final = 1 << 53
