@@ -90,27 +90,23 @@ class Membership:
         present = self.member(newcomer.address)
         if present == newcomer:
             return self
-        if present is not None and self.moves:
-            return self._with_another_store(newcomer)
+        if present is not None:
+            return self._refilled(newcomer)
         if self.moves:
             raise CannotChange("files still move after the last change")
-        others = [each for each in self.members if each.address != newcomer.address]
-        if len(others) >= MEMBERS_LIMIT:
-            raise CannotChange(f"there are {len(others)} members already, as many as there can be")
-        empty = () if present is None else (newcomer.address,)
-        return self._next(_sorted([*others, newcomer]), self.members, empty=empty)
+        if len(self.members) >= MEMBERS_LIMIT:
+            count = len(self.members)
+            raise CannotChange(f"there are {count} members already, as many as there can be")
+        return self._next(_sorted([*self.members, newcomer]), self.members)
 
-    def _with_another_store(self, newcomer: Member) -> "Membership":
-        """Return the next membership while files still move: all of them begin again, for what the
-        member had brought to others, or they to it, may be lost.
+    def _refilled(self, newcomer: Member) -> "Membership":
+        """Return the next membership, with another store at an address that belongs to it. Files
+        belong where they did, so that this may be while others move: they wait for this one.
         """
-        members, former = (
-            _sorted(newcomer if each.address == newcomer.address else each for each in group)
-            for group in (self.members, self.former)
-        )
-        gone = tuple(each for each in self.gone if each != newcomer.address)
-        empty = tuple(sorted({*self.empty, newcomer.address}))
-        return self._next(members, former, gone, empty)
+        others = [each for each in self.members if each.address != newcomer.address]
+        empty = dict.fromkeys([*self.empty, newcomer.address])
+        members, former = _sorted([*others, newcomer]), self.former or self.members
+        return self._next(members, former, self.gone, tuple(empty))
 
     def left(self, address: str) -> "Membership":
         """Return the next membership, without the member at ``address``, which still has to give

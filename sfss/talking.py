@@ -111,7 +111,7 @@ class Talk:
             if asked.ask == "join":
                 await self._check_newcomer(asked.member)
             if asked.ask != "forget":
-                await self._check_others(asked.member.address)
+                await self._check_others(asked)
             await self.change(lambda membership: _changed(membership, asked), asked.is_forced)
         except (CannotChange, NotAgreed) as error:
             return {"refused": str(error)}
@@ -138,17 +138,23 @@ class Talk:
         if found != newcomer:
             raise CannotChange(f"another store is at {address}: is discovery.advertise right?")
 
-    async def _check_others(self, asker: str) -> None:
-        """Raise ``CannotChange`` unless all members but the ``asker`` are there, and have removed
-        what does not belong on their stores: it could come back to life when they are given the
-        same keys again.
+    async def _check_others(self, asked: Question) -> None:
+        """Raise ``CannotChange`` unless all members but who asks are there, and have removed what
+        does not belong on their stores: it could come back to life when they are given the same
+        keys again. With a store in place of one that was lost, nobody is given other keys; and
+        what others have to remove they cannot be rid of as long as that one is missing.
         """
-        state = self.state
-        if state.membership is None or state.membership.moves:
+        state, asker = self.state, asked.member.address
+        if state.membership is None:
             return  # the change itself says so
+        refills = asked.ask == "join" and state.membership.member(asker) is not None
+        if state.membership.moves and not refills:
+            return
         own = self.options.address
-        others = [each for each in state.membership.addresses if each not in (own, asker)]
-        if own in state.membership.addresses and state.moved < state.epoch:
+        everybody = [each.address for each in state.membership.everybody]
+        others = [each for each in everybody if each not in (own, asker)]
+        far = self.adopted(state) if refills else state.moved
+        if own in everybody and far < state.epoch:
             raise _still_moves(own)
         asks = (self.ask(each, "beat") for each in others)
         found = await asyncio.gather(*asks, return_exceptions=True)
@@ -159,7 +165,7 @@ class Talk:
                 raise CannotChange(f"{address} {sentence}: {reason}")
             if isinstance(answer, BaseException):
                 raise answer
-            if answer.moved < state.epoch:
+            if (answer.adopted if refills else answer.moved) < state.epoch:
                 raise _still_moves(address)
 
     def learn(self, heard: Membership | None) -> None:

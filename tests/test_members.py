@@ -74,7 +74,7 @@ def test_an_empty_store_in_place_of_one_that_was_lost_is_not_believed() -> None:
 def test_a_store_may_be_lost_while_files_move() -> None:
     moving = THREE.left("c:1")
     filling = moving.joined(NEW_B)
-    assert filling == Membership(A.store, 7, (A, NEW_B), (A, NEW_B, C), (), ("b:1",))
+    assert filling == Membership(A.store, 7, (A, NEW_B), THREE.members, (), ("b:1",))
     assert filling.joined(NEW_B) == filling
     with pytest.raises(CannotChange, match="files still move"):
         moving.joined(Member("c:1", "0" * 32))
