@@ -29,4 +29,4 @@ def test_who_is_overtaken_by_a_change_goes_by_the_change(tmp_path: Path) -> None
     states, epochs = Overtaken(tmp_path), Epochs(tmp_path)
     states.is_overtaken = False
     assert epochs.hold(states).epoch == 2
-    assert epochs.oldest() == 2
+    assert epochs.held() == [2]
