@@ -64,6 +64,7 @@ VALUE_PROGRESS_S: Final = 30.0
 
 QUIET_S: Final = 0.1
 GRACE_S: Final = 3.0
+NEWCOMERS_GRACE_S: Final = 0.5
 """A node that stops closes a connection when nothing has come for the first time, and reads from it
 for the second at most.
 """
@@ -442,10 +443,14 @@ class Server:
 
         Nobody may be listening for new connections any more.
         """
-        self._newcomers.close()
         begun_s = time.monotonic()
         received: dict[Connection, int] = {}
-        while self._connections and time.monotonic() - begun_s < timeout_s:
+        while time.monotonic() - begun_s < timeout_s:
+            # Who was taken in a moment ago is about to ask something.
+            if time.monotonic() - begun_s > NEWCOMERS_GRACE_S:
+                self._newcomers.close()
+            if not self._connections and not self._newcomers.waiting:
+                break
             late = time.monotonic() - begun_s > GRACE_S
             for connection in list(self._connections):
                 silent = received.get(connection) == connection.received_bytes
@@ -453,5 +458,6 @@ class Server:
                     connection.finish()
                 received[connection] = connection.received_bytes
             await asyncio.sleep(QUIET_S)
+        self._newcomers.close()
         for connection in list(self._connections):
             connection.abort()

@@ -53,6 +53,11 @@ class Newcomers:
             self._warned_at_s = now_s
             _log.warning("client %s was refused: %s", client, reason)
 
+    @property
+    def waiting(self) -> int:
+        """How many are neither admitted nor refused yet."""
+        return len(self._waiting)
+
     def close(self) -> None:
         """Close all connections at once, and those that still come: nothing was asked on them."""
         self._closed = True

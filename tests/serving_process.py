@@ -31,6 +31,7 @@ async def _serve(bound: socket.socket, folder: str, secret: str) -> None:
     await listener.accept(bound)
     print("ready", flush=True)
     await stopping.wait()
+    print("stopping", flush=True)
     await listener.stop()
     assert bound.fileno() >= 0
     await store.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sfss.config import MemcachedSettings
+from sfss.handshake import ClientHandshake, new_nonce
 from sfss.member_messages import ask
 from sfss.record import new_record
 from sfss.stores.memcached import MemcachedStore
@@ -145,3 +146,20 @@ async def test_the_socket_outlives_all_who_stop(tmp_path: Path) -> None:
             assert await who(address) == worker.process.pid
             worker.send(signal.SIGTERM)
             assert await asyncio.to_thread(worker.process.wait, DEADLINE_S) == 0
+
+
+def test_a_client_in_the_middle_of_its_handshake_is_still_answered(tmp_path: Path) -> None:
+    with workers(tmp_path, 1) as (address, found), socket.socket() as client:
+        host, _, port = address.rpartition(":")
+        client.settimeout(DEADLINE_S)
+        client.connect((host, int(port)))
+        handshake = ClientHandshake(SECRET, new_nonce())
+        client.sendall(handshake.request)
+        proof = handshake.feed(client.recv(4096))
+        found[0].send(signal.SIGTERM)
+        wait_until(lambda: found[0].has_said("stopping"), "the worker stops")
+        client.sendall(proof + b"version\r\n")
+        answer = b""
+        while chunk := client.recv(4096):
+            answer += chunk
+        assert answer.startswith(b"OK\r\nVERSION ")
