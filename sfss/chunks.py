@@ -172,6 +172,11 @@ def home_of(key: bytes) -> Home | None:
     return None
 
 
+def is_of_body(key: bytes) -> bool:
+    """Tell whether ``key`` is that of the body of an object, or of a chunk of one."""
+    return home_of(key) is not None
+
+
 def read_chunk_key(prefix: bytes, key: bytes) -> ChunkName | None:
     """Return what the key of a chunk says; None for any other key."""
     if not key.startswith(prefix):

@@ -11,6 +11,7 @@ from sfss.keys import KeyScheme
 from sfss.migration import Migration
 from sfss.record import Content, Head, Record, is_alive, record_of
 from sfss.stores.base import Child, Entry, Guard, Use
+from sfss.stores.evicting_store import EvictingStore
 
 
 class Clock:
@@ -163,6 +164,9 @@ class Cluster:
         """The move of all files to other stores, where there is one."""
         self.members: Joined | None = None
         """The gateways that have joined this one, if there can be any."""
+        self.own: EvictingStore | None = None
+        """The store of this gateway that bodies of objects may be evicted from, where there is one.
+        """
         self.has_http_nodes = False
         """Whether some stores want to know for whom they are asked."""
         self._work = [asyncio.ensure_future(each) for each in work]

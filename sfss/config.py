@@ -405,6 +405,12 @@ class ObjectsSettings:
         "folder of what the bucket still has to get, made if missing",
         NOT_EMPTY,
     )
+    capacity_bytes: int = setting(
+        0,
+        "bytes that the store of this member keeps; beyond it, bodies of objects of levels 1 and 2"
+        " are removed that the bucket has; 0: all is kept",
+        between(0, 1 << 60),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,11 @@ def _check_listen(settings: Settings, source: str) -> None:
     if "objects" in shown_faces(settings) and kind not in KINDS_WITH_OBJECTS:
         wanted = f'cluster.kind "{kind}" has no objects; {", ".join(KINDS_WITH_OBJECTS)} has'
         raise SettingError(source, "listen.faces", 'shows "objects"', wanted)
+    objects = settings.objects
+    if objects.capacity_bytes and not (objects.bucket and "objects" in shown_faces(settings)):
+        found = f"is {objects.capacity_bytes}"
+        wanted = 'only the face "objects" needs it, with an objects.bucket'
+        raise SettingError(source, "objects.capacity_bytes", found, wanted)
     raw = settings.memcached.raw and kind != "embedded"
     if raw and shown_faces(settings) & {"upload", "blobs"}:
         wanted = "the faces upload and blobs keep fields with a file: raw must be false"

@@ -25,6 +25,7 @@ _AHEAD: Final = 256
 _EVICTED_AT_ONCE: Final = 32
 _INDEXED_IN_A_ROW: Final = 64
 _REFUSED_IN_A_ROW: Final = 2000  # then the hand rests: each may cost a request to a bucket
+_ROUNDS_IN_VAIN: Final = 3  # the rest of one; one that finds each file marked; one that finds none
 _LONGEST_WAIT_S: Final = 10.0
 
 _log = logging.getLogger(__name__)
@@ -72,21 +73,28 @@ class Evicting(Protocol):
 
 
 class _Step(NamedTuple):
-    """How many files the hand has passed, and how many of these are gone, and were refused."""
+    """How many of the files that the hand has passed are gone, and were refused; whether it has
+    come to the newest.
+    """
 
-    passed: int
     evicted: int
     refused: int
+    is_end: bool
 
 
 class Evictor:
     """Keeps ``store`` at ``capacity_bytes``, as far as ``may_evict`` lets files go."""
 
     def __init__(
-        self, store: Evicting, marks: Marks, capacity_bytes: int, may_evict: MayEvict
+        self,
+        store: Evicting,
+        marks: Marks,
+        capacity_bytes: int,
+        may_evict: MayEvict,
+        refused_in_a_row: int = _REFUSED_IN_A_ROW,
     ) -> None:
         self._store, self._marks, self._may_evict = store, marks, may_evict
-        self._capacity_bytes = capacity_bytes
+        self._capacity_bytes, self._refused_in_a_row = capacity_bytes, refused_in_a_row
         self._complaints = Complaints()
         self._is_over = False
 
@@ -131,11 +139,10 @@ class Evictor:
         if usage.size <= self._capacity_bytes:
             self._say(is_over=False)
             return usage.size
-        low, in_vain, refused = int(self._capacity_bytes * LOW_WATER), 0, 0
-        # The hand may find each file marked in one round, and none in the next.
-        while usage.size > low and in_vain <= 2 * usage.files + 1 and refused < _REFUSED_IN_A_ROW:
+        low, ends, refused = int(self._capacity_bytes * LOW_WATER), 0, 0
+        while usage.size > low and ends < _ROUNDS_IN_VAIN and refused < self._refused_in_a_row:
             step = await self._step(usage.size - low)
-            in_vain = 0 if step.evicted else in_vain + max(1, step.passed)
+            ends = 0 if step.evicted else ends + step.is_end
             refused = 0 if step.evicted else refused + step.refused
             usage = await self._store.usage()
         self._say(is_over=usage.size > self._capacity_bytes)
@@ -150,8 +157,7 @@ class Evictor:
         for arrival in picked.spared:
             self._marks.clear(arrival.key)
         self._marks.hand = picked.hand
-        chosen, spared = len(picked.chosen), len(picked.spared)
-        return _Step(chosen + spared, evicted, chosen - evicted)
+        return _Step(evicted, len(picked.chosen) - evicted, is_end=picked.hand == 0)
 
     async def _evict(self, picked: Picked) -> int:
         """Evict those of the chosen that may go; return how many. When one cannot be told, the hand

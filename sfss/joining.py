@@ -29,6 +29,7 @@ from sfss.object_bodies import Placed
 from sfss.replicas import Turn
 from sfss.stores.base import Store
 from sfss.stores.closed import ClosedStore
+from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.talking import Talk, TalkOptions
 
 ANSWER_S: Final = 2.0
@@ -52,7 +53,7 @@ class Joining:
         self.listener = NodeListener(self._server(settings))
         """Takes in other members."""
         copies, own = self.replicas.copies, self._options.advertise
-        self.members = Placed(self.replicas.places.primaries, own, copies.is_resting)
+        self.members = Placed(copies.places, own, copies.is_resting)
 
     def _server(self, settings: Settings) -> Server:
         found = read_address(settings.discovery.advertise)
@@ -81,6 +82,11 @@ class Joining:
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""
         return read_view(self._stores.folder)
+
+    @property
+    def store(self) -> LmdbCopies:
+        """The own store."""
+        return self._stores.store
 
     async def close(self) -> None:
         """Close the own store; the others are closed by the engine."""

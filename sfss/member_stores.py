@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sfss.checks import LMDB
+from sfss.chunks import is_of_body
 from sfss.config import Settings
 from sfss.config_joined import joined_settings
 from sfss.discovery import LIVE
@@ -27,6 +28,8 @@ class MemberStores:
         """The settings of a cluster with copies that are just these stores."""
         address, timeout_s = f"{LMDB}{self.folder}", settings.embedded.timeout_s
         self.store = LmdbCopies(address, timeout_s, known_as=options.advertise)
+        if settings.objects.capacity_bytes:
+            self.store.limit(settings.objects.capacity_bytes, is_of_body)
         membership = self.state.membership
         own = Own(self.store, self.is_member)
         if membership is not None:

@@ -13,7 +13,7 @@ down just then.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -23,6 +23,7 @@ from sfss.chunks import SINGLE, body_path, upload_name
 from sfss.cluster import Engine
 from sfss.errors import NoStoreReachable, QuorumFailed, SfssError, StoreError, StoreFull
 from sfss.keys import KeyScheme
+from sfss.placement import Places
 from sfss.record import Body, Buffer, Record, StreamedBody
 from sfss.streams import stream
 from sfss.turns import Background
@@ -50,6 +51,9 @@ class Members(Protocol):
     def rests(self, address: str) -> bool:
         """Tell whether the member has failed a moment ago, or is not live."""
 
+    def keeps_alone(self, key: bytes) -> bool:
+        """Tell whether this member, and no other, is to have what is under ``key``."""
+
 
 class Alone:
     """There are no other members."""
@@ -66,20 +70,24 @@ class Alone:
         """Return False."""
         return False
 
+    def keeps_alone(self, key: bytes) -> bool:
+        """Return True."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Members whose stores are found by a placement: ``primaries`` of a key, best first; ``own`` is
-    the address of this one. ``is_resting`` tells which are left alone.
+    """Members whose stores are found by ``places``; ``own`` is the address of this one.
+    ``is_resting`` tells which are left alone.
     """
 
-    primaries: Callable[[bytes], Sequence[str]]
+    places: Places
     own: str
     is_resting: Callable[[str], bool]
 
     def home(self, key: bytes) -> str:
         """Return the first of the primaries; see ``Members.home``."""
-        return self.primaries(key)[0]
+        return self.places.primaries(key)[0]
 
     def is_here(self, address: str) -> bool:
         """Tell whether it is the own one; see ``Members.is_here``."""
@@ -88,6 +96,11 @@ class Placed:
     def rests(self, address: str) -> bool:
         """Tell whether a member is left alone; see ``Members.rests``."""
         return self.is_resting(address)
+
+    def keeps_alone(self, key: bytes) -> bool:
+        """Tell whether only this member is to have it: not while files move; see ``Members``."""
+        where = self.places.of(key)
+        return not where.moves and list(where.primaries) == [self.own]
 
 
 class HelpedBody(StreamedBody):

@@ -12,17 +12,20 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Final
 
-from sfss.cluster import Engine
+from sfss.chunks import prefix_of
+from sfss.cluster import Cluster
 from sfss.config import Settings
 from sfss.config_checks import shown_faces
 from sfss.errors import SettingError
+from sfss.evicting import Evictor
 from sfss.keys import KeyScheme
 from sfss.object_bodies import Alone, Bodies, Members
 from sfss.object_entries import ObjstoreLabels
+from sfss.object_evicting import REFUSED_IN_A_ROW, EvictableBodies, may_evict
 from sfss.object_origin import Origin
 from sfss.object_shelf import Entries
 from sfss.objects import ObjectRules, Objects, Place
-from sfss.replicas import Turn
+from sfss.replicas import EVICTOR, Turn
 from sfss.stores.bucket import BucketStore
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.key_locks import KeyLocks
@@ -69,30 +72,34 @@ def prepare_objects(settings: Settings, former: Settings | None = None) -> None:
 
 
 def make_objects(
-    settings: Settings,
-    engine: Engine,
-    scheme: KeyScheme,
-    store_folder: str,
-    members: Members | None = None,
+    settings: Settings, cluster: Cluster, scheme: KeyScheme, members: Members | None = None
 ) -> Objects:
-    """Return the objects whose entries and bodies ``engine`` keeps, among ``members``; the disk of
-    this one has ``store_folder``. Raises ``SettingError``.
+    """Return the objects whose entries and bodies ``cluster`` keeps, among ``members``. Raises
+    ``SettingError``.
     """
-    options = settings.objects
+    options, engine, members = settings.objects, cluster.engine, members or Alone()
     folder = Path(options.owed_folder)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     try:
         locks = KeyLocks.on(folder / _LOCKS)
     except OSError as error:
         raise SettingError("settings", "objects.owed_folder", str(error), "a folder") from error
+    entries = Entries(engine, scheme, locks, options.tombstone_days)
+    origin = _origin(settings, spool_folder)
     objects = Objects(
-        Entries(engine, scheme, locks, options.tombstone_days),
-        Bodies(engine, scheme, members or Alone(), settings.cluster.chunks_kept_s),
+        entries,
+        Bodies(engine, scheme, members, settings.cluster.chunks_kept_s),
         ObjectRules(options.write == "through", options.fetch == "always", spool_folder),
-        _origin(settings, spool_folder),
-        Place(_member_id(folder), Path(store_folder)),
+        origin,
+        Place(_member_id(folder), Path(settings.embedded.folder)),
     )
     objects.start_paying(Turn(folder / _PAYER).is_ours)
+    if options.capacity_bytes and origin is not None and cluster.own is not None:
+        store, marks = cluster.own, cluster.own.mark_hits()
+        prefix = prefix_of(scheme.encoding)
+        bodies = EvictableBodies(store, marks, (entries, origin), prefix, members.keeps_alone)
+        evictor = Evictor(bodies, marks, options.capacity_bytes, may_evict, REFUSED_IN_A_ROW)
+        objects.go_on(evictor.run(Turn(store.folder / EVICTOR).is_ours))
     return objects
 
 

@@ -53,6 +53,10 @@ class Entries:
         """Return what lets one at a time change an object; see ``KeyLocks.within``."""
         return self._locks.within(_TURN_PATIENCE_S, object_id.encode(), "of objects")
 
+    def is_changing(self, object_id: str) -> bool:
+        """Tell whether somebody here has the turn of an object."""
+        return self._locks.is_held(object_id.encode())
+
     async def see(self, object_id: str) -> Seen | None:
         """Return the entry of an object, None where there is none, or it has expired.
 

@@ -16,14 +16,14 @@ stays, and whoever finds that the bucket differs from it makes it alike.
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sfss.agreement import Debt, left_nothing
-from sfss.errors import Corrupt, SfssError, StoreError, Unreachable, Unsettled
+from sfss.errors import Corrupt, StoreError, Unreachable, Unsettled
 from sfss.object_bodies import Bodies, HelpedBody
 from sfss.object_debts import Payments
 from sfss.object_entries import (
@@ -33,13 +33,13 @@ from sfss.object_entries import (
     entry_path,
     record_for_bucket,
 )
-from sfss.object_origin import Origin, digest_of_fetched, neither
-from sfss.object_shelf import Changed, Entries, Seen, now_us, only_if, unless_newer
+from sfss.object_fetching import Fetching
+from sfss.object_origin import Origin, neither
+from sfss.object_shelf import Changed, Entries, Seen, now_us, unless_newer
 from sfss.record import (
     VERSION_LIMIT,
     Body,
     Content,
-    Record,
     StreamedBody,
     record_of,
 )
@@ -99,21 +99,30 @@ class Objects:
         place: Place | None = None,
     ) -> None:
         self._entries, self._bodies, self._rules, self._origin = entries, bodies, rules, origin
-        self._payments = None
+        self._payments = self._fetching = None
         if origin is not None:
             self._payments = Payments(origin, entries, bodies, rules.spool_folder)
-        self._fetches: dict[tuple[str, int], asyncio.Task[Found | None]] = {}
+            self._fetching = Fetching(origin, entries, bodies)
         self._background = Background()
-        self._paying: asyncio.Task[None] | None = None
+        self._going_on: list[asyncio.Task[None]] = []
         self.place = place or Place()
-        self.counts = {"puts": 0, "gets": 0, "fetches": 0, "deletes": 0}
+        self._counts = {"puts": 0, "gets": 0, "fetches": 0, "deletes": 0}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
         """What this process has done."""
+        fetches = 0 if self._fetching is None else self._fetching.fetched
+        return {**self._counts, "fetches": fetches}
 
     def start_paying(self, leader: Callable[[], bool]) -> None:
         """Pay what the bucket is owed from now on, while ``leader()`` says so."""
         if self._payments is not None:
             pauses = self._rules.pay_every_s, self._rules.longest_pause_s
-            self._paying = asyncio.ensure_future(self._payments.run(leader, *pauses))
+            self.go_on(self._payments.run(leader, *pauses))
+
+    def go_on(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have ``work`` go on until the objects are closed."""
+        self._going_on.append(asyncio.ensure_future(work))
 
     # -- reading
 
@@ -132,7 +141,7 @@ class Objects:
         Raises ``NoStoreReachable`` where it cannot be told, or the body cannot be had now;
         ``Corrupt`` where the body is lost.
         """
-        self.counts["gets"] += 1
+        self._counts["gets"] += 1
         for _ in range(_TRIES):
             seen = await self._entries.see(object_id)
             try:
@@ -162,6 +171,8 @@ class Objects:
             raise neither(failure, error) from error
         if fetched is not None:
             return fetched
+        if self._fetching is not None and entry.traits.level:
+            await self._fetching.check_lost(object_id, seen)
         if failure is not None:
             raise failure
         key = entry_path(object_id).encode()
@@ -176,6 +187,11 @@ class Objects:
             with suppress(StoreError, Changed):
                 found = await self._fetched(object_id, seen)
                 return None if found is None else found.body
+            # Somebody else may have fetched it, and it has another name now.
+            with suppress(StoreError, Changed):
+                now = await self._entries.see(object_id)
+                if now not in (None, seen) and now.entry.digest == seen.entry.digest:
+                    return (await self._get(object_id, now)).body
             return None
 
         return HelpedBody(body, fetch)
@@ -186,60 +202,11 @@ class Objects:
     # -- fetching
 
     async def _fetched(self, object_id: str, seen: Seen | None) -> Found | None:
-        """Return an object from the bucket, None where that has none, or not the one that was
-        ``seen``. Of all who ask for one at the same time, one asks the bucket.
-        """
-        if self._origin is None:
+        """Return an object from the bucket; see ``Fetching.fetch``."""
+        if self._fetching is None:
             return None
-        what = object_id, 0 if seen is None else seen.entry.written
-        task = self._fetches.get(what)
-        if task is None:
-            task = self._fetches[what] = self._background.start(
-                self._fetch(self._origin, object_id, seen)
-            )
-            task.add_done_callback(lambda _: self._fetches.pop(what))
-        return await asyncio.shield(task)
-
-    async def _fetch(self, origin: Origin, object_id: str, seen: Seen | None) -> Found | None:
-        record = await origin.get(object_id, now_us())
-        if record is None or (seen is not None and not seen.entry.is_version_of(record.head)):
-            return None
-        # That of an object of others is not in its head.
-        digest = await digest_of_fetched(record.body)
-        if seen is None:
-            entry = entry_from_bucket(object_id, record.head, digest)
-        elif digest == seen.entry.digest:
-            entry = seen.entry._replace(is_fetched=True)
-        else:
-            return None
-        self.counts["fetches"] += 1
-        try:
-            entry = await self._keep_fetched(entry, seen, record.body)
-        except SfssError as error:
-            # It is here to be served all the same.
-            _log.warning("object %s from the bucket is not kept: %s", object_id, error)
-        return Found(entry, record.body, was_fetched=True)
-
-    async def _keep_fetched(self, entry: Entry, seen: Seen | None, body: Body) -> Entry:
-        """Keep what came from the bucket, in place of what was ``seen``; return its entry.
-
-        Its version is hardly above that of the entry before: whatever else is written is newer.
-        """
-        # Of today: nobody is to take it for what an old upload has left behind.
-        record = Record(entry.head._replace(version=max(now_us(), entry.written)), body)
-        path = await self._bodies.keep(entry.id, entry.traits.level, record)
-        kept = entry._replace(body=path)
-        version = entry.written if seen is None else seen.version + 1
-        try:
-            async with self._entries.turn(entry.id):
-                await self._entries.write(kept, version, only_if(seen), kept.traits.expiry)
-        except Exception as error:
-            if left_nothing(error):
-                self._bodies.remove_now(path)
-            raise
-        if seen is not None:
-            self._bodies.remove_later(seen.entry.body)
-        return kept
+        fetched = await self._fetching.fetch(object_id, seen)
+        return None if fetched is None else Found(*fetched, was_fetched=True)
 
     # -- writing
 
@@ -268,7 +235,7 @@ class Objects:
             traits = traits._replace(expiry=record.head.expiry)
             entry = Entry(object_id, traits, len(record.body), record.head.digest, version, path)
             entry, debt = await self._publish(entry, former, record.body)
-        self.counts["puts"] += 1
+        self._counts["puts"] += 1
         if former is not None:
             self._bodies.remove_later(former.entry.body)
         if debt is not None and not traits.level:
@@ -357,7 +324,7 @@ class Objects:
                     if seen is None:
                         return None
                     gone, debt = await self._write_deletion(seen)
-                self.counts["deletes"] += 1
+                self._counts["deletes"] += 1
                 self._bodies.remove_later(seen.entry.body)
                 if debt is not None:
                     await self._pay_soon(debt)
@@ -409,10 +376,12 @@ class Objects:
 
     async def close(self) -> None:
         """Finish what was begun, and let go of the bucket; the engine stays open."""
-        if self._paying is not None:
-            self._paying.cancel()
-            await asyncio.gather(self._paying, return_exceptions=True)
+        for task in self._going_on:
+            task.cancel()
+        await asyncio.gather(*self._going_on, return_exceptions=True)
         await self._background.finish(_CLOSE_S)
+        if self._fetching is not None:
+            await self._fetching.finish()
         await self._bodies.finish()
         if self._origin is not None:
             await self._origin.close()

@@ -5,7 +5,8 @@ was left behind, and nobody reads it. An upload under way has chunks and no mani
 an old orphan counts. It is removed only where all stores of the manifest were asked and agree: one
 that was down may have the manifest of a write that was never acknowledged, and that will win.
 
-The body of an object is an orphan when the entry of the object does not name it, by the same rules.
+The body of an object is an orphan when the entry of the object does not name it, by the same rules;
+and with it the chunks that it is made of.
 
 A file is damaged when chunks of it are nowhere. The listings say which may be missing; whether they
 are, the stores are asked.
@@ -171,7 +172,9 @@ class ChunkCare:
         return Seen(finding, Outcome.REMOVED)
 
     async def _is_orphan(self, name: ChunkName, chunk: Head) -> bool:
-        """Tell whether the upload has no manifest; that is the same for all of its chunks."""
+        """Tell whether the upload has no manifest, or that of a body which is to go as well; that
+        is the same for all of its chunks.
+        """
         upload = name._replace(number=0)
         known = self._orphaned.get(upload)
         if known is None:
@@ -184,7 +187,9 @@ class ChunkCare:
         return known
 
     async def _has_no_manifest(self, name: ChunkName, chunk: Head) -> bool | None:
-        """Tell whether the upload of a chunk has no manifest; None where that is not certain."""
+        """Tell whether the upload of a chunk has no manifest, or one of a body of no object; None
+        where that is not certain.
+        """
         key = file_key_of(chunk)
         if key is None or xxh3_128_hexdigest(key) != name.file:
             return None
@@ -192,7 +197,10 @@ class ChunkCare:
             return None
         head = await self.shelf.head(key)
         layout = None if head is None else layout_of(head)
-        return layout is None or layout.upload != name.upload
+        if layout is None or layout.upload != name.upload:
+            return True
+        object_id = object_of(key)
+        return object_id is not None and await self._is_unnamed(key, object_id)
 
     async def _see_file(self, key: bytes, layout: Layout) -> Seen | None:
         missing = await self._missing(key, layout)

@@ -64,8 +64,10 @@ MARKS: Final = "marks"
 SWEEPER: Final = "sweeper"
 """Name of a file in the folder of an embedded store: which process sweeps has locked it."""
 
+EVICTOR: Final = "evictor"
+"""Name of a file in the folder of a store that files are evicted from: which process does it."""
+
 _PAYER: Final = "payer"
-_EVICTOR: Final = "evictor"
 _LOCKS: Final = "locks"
 _STORES: Final = "stores"
 _MIGRATION: Final = "migration"
@@ -130,7 +132,7 @@ class Replicas:
             return []
         may_evict = partial(self.copies.healing.is_elsewhere, address=cache.address)
         evictor = Evictor(cache, cache.mark_hits(), cache.capacity_bytes, may_evict)
-        return [evictor.run(Turn(cache.folder / _EVICTOR).is_ours)]
+        return [evictor.run(Turn(cache.folder / EVICTOR).is_ours)]
 
     async def _pay(self, turn: "Turn") -> None:
         while not turn.is_ours():  # noqa: ASYNC110 - another process cannot tell when it ends

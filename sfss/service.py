@@ -15,7 +15,7 @@ from typing import Any, Final
 from xxhash import xxh3_64_intdigest
 
 from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, folder_of, keeps_files, read_rewrites
-from sfss.chunks import prefix_of
+from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
 from sfss.config_checks import addresses_of, has_plain_files
@@ -43,6 +43,7 @@ from sfss.replicas import (
 from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore, check_folder
+from sfss.stores.evicting_store import EvictingStore
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.http import Site
@@ -75,9 +76,13 @@ def read_settings(
 def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:
     options = settings.embedded
     store = _open_folder(Path(options.folder), options.timeout_s, board)
+    if capacity_bytes := settings.objects.capacity_bytes:
+        store.limit(capacity_bytes, is_of_body)
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
     sweeper = Turn(Path(options.folder) / SWEEPER)
-    return _with_chunks(alone, settings, [keep_sweeping(store, sweeper.is_ours)])
+    cluster = _with_chunks(alone, settings, [keep_sweeping(store, sweeper.is_ours)])
+    cluster.own = store
+    return cluster
 
 
 def _with_chunks(
@@ -100,11 +105,11 @@ def chunk_settings(settings: Settings) -> LargeSettings:
     )
 
 
-def _open_folder(folder: Path, timeout_s: float, board: Board) -> EmbeddedStore:
+def _open_folder(folder: Path, timeout_s: float, board: Board) -> EvictingStore:
     # Only the first worker to open a folder may make a store there: later it would be an empty one
     # in place of one that was moved away.
     number = xxh3_64_intdigest(os.fsencode(folder.absolute()))
-    store = EmbeddedStore(folder, make=board.store != number, timeout_s=timeout_s)
+    store = EvictingStore(folder, make=board.store != number, timeout_s=timeout_s)
     board.store = number
     return store
 
@@ -176,7 +181,7 @@ def _joined(joining: Joining, settings: Settings, counters: Counters) -> Cluster
 
     limit = settings.cluster.max_file_size
     cluster = Cluster(engine, make_scheme(settings), limit, joining.work(), close_all)
-    cluster.members = joining
+    cluster.members, cluster.own = joining, joining.store
     return cluster
 
 
@@ -302,9 +307,8 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     rewrites = read_rewrites(settings.paths.rewrites)
     objects = None
     if has_objects(settings):
-        scheme, folder = make_scheme(settings), settings.embedded.folder
         members = None if joining is None else joining.members
-        objects = make_objects(settings, cluster.engine, scheme, folder, members)
+        objects = make_objects(settings, cluster, make_scheme(settings), members)
     site = Site(
         cluster,
         board,

@@ -37,6 +37,7 @@ graceful_timeout_s = 5
 
 [cluster]
 kind = "joined"
+chunks_above = {chunks_above}
 
 [embedded]
 folder = "store"
@@ -53,6 +54,7 @@ heartbeat_s = 0.2
 [objects]
 owed_folder = "owed-objects"
 bucket = "{bucket}"
+capacity_bytes = {capacity}
 
 [bucket]
 endpoint = "{endpoint}"
@@ -71,6 +73,7 @@ class Member(Gateway):
         bucket: S3Server | None = None,
         workers: int = 2,
         secret: str = MEMBERS_SECRET,
+        capacity: int = 0,
     ) -> None:
         folder.mkdir(parents=True)
         port = quiet_port()
@@ -83,6 +86,8 @@ class Member(Gateway):
             address=self.place,
             join=json.dumps(list(join)),
             bucket=where,
+            capacity=capacity,
+            chunks_above=256 * 1024 if capacity else 4 * 1024 * 1024,
             endpoint=bucket.url if bucket else "",
         )
         self.config.write_text(text)
@@ -175,7 +180,11 @@ def bucket_in(folder: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def joined(
-    folder: Path, count: int = 3, bucket: S3Server | None = None, workers: int = 2
+    folder: Path,
+    count: int = 3,
+    bucket: S3Server | None = None,
+    workers: int = 2,
+    capacity: int = 0,
 ) -> Iterator[list[Member]]:
     """Run ``count`` members of one cluster for the block. Members that are added to the list are
     stopped with the others.
@@ -186,7 +195,8 @@ def joined(
         stack.callback(lambda: [member.kill() for member in {*first, *members}])
         for number in range(count):
             join = [members[0].place] if members else []
-            members.append(Member(folder / f"member-{number}", join, bucket, workers))
+            place = folder / f"member-{number}"
+            members.append(Member(place, join, bucket, workers, capacity=capacity))
             first.append(members[-1])
             members[-1].start()
         settled(members)

@@ -195,3 +195,28 @@ async def test_it_goes_on_by_itself_while_it_is_the_one_that_may(store: LmdbCopi
             await asyncio.sleep(0.05)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_stays_stands_in_no_queue_and_counts(tmp_path: Path) -> None:
+    store = LmdbCopies(f"lmdb:{tmp_path}/store", 30.0)
+    store.limit(CAPACITY, lambda key: key >= key_of(50))
+    await store.prepare()
+    assert not await store.index()
+    proof = Proof()
+    evictor = Evictor(store, store.mark_hits(), CAPACITY, proof)
+    await fill(store, 0, 110)
+    assert (await store.usage()).size == 110 * SIZE
+    assert await numbers(store) == list(range(50, 110))
+    assert await evictor.make_room() == CAPACITY * LOW_WATER
+    assert await numbers(store) == list(range(62, 110))
+    await store.set(key_of(3), new_record(bytes(SIZE), 1000))
+    await store.delete(key_of(4))
+    assert (await store.usage()).files == 97
+    await fill(store, 0, 50)
+    proof.says = lambda key: False
+    for number in range(62, 110):
+        await store.delete(key_of(number))
+    await store.set(b"0000 large", new_record(bytes(CAPACITY), 1))
+    assert await evictor.make_room() > CAPACITY  # there is nothing to go on with
+    assert await numbers(store) == []
+    await store.close()

@@ -139,7 +139,7 @@ class Team:
             labels=ObjstoreLabels(),
         )
         locks = KeyLocks.on(self.folder / f"locks-{number}")
-        placed = Placed(placement.primaries, addresses[own], copies.is_resting)
+        placed = Placed(copies.places, addresses[own], copies.is_resting)
         objects = Objects(
             Entries(large, SCHEME, locks, 10.0),
             Bodies(large, SCHEME, placed, 0.0),

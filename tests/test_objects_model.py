@@ -64,7 +64,7 @@ class Worker:
             Clock(),
             own,
         )
-        placed = Placed(self.placement.primaries, NAMES[0], self.copies.is_resting)
+        placed = Placed(self.copies.places, NAMES[0], self.copies.is_resting)
         origin = Origin(machine.bucket, machine.origin_debts)
         self.objects = Objects(
             Entries(self.copies, SCHEME, machine.locks, 10.0),

@@ -7,7 +7,7 @@ hash, and the newest version of that. Whoever asks another store takes the momen
 and gives it with what he has found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Final
 
@@ -36,12 +36,13 @@ class EvictingStore(EmbeddedStore):
     capacity_bytes = 0
     """Bytes that its records are to have together, 0: any number."""
 
-    def limit(self, capacity_bytes: int) -> None:
+    def limit(self, capacity_bytes: int, queues: Callable[[bytes], bool] = bool) -> None:
         """Note from now on in which order records come, and when any are removed: by every process
-        that has the store open, before the first request.
+        that has the store open, before the first request. Those that may be evicted are under keys
+        that it ``queues``, any by default.
         """
         self.capacity_bytes = capacity_bytes
-        self._folder.keeps_arrivals = True
+        self._folder.keeps_arrivals, self._folder.queues = True, queues
         self._never = count(-1, -1)
 
     def mark_hits(self) -> Visited:

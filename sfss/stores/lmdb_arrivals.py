@@ -8,7 +8,8 @@ Its entries:
 key                     value
 ======================  ===========================================================================
 ``a`` and a number      the key of a record; numbers are of 8 bytes, and rise as records come
-``k`` and a key         that number, and the size of the record in bytes
+``k`` and a key         that number, and the size of the record in bytes; the number 0: it stays,
+                        and stands in no queue
 ``e`` and a place       how often anything of this place was removed, and the newest version of
                         that; a place is 16 bits of a hash of the key
 ``s``                   ``Usage``
@@ -20,7 +21,7 @@ wrote that knows nothing of the index, the last commit is another, and all keys 
 again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -64,23 +65,27 @@ class Arrivals:
     ``begin`` and ``end`` of a transaction.
     """
 
-    def __init__(self, database: "lmdb._Database") -> None:
-        self._database = database
+    def __init__(self, database: "lmdb._Database", queues: Callable[[bytes], bool]) -> None:
+        self._database, self._queues = database, queues
         self._usage = self._before = Usage()
         self._is_changed = False
         self._newest: int | None = None
 
     @classmethod
     def within(
-        cls, environment: lmdb.Environment, transaction: _Transaction, make: bool
+        cls,
+        environment: lmdb.Environment,
+        transaction: _Transaction,
+        make: bool,
+        queues: Callable[[bytes], bool] = bool,
     ) -> "Arrivals | None":
         """Return the index, made if ``make``; None where there is none. It stays open only if the
-        ``transaction`` is committed.
+        ``transaction`` is committed. Records that may be evicted are under keys that it ``queues``.
         """
         is_there = transaction.get(ARRIVALS) is not None
         if not is_there and not make:
             return None
-        arrivals = cls(environment.open_db(ARRIVALS, transaction))
+        arrivals = cls(environment.open_db(ARRIVALS, transaction), queues)
         if not is_there:
             transaction.put(_WALKED, b"", db=arrivals._database)
         return arrivals
@@ -111,9 +116,10 @@ class Arrivals:
         """
         noted = transaction.get(_OF_KEY + key, db=self._database)
         if noted is None:
-            number = self._next(transaction)
-            transaction.put(_OF_NUMBER + _NUMBER.pack(number), key, db=self._database)
-            former = 0
+            number, former = 0, 0
+            if self._queues(key):
+                number = self._next(transaction)
+                transaction.put(_OF_NUMBER + _NUMBER.pack(number), key, db=self._database)
         else:
             number, former = _PAIR.unpack(noted)
         if noted is None or size != former:

@@ -79,6 +79,8 @@ class LmdbFolder:
         self._indexes = Indexes()
         self.keeps_arrivals = False
         """Whether the index of arrivals is made if there is none."""
+        self.queues: Callable[[bytes], bool] = bool
+        """Tells whether what is under a key may be evicted ever: all that has a key."""
         self.visited: Visited | None = None
         """Where hits are marked."""
         self._reserve = folder / "reserve"
@@ -341,7 +343,7 @@ class LmdbFolder:
         expiries, arrivals = self._indexes
         return Indexes(
             expiries or Expiries.within(environment, transaction, expires),
-            arrivals or Arrivals.within(environment, transaction, self.keeps_arrivals),
+            arrivals or Arrivals.within(environment, transaction, self.keeps_arrivals, self.queues),
         )
 
     def _grow(self, needed: int) -> None:
