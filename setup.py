@@ -28,6 +28,8 @@ setup(
         "lmdb>=3",
         # stores/bucket_client.py reads its messages.
         "obstore>=0.12.1,<0.13",
+        # web/metrics.py encodes with it.
+        "prometheus-client>=0.26,<1",
         "uhashring>=2.5",
         "uvloop>=0.23",
         "xxhash>=4",

@@ -180,6 +180,20 @@ class Owing(NamedTuple):
     needs_repair: Sequence[str] = ()
 
 
+class Health(NamedTuple):
+    """Why stores do not answer, by address ("" of those that do), and what is ``lacking`` until
+    files can be read and written ("": nothing).
+    """
+
+    stores: Mapping[str, str]
+    lacking: str = ""
+
+    @property
+    def up(self) -> list[str]:
+        """The addresses of the stores that answer."""
+        return [address for address, why in self.stores.items() if not why]
+
+
 Debts: TypeAlias = Mapping[str, Debt]
 """What stores are owed of one key, by address."""
 

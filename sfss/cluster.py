@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from sfss.agreement import Debt, Kept, Owing
+from sfss.agreement import Debt, Health, Kept, Owing
 from sfss.keys import KeyScheme
 from sfss.migration import Migration
 from sfss.record import Content, Head, Record, is_alive, record_of
@@ -80,6 +80,11 @@ class Engine(Protocol):
         """Return the statistics of every store by address; ``error`` alone of one that fails.
 
         Raises ``NoStoreReachable`` when all do.
+        """
+
+    async def health(self, timeout_s: float) -> Health:
+        """Return how the stores are, and whether enough of them answer within ``timeout_s`` for
+        some file, if not for each, to be read and written.
         """
 
     async def owing(self) -> Owing:
@@ -252,6 +257,10 @@ class Cluster:
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return the statistics of every store by address; see ``Engine.stats``."""
         return await self._engine.stats()
+
+    async def health(self, timeout_s: float) -> Health:
+        """Return how the stores are; see ``Engine.health``."""
+        return await self._engine.health(timeout_s)
 
     async def owing(self) -> Owing:
         """Return what stores still have to get; see ``Engine.owing``."""

@@ -57,7 +57,8 @@ class ServerSettings:
         DEFAULT_FACES,
         "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
         " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration; upload,"
-        " fetch, blobs: /upload, /fetch and /blob, files by their content; objects: /api/v1",
+        " fetch, blobs: /upload, /fetch and /blob, files by their content; objects: /api/v1;"
+        " health: /health/live and /health/ready; metrics: /metrics, for Prometheus",
         SOME_FACES,
     )
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
@@ -77,7 +78,7 @@ class ServerSettings:
     )
     access_log: bool = setting(
         False,
-        "write an access log (combined format) to standard output",
+        "write an access log to standard output, in the combined format or as log_format says",
         BOOLEAN,
     )
     admin_token: str = setting(
@@ -85,6 +86,14 @@ class ServerSettings:
     )
     log_level: str = setting(
         "info", "least severe message that is logged", one_of("debug", "info", "warning", "error")
+    )
+    log_format: str = setting(
+        "line", "line: lines for people; json: one object a line", one_of("line", "json")
+    )
+    slow_request_ms: int = setting(
+        0,
+        "milliseconds from which on a request is logged as slow; 0: none is",
+        between(0, 3_600_000),
     )
 
 

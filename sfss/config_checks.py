@@ -26,7 +26,7 @@ from sfss.errors import SettingError
 HELD_FILE_LIMIT: Final = 64 * MIB
 """Bytes that a file may have where records are held in memory."""
 
-FACES_OF_GROUPS: Final = ("upload", "fetch", "blobs", "status", "debug")
+FACES_OF_GROUPS: Final = ("upload", "fetch", "blobs", "status", "debug", "health", "metrics")
 """What can be shown of groups, and of blob servers: files that do not change."""
 
 KINDS_WITH_OBJECTS: Final = ("embedded", "joined")

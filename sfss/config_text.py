@@ -35,7 +35,11 @@ def _listen_tables(settings: Settings) -> list[str]:
         "# with its faces. Not to be set in the environment.",
     ]
     if not settings.listen:
-        lines += ["# [[listen]]", '# address = "127.0.0.1:8255"', '# faces = ["native", "status"]']
+        lines += [
+            "# [[listen]]",
+            '# address = "127.0.0.1:8255"',
+            '# faces = ["native", "status", "health"]',
+        ]
     for listen in settings.listen:
         address, faces = in_toml(listen.address), in_toml(listen.faces)
         lines += ["[[listen]]", f"address = {address}", f"faces = {faces}"]

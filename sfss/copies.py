@@ -46,6 +46,7 @@ from typing import Protocol
 from sfss.agreement import (
     CopiesSettings,
     Debt,
+    Health,
     Kept,
     Owing,
     file_head,
@@ -58,11 +59,12 @@ from sfss.browsing import Browsing
 from sfss.healing import Healing
 from sfss.holders import Holders
 from sfss.lookup import Lookup
-from sfss.metrics import Counts
+from sfss.metrics import Counts, NoteStore
 from sfss.owed import Owed, place
 from sfss.paying import Paying
 from sfss.placement import Places
 from sfss.record import Head, Kind, Record
+from sfss.stopwatch import Stopwatch
 from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
 from sfss.writing import Writing
 
@@ -124,9 +126,12 @@ class Copies:
         """Whether all stores are left alone: they have failed a moment ago, or are not live."""
         return all(map(self._holders.rests, self._holders.addresses))
 
-    def count_in(self, counts: Counts) -> None:
-        """Count in ``counts`` from now on."""
+    def count_in(self, counts: Counts, note: NoteStore | None = None) -> None:
+        """Count in ``counts`` from now on, and tell ``note`` what stores are asked, and how long
+        they take.
+        """
         self._holders.counts = counts
+        self._holders.stopwatch = Stopwatch(note)
 
     def first(self, key: bytes) -> str | None:
         """Return the store that ``get`` would ask first, if an answer of it alone is the answer:
@@ -231,6 +236,25 @@ class Copies:
         Raises ``NoStoreReachable`` when all do.
         """
         return await self._holders.stats()
+
+    async def health(self, timeout_s: float) -> Health:
+        """Return how the stores are: in one shard, if there are any, as many have to answer as
+        reads and writes ask for.
+        """
+        health = Health(await self._holders.failures(timeout_s))
+        shards = self._places.shards or {"": self._places.stores() or self._holders.addresses}
+        lacking = [self._lacking(name, stores, health) for name, stores in shards.items()]
+        return health._replace(lacking="; ".join(lacking) if all(lacking) else "")
+
+    def _lacking(self, shard: str, stores: Sequence[str], health: Health) -> str:
+        copies = len(stores) if self._places.shards else self._settings.least_copies
+        quorums, up = self._settings.quorums(copies), set(health.up).intersection(stores)
+        needed, place = max(quorums.write, quorums.read), f" of {shard}" if shard else ""
+        if self._settings.first_decides and stores[0] not in up:
+            return f"the first store{place} does not answer"
+        if len(up) < needed:
+            return f"{len(up)} of the {len(stores)} stores{place} answer, and {needed} have to"
+        return ""
 
     async def owing(self) -> Owing:
         """Return what stores still have to get."""

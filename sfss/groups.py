@@ -12,7 +12,7 @@ from heapq import merge
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from sfss.agreement import Debt, Kept, Owing
+from sfss.agreement import Debt, Health, Kept, Owing
 from sfss.copies import Copies
 from sfss.errors import (
     CannotList,
@@ -154,6 +154,18 @@ class Groups:
         if not found:
             raise NoStoreReachable(failures)
         return found | {address: {"error": why} for address, why in failures.items()}
+
+    async def health(self, timeout_s: float) -> Health:
+        """Return how the stores are: one group that takes files has to be able to."""
+        found = await self._all(lambda copies: copies.health(timeout_s))
+        stores = {address: why for each in found for address, why in each.stores.items()}
+        lacking = [
+            f"{group.name}: {each.lacking}"
+            for group, each in zip(self._groups, found, strict=True)
+            if group.takes and each.lacking
+        ]
+        takers = sum(group.takes for group in self._groups)
+        return Health(stores, "; ".join(lacking) if len(lacking) == takers else "")
 
     async def owing(self) -> Owing:
         """Return what stores of any group still have to get."""

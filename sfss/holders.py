@@ -17,6 +17,7 @@ from sfss.complaints import Complaints
 from sfss.errors import Corrupt, GoneForGood, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.metrics import Counts
 from sfss.record import Head, Record
+from sfss.stopwatch import Stopwatch
 from sfss.stores.base import (
     BrowsableStore,
     Child,
@@ -25,6 +26,7 @@ from sfss.stores.base import (
     HasNewer,
     NewestStore,
     ViewableStore,
+    failures_of,
     least_room,
     unless_newer,
 )
@@ -59,6 +61,7 @@ class Holders:
     ) -> None:
         self.background = Background(settings.background_bytes)
         self.counts: Counts = Counter()
+        self.stopwatch = Stopwatch()
         self.gone = settings.gone
         """The addresses of stores that will never be back."""
         self.is_live = is_live or _always
@@ -110,7 +113,8 @@ class Holders:
         if address in self.gone or not self.is_live(address):
             return Answer(address, failure=self.resting(address))
         try:
-            record = await self._asked(address).get(key)
+            with self.stopwatch.of("get", address):
+                record = await self._asked(address).get(key)
         except Exception as error:
             return Answer(address, failure=self._failed(address, error, applied=False))
         self._answered(address)
@@ -132,7 +136,8 @@ class Holders:
         if address in self.gone or not self.is_live(address):
             return Answer(address, failure=self.resting(address))
         try:
-            head = await self._asked(address).head(key)
+            with self.stopwatch.of("head", address):
+                head = await self._asked(address).head(key)
         except Exception as error:
             return Answer(address, failure=self._failed(address, error, applied=False))
         self._answered(address)
@@ -160,7 +165,8 @@ class Holders:
         store = self._asked(address)
         assert isinstance(store, BrowsableStore)
         try:
-            found = await store.children(prefix, after, limit)
+            with self.stopwatch.of("list", address):
+                found = await store.children(prefix, after, limit)
         except Exception as error:
             raise self._failed(address, error, applied=False) from error
         self._answered(address)
@@ -215,7 +221,8 @@ class Holders:
     ) -> Written:
         try:
             self._asked(address)
-            newer = await change()
+            with self.stopwatch.of("set", address):
+                newer = await change()
         except Exception as error:
             return Written(address, failure=self._failed(address, error, applied=None))
         self._answered(address)
@@ -250,7 +257,8 @@ class Holders:
             return False
         async with self._turns.of((address, key)):
             try:
-                await self._asked(address).delete(key, guard)
+                with self.stopwatch.of("delete", address):
+                    await self._asked(address).delete(key, guard)
             except (_Another, HasNewer):
                 return False
             except Exception as error:
@@ -276,6 +284,13 @@ class Holders:
         if len(failures) == len(found):
             raise NoStoreReachable(failures)
         return found
+
+    async def failures(self, timeout_s: float) -> dict[str, str]:
+        """Return why stores do not answer, by address; "" of those that do."""
+        live = [store for address, store in self._stores.items() if self.is_live(address)]
+        failures = await failures_of(live, timeout_s)
+        away = {each: self.resting(each).reason for each in self._stores if each not in failures}
+        return {**failures, **away}
 
     async def _stats(self, address: str) -> dict[str, str]:
         if not self.is_live(address):

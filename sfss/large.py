@@ -22,7 +22,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sfss.agreement import Debt, Kept, Owing, left_nothing
+from sfss.agreement import Debt, Health, Kept, Owing, left_nothing
 from sfss.chunks import (
     KEY_SIZE,
     Layout,
@@ -314,6 +314,10 @@ class Large:
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return what the engine does."""
         return await self._engine.stats()
+
+    async def health(self, timeout_s: float) -> Health:
+        """Return how the stores are; see ``Engine.health``."""
+        return await self._engine.health(timeout_s)
 
     async def owing(self) -> Owing:
         """Return what the engine does."""

@@ -18,10 +18,12 @@ FACES: Final = (
     "fetch",
     "blobs",
     "objects",
+    "health",
+    "metrics",
 )
 """The faces that there are; ``web.app`` has their routes."""
 
-DEFAULT_FACES: Final = ("native", "status")
+DEFAULT_FACES: Final = ("native", "status", "health")
 
 SOME_FACES: Final = distinct_of(*FACES)
 

@@ -6,7 +6,12 @@ takes over the row of a dead one goes on counting from there: totals never fall.
 """
 
 import mmap
-from typing import Final, Protocol
+from collections.abc import Callable
+from operator import add
+from typing import Final, Protocol, TypeAlias
+
+from sfss import timings
+from sfss.timings import SHORTEST_S, SUM, Line, Name, Timings, note_in
 
 ROWS: Final = 512
 """Workers that can be counted apart; a reload runs twice the configured number for a while."""
@@ -31,8 +36,19 @@ for the fastest store that none has won in time.
 
 _STATUS_COLUMN: Final = len(_GAUGES) + len(_TOTALS)
 _EVENT_COLUMN: Final = _STATUS_COLUMN + len(_STATUSES)
-_COLUMNS: Final = _EVENT_COLUMN + len(EVENTS)
+_OK_COLUMN: Final = _STATUS_COLUMN + 200 - _STATUSES.start
+_TIMINGS_COLUMN: Final = _EVENT_COLUMN + len(EVENTS)
+_COLUMNS: Final = _TIMINGS_COLUMN + timings.CELLS
 _CELL: Final = 8
+
+REQUEST: Final = "request"
+STORE: Final = "store"
+LOOP: Final = "loop"
+"""How names of timings begin. Behind it: face, method, status; operation, outcome, store; nothing.
+"""
+
+NoteStore: TypeAlias = Callable[[str, str, bool, float], None]
+"""Called with what was asked of a store, its address, whether it failed, and seconds."""
 
 
 class Counts(Protocol):
@@ -56,12 +72,26 @@ class Events:
         self._cells[EVENTS.index(name)] = value
 
 
+class _Short(dict[str, memoryview]):
+    """By face, the line of a GET that is answered 200: a look into a dict finds it."""
+
+    def __init__(self, timings: Timings) -> None:
+        super().__init__()
+        self._timings = timings
+
+    def __missing__(self, face: str) -> memoryview:
+        line = self[face] = self._timings.line(REQUEST, face, "GET", "200")
+        return line
+
+
 class Counters:
     """One worker's row; unlike plain attributes, its cells are seen by all workers."""
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
-        self.events = Events(cells[_EVENT_COLUMN:])
+        self.events = Events(cells[_EVENT_COLUMN:_TIMINGS_COLUMN])
+        self._timings = Timings(cells[_TIMINGS_COLUMN:])
+        self._short = _Short(self._timings)
 
     def start(self, pid: int) -> None:
         """Take the row over for the process ``pid``."""
@@ -77,6 +107,42 @@ class Counters:
         cells[2] += received
         cells[3] += sent
         cells[_STATUS_COLUMN + status - _STATUSES.start] += 1
+
+    def took(self, face: str, method: str, status: int, seconds: float) -> None:
+        """Note what was answered, and how long that took; ``request`` counts it as well."""
+        self._timings.note((REQUEST, face, method, str(status)), seconds)
+
+    # These two are for the hot path: each cell costs as much as all else in them.
+
+    def remembered(self, face: str, sent: int) -> None:
+        """Count a GET that was answered 200 from memory, in no time that would be worth a look at
+        a clock.
+        """
+        cells = self._cells
+        cells[3] += sent
+        cells[_OK_COLUMN] += 1
+        self._short[face][0] += 1
+
+    def short(self, face: str, sent: int, seconds: float) -> None:
+        """Count a GET that was answered 200 by the short way."""
+        cells = self._cells
+        cells[3] += sent
+        cells[_OK_COLUMN] += 1
+        line = self._short[face]
+        if seconds > SHORTEST_S:
+            note_in(line, seconds)
+        else:
+            line[0] += 1
+            line[SUM] += int(seconds * 1e6)
+
+    def note_store(self, operation: str, address: str, has_failed: bool, seconds: float) -> None:
+        """Note that a store was asked; see ``NoteStore``."""
+        outcome = "error" if has_failed else "ok"
+        self._timings.note((STORE, operation, outcome, address), seconds)
+
+    def lagged(self, seconds: float) -> None:
+        """Note by how much the event loop was late."""
+        self._timings.note((LOOP,), seconds)
 
 
 class Board:
@@ -130,3 +196,17 @@ class Board:
             for offset, status in enumerate(_STATUSES)
         }
         return {status: count for status, count in counts.items() if count}
+
+    def timings(self) -> dict[Name, Line]:
+        """Return, by name, what all workers have noted."""
+        found: dict[Name, Line] = {}
+        for row in self._used():
+            for line in timings.read(row[_TIMINGS_COLUMN:]):
+                known = found.get(line.name)
+                found[line.name] = line if known is None else _together(known, line)
+        return found
+
+
+def _together(one: Line, other: Line) -> Line:
+    counts = tuple(map(add, one.counts, other.counts))
+    return Line(one.name, counts, one.sum_us + other.sum_us)

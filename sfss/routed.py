@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from sfss.agreement import Debt, Kept, Owing
+from sfss.agreement import Debt, Health, Kept, Owing
 from sfss.complaints import Complaints
 from sfss.errors import (
     CannotList,
@@ -19,7 +19,9 @@ from sfss.errors import (
     StoreFull,
     Unreachable,
 )
+from sfss.metrics import NoteStore
 from sfss.record import Head, Record
+from sfss.stopwatch import Stopwatch
 from sfss.stores.base import (
     BrowsableStore,
     Child,
@@ -28,6 +30,7 @@ from sfss.stores.base import (
     Store,
     Use,
     ViewableStore,
+    failures_of,
     least_room,
 )
 
@@ -109,6 +112,7 @@ class Routed:
     def __init__(self, stores: Sequence[Store], route: Route) -> None:
         self._stores, self._route = stores, route
         self._complaints = Complaints()
+        self._stopwatch = Stopwatch()
         self.guards_are_free = len(stores) == 1 and stores[0].head_is_cheap
         """Whether there is one store, which looks and writes in one step."""
         self._viewable = {
@@ -116,13 +120,17 @@ class Routed:
         }
         self._only = next(iter(self._viewable.values()), None) if len(stores) == 1 else None
 
+    def count_in(self, note: NoteStore) -> None:
+        """Tell ``note`` from now on what stores are asked, and how long they take."""
+        self._stopwatch = Stopwatch(note)
+
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None where there is none. Raises ``Corrupt``."""
-        return await self._ask(key, lambda store, _: store.get(key))
+        return await self._ask("get", key, lambda store, _: store.get(key))
 
     async def head(self, key: bytes) -> Head | None:
         """Return the head of the record under ``key``; see ``Store.head``."""
-        return await self._ask(key, lambda store, _: store.head(key))
+        return await self._ask("head", key, lambda store, _: store.head(key))
 
     def view(self, key: bytes, use: Use) -> bool:
         """Have ``use`` called with the item under ``key``; see ``ViewableStore.view``.
@@ -147,7 +155,7 @@ class Routed:
             own = record.head if repeated else None
             await store.set(key, record, guard and _unless_present(own, guard))
 
-        await self._ask(key, write)
+        await self._ask("set", key, write)
         return Kept(record.head)
 
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
@@ -157,15 +165,18 @@ class Routed:
             # A failed attempt may have deleted the file; "no such key" is then its success.
             return await store.delete(key, None if repeated else guard) or repeated
 
-        return await self._ask(key, remove)
+        return await self._ask("delete", key, remove)
 
-    async def _ask(self, key: bytes, ask: Callable[[Store, bool], Awaitable[Answer]]) -> Answer:
+    async def _ask(
+        self, operation: str, key: bytes, ask: Callable[[Store, bool], Awaitable[Answer]]
+    ) -> Answer:
         """Return the first answer; ``ask`` is told whether an earlier try may have been done."""
         failures: dict[str, str] = {}
         indeterminate = False
         for store in self._route.candidates(key):
             try:
-                answer = await ask(store, indeterminate)
+                with self._stopwatch.of(operation, store.address):
+                    answer = await ask(store, indeterminate)
             except Unreachable as error:
                 self._route.failed(store)
                 self._complaints.failed(store.address, error)
@@ -220,6 +231,11 @@ class Routed:
         if len(failures) == len(self._stores):
             raise NoStoreReachable(failures)
         return found
+
+    async def health(self, timeout_s: float) -> Health:
+        """Return how the stores are; one that answers is enough."""
+        health = Health(await failures_of(self._stores, timeout_s))
+        return health if health.up else health._replace(lacking="no store answers")
 
     async def owing(self) -> Owing:
         """Return that nobody is owed anything: a write is answered when its one store has it."""

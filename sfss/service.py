@@ -25,6 +25,7 @@ from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
 from sfss.joining import Joining, find_others
+from sfss.json_log import JsonFormatter
 from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
@@ -73,12 +74,13 @@ def read_settings(
     return load(text, file or "settings", os.environ, options, cluster)
 
 
-def _embedded(settings: Settings, board: Board, _: Counters) -> Cluster:
+def _embedded(settings: Settings, board: Board, counters: Counters) -> Cluster:
     options = settings.embedded
     store = _open_folder(Path(options.folder), options.timeout_s, board)
     if capacity_bytes := settings.objects.capacity_bytes:
         store.limit(capacity_bytes, is_of_body)
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
+    alone.count_in(counters.note_store)
     sweeper = Turn(Path(options.folder) / SWEEPER)
     cluster = _with_chunks(alone, settings, [keep_sweeping(store, sweeper.is_ours)])
     cluster.own = store
@@ -121,7 +123,7 @@ def _replicated(settings: Settings, board: Board, counters: Counters) -> Cluster
     if has_plain_files(settings):
         marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
     replicas = make_replicas(settings, owed, marks)
-    replicas.copies.count_in(counters.events)
+    replicas.copies.count_in(counters.events, counters.note_store)
     engine, close = _engine_over(replicas, settings)
     cluster = Cluster(
         engine,
@@ -147,7 +149,7 @@ def _grouped(settings: Settings, board: Board, counters: Counters) -> Cluster:
         if has_plain_files(settings):
             marks = EmbeddedStore(folder / MARKS, timeout_s=timeout_s)
         opened.append(make_replicas(part.settings, owed, marks))
-        opened[-1].copies.count_in(counters.events)
+        opened[-1].copies.count_in(counters.events, counters.note_store)
     board.store = number
     groups = [
         Group(part.name, each.copies, part.takes) for part, each in zip(parts, opened, strict=True)
@@ -172,7 +174,7 @@ def _open_joining(settings: Settings, board: Board) -> Joining:
 
 def _joined(joining: Joining, settings: Settings, counters: Counters) -> Cluster:
     replicas = joining.replicas
-    replicas.copies.count_in(counters.events)
+    replicas.copies.count_in(counters.events, counters.note_store)
     engine, close = _engine_over(replicas, joining.settings)
 
     async def close_all() -> None:
@@ -206,23 +208,28 @@ def _engine_over(
     return large, close
 
 
-def _nodes(settings: Settings, _: Board, __: Counters) -> Cluster:
-    return _over_memcached(settings, lambda stores, ring: Owner(stores, ring.owner))
+def _nodes(settings: Settings, _: Board, counters: Counters) -> Cluster:
+    return _over_memcached(settings, counters, lambda stores, ring: Owner(stores, ring.owner))
 
 
-def _proxies(settings: Settings, _: Board, __: Counters) -> Cluster:
+def _proxies(settings: Settings, _: Board, counters: Counters) -> Cluster:
     tries, retry_after_s = settings.memcached.tries, settings.memcached.retry_after_s
     return _over_memcached(
-        settings, lambda stores, ring: Proxies(stores, ring.order, tries, retry_after_s)
+        settings,
+        counters,
+        lambda stores, ring: Proxies(stores, ring.order, tries, retry_after_s),
     )
 
 
 def _over_memcached(
-    settings: Settings, route: Callable[[Mapping[str, MemcachedStore], KetamaRing], Route]
+    settings: Settings,
+    counters: Counters,
+    route: Callable[[Mapping[str, MemcachedStore], KetamaRing], Route],
 ) -> Cluster:
     options = settings.memcached
     stores = {address: MemcachedStore(address, options) for address in options.servers}
     routed = Routed(list(stores.values()), route(stores, KetamaRing(options.servers)))
+    routed.count_in(counters.note_store)
     return _with_chunks(routed, settings)
 
 
@@ -405,14 +412,17 @@ async def application(counters: Counters, board: Board) -> Runner:
     settings = read_settings()
     prepare_objects(settings)
     if not logging.getLogger().handlers:  # else somebody has configured it already
-        logging.config.dictConfig(logging_settings(settings.server.log_level))
+        logging.config.dictConfig(
+            logging_settings(settings.server.log_level, settings.server.log_format)
+        )
     return await start(settings, counters, board)
 
 
-def logging_settings(level: str) -> dict[str, Any]:
+def logging_settings(level: str, form: str = "line") -> dict[str, Any]:
     """Return the one logging configuration (``logging.config.dictConfig``): all to standard error,
-    the access log to standard output.
+    the access log to standard output, both in a ``form`` of ``server.log_format``.
     """
+    own, bare = ("json", "json") if form == "json" else ("line", "bare")
     to_root = {"handlers": [], "propagate": True}
     return {
         "version": 1,
@@ -420,12 +430,16 @@ def logging_settings(level: str) -> dict[str, Any]:
         "formatters": {
             "line": {"format": "%(asctime)s %(levelname)s [%(process)d] %(message)s"},
             "bare": {"format": "%(message)s"},
+            "json": {"()": JsonFormatter},
         },
         "handlers": {
-            "errors": {"class": "logging.StreamHandler", "formatter": "line"},
+            "errors": {
+                "class": "logging.StreamHandler",
+                "formatter": own,
+            },
             "access": {
                 "class": "logging.StreamHandler",
-                "formatter": "bare",
+                "formatter": bare,
                 "stream": "ext://sys.stdout",
             },
         },

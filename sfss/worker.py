@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Container, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, ClassVar, Final, NoReturn
 
 import uvloop
@@ -36,6 +37,9 @@ A connection closed at the moment of a client's next request would drop it (RFC 
 """
 
 HEARTBEAT_S: Final = 1.0
+
+LAG_EVERY_S: Final = 0.25
+"""Seconds between two looks at how late the event loop is."""
 
 RESTART_PAUSE_S: Final = 1.0
 """Seconds before a worker that cannot start ends and the master tries the next."""
@@ -94,6 +98,7 @@ class Worker(base.Worker):  # type: ignore[misc]
             loop.add_signal_handler(number, self._stop_now, stopping)
         loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
         heartbeat = asyncio.create_task(self._heartbeat(stopping))
+        watch = asyncio.create_task(self._watch_loop())
         runner = await self._start()
         self.booted = True
         if self.alive:
@@ -102,6 +107,7 @@ class Worker(base.Worker):  # type: ignore[misc]
         await runner.drain(IDLE_GRACE_S if self.alive else 0.0)
         await runner.cleanup()
         heartbeat.cancel()
+        watch.cancel()
 
     def _stop_now(self, stopping: asyncio.Event) -> None:
         self.alive = False
@@ -139,6 +145,13 @@ class Worker(base.Worker):  # type: ignore[misc]
                 self.log.warning("the master is gone: stopping")
                 stopping.set()
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _watch_loop(self) -> None:
+        while True:
+            due_s = perf_counter() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            # uvloop's timers count milliseconds, and may be early.
+            self.counters.lagged(max(0.0, perf_counter() - due_s))
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
@@ -231,7 +244,7 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "graceful_timeout": graceful_timeout_s(settings),
         "on_reload": lambda arbiter: arbiter.cfg.set("graceful_timeout", 0),
         "proc_name": "sfss",
-        "logconfig_dict": service.logging_settings(server.log_level),
+        "logconfig_dict": service.logging_settings(server.log_level, server.log_format),
         "control_socket_disable": True,
         "worker_tmp_dir": _heartbeat_folder(),
         "when_ready": lambda arbiter: arbiter.log.info("%s", describe(settings)),

@@ -164,6 +164,25 @@ async def least_room(stores: Iterable[Store]) -> int | None:
     return min((room for room in said if isinstance(room, int)), default=None)
 
 
+async def failures_of(stores: Iterable[Store], timeout_s: float) -> dict[str, str]:
+    """Return why ``stores`` do not answer within ``timeout_s``, by address; "" of those that do."""
+    asked = {store.address: asyncio.ensure_future(store.stats()) for store in stores}
+    try:
+        if asked:
+            await asyncio.wait(asked.values(), timeout=timeout_s)
+    finally:
+        for task in asked.values():
+            task.cancel()
+    return {address: _why(task, timeout_s) for address, task in asked.items()}
+
+
+def _why(task: "asyncio.Future[Mapping[str, str]]", timeout_s: float) -> str:
+    if not task.done() or task.cancelled():
+        return f"no answer within {timeout_s:g} s"
+    error = task.exception()
+    return "" if error is None else str(error) or repr(error)
+
+
 _CHILDREN_AT_ONCE: Final = 64
 
 

@@ -1,4 +1,4 @@
-"""The access log, in the combined format (Apache's mod_log_config).
+"""The access log, in the combined format (Apache's mod_log_config) or as JSON (``json_log``).
 
 What a client sent stands in quotes, with quotes, backslashes and all that is not printable ASCII
 escaped, so that no request can write a line of its own.
@@ -7,7 +7,9 @@ escaped, so that no request can write a line of its own.
 import logging
 import re
 import time
-from typing import Final
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -25,16 +27,18 @@ class AccessLogger(AbstractAccessLogger):
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write the line of one request; ``time`` is how many seconds it took."""
         sent_bytes = response.sent_bytes if isinstance(response, http.Answer) else 0
-        headers = request.headers
-        line = combined(
+        headers, asked = request.headers, http.asked_of(request)
+        entry = Entry(
             request.remote,
-            _request_line(request),
+            request_line(request),
             response.status,
             sent_bytes,
             headers.get("Referer"),
             headers.get("User-Agent"),
+            asked.told_id(response.status) or None,
+            perf_counter() - asked.began_s,
         )
-        self.logger.info("%s", line)
+        self.logger.info(entry)
 
     @property
     def enabled(self) -> bool:
@@ -42,23 +46,38 @@ class AccessLogger(AbstractAccessLogger):
         return self.logger.isEnabledFor(logging.INFO)
 
 
-def combined(
-    remote: str | None,
-    request_line: str | None,
-    status: int,
-    sent_bytes: int,
-    referer: str | None,
-    agent: str | None,
-) -> str:
-    """Return the line; ``sent_bytes`` is the size of the body of the answer."""
-    moment = time.strftime("%d/%b/%Y:%H:%M:%S %z")
-    return (
-        f"{remote or '-'} - - [{moment}] {quoted(request_line)}"
-        f" {status} {sent_bytes or '-'} {quoted(referer)} {quoted(agent)}"
-    )
+class Entry(NamedTuple):
+    """One answered request; ``sent_bytes`` is the size of the body of the answer, ``seconds`` what
+    it took, None where that was not worth a look at a clock. As text it is a line in the combined
+    format, which has no place for the id.
+    """
+
+    remote: str | None
+    request: str | None
+    status: int
+    sent_bytes: int
+    referer: str | None
+    agent: str | None
+    request_id: str | None
+    seconds: float | None
+
+    def __str__(self) -> str:
+        """Return the line."""
+        moment = time.strftime("%d/%b/%Y:%H:%M:%S %z")
+        return (
+            f"{self.remote or '-'} - - [{moment}] {quoted(self.request)}"
+            f" {self.status} {self.sent_bytes or '-'} {quoted(self.referer)} {quoted(self.agent)}"
+        )
+
+    def fields(self) -> Mapping[str, object]:
+        """Return the same as fields of an object, with all that is known."""
+        seconds = None if self.seconds is None else round(self.seconds, 6)
+        known = {**self._asdict(), "seconds": seconds}
+        return {name: value for name, value in known.items() if value is not None}
 
 
-def _request_line(request: web.BaseRequest) -> str | None:
+def request_line(request: web.BaseRequest) -> str | None:
+    """Return the first line of a request; None of what is none."""
     if request.method == "UNKNOWN":  # what aiohttp gives a request that it cannot parse
         return None
     major, minor = request.version

@@ -13,7 +13,9 @@ from sfss.web import (
     content,
     crawling,
     debug,
+    health,
     http,
+    metrics,
     native,
     objects,
     paths,
@@ -93,6 +95,11 @@ OBJECTS: Final = (
     Route("GET", "/api/v1/meta/*", objects.meta, "/api/v1/meta/ID  what is known of an object"),
     Route("POST", "/api/v1/delete/*", objects.remove, "/api/v1/delete/ID  delete an object: 200"),
 )
+HEALTH: Final = (
+    Route("GET", "/health/live", health.live, "200 as long as this process answers"),
+    Route("GET", "/health/ready", health.ready, "200 if requests can be served, else 503"),
+)
+METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus"),)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
@@ -103,8 +110,15 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "fetch": FETCH,
     "blobs": BLOBS,
     "objects": OBJECTS,
+    "health": HEALTH,
+    "metrics": METRICS,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
+
+METHODS: Final = frozenset({"HEAD"}).union(
+    route.method for routes in FACES.values() for route in routes
+)
+"""The methods that mean anything anywhere."""
 
 FOR_PROGRAMS: Final = frozenset({"upload", "fetch", "blobs", "objects"})
 """The faces whose refusals are JSON, whoever asks."""
@@ -139,10 +153,12 @@ class App:
         self._site, self.faces = site, frozenset(faces)
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._only_json: set[str] = set()
+        self._face_of: dict[str, str] = {}
         self._by_path_only = "paths" in self.faces and "native" not in self.faces
-        for face in self.faces:
+        for face in sorted(self.faces, key=list(FACES).index):
             for route in FACES[face]:
                 self._add(route)
+                self._face_of[route.address] = face
                 if face in FOR_PROGRAMS:
                     self._only_json.add(route.address)
         self.addresses = Addresses(frozenset(self._handlers) - {ANYWHERE})
@@ -162,6 +178,9 @@ class App:
 
     async def answer(self, request: web.BaseRequest) -> http.Answer:
         """Answer any request: by its handler, or with the refusal that an error stands for."""
+        address = self._address(request.path)
+        method = request.method if request.method in METHODS else http.OTHER_METHOD
+        http.begin(request, self._face_of.get(address, http.NO_FACE), method)
         if unclear := http.refuse_framing(request):
             return unclear
         if self._site.cluster.has_http_nodes:
@@ -169,7 +188,6 @@ class App:
         request[http.TAKEN] = self.addresses
         if self._by_path_only and (misled := paths.refuse_native(request)):
             return misled
-        address = self._address(request.path)
         methods = self._handlers.get(address)
         if address in self._only_json:
             request[http.ONLY_JSON] = True
@@ -188,5 +206,6 @@ class App:
         except SfssError as error:
             return http.refuse_error(request, error)
         except Exception:
-            _log.exception("error on %s %s", request.method, http.printable(request.raw_path))
+            target, request_id = http.printable(request.raw_path), http.asked_of(request).request_id
+            _log.exception("error on %s %s, request %s", request.method, target, request_id)
             return http.refuse(request, 500, "internal error")

@@ -11,6 +11,8 @@ A request goes on when its client leaves: a write that has begun is finished.
 import asyncio
 import logging
 from functools import partial
+from math import inf
+from time import perf_counter
 from typing import Any, Final
 
 from aiohttp import web
@@ -20,9 +22,13 @@ from aiohttp.web_protocol import _ErrInfo
 
 from sfss.metrics import Counters
 from sfss.web import http
+from sfss.web.access import quoted, request_line
 
 STALLED_S: Final = 60.0
 """Seconds in which a client that is being sent an answer has to take some of it."""
+
+SLOW: Final = "slow: %.3f s for %s, answered %d, request %s"
+"""What is said of a request that took long: seconds, its first line, the status, its id."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +43,15 @@ class Connection(web.RequestHandler):
         "_input_ended",
         "_last_payload",
         "_open",
+        "_slow_s",
         "_stall_check",
     )
 
-    def __init__(self, server: web.Server, counters: Counters, **options: Any) -> None:
+    def __init__(
+        self, server: web.Server, counters: Counters, slow_s: float = inf, **options: Any
+    ) -> None:
         super().__init__(server, **options)
-        self._counters = counters
+        self._counters, self._slow_s = counters, slow_s
         self._open = self._draining = False
         self._answered = 0
         self._stall_check: asyncio.TimerHandle | None = None
@@ -136,6 +145,9 @@ class Connection(web.RequestHandler):
         answer = resp
         if not isinstance(answer, http.Answer):  # one that aiohttp made itself
             answer = http.refuse(request, resp.status, resp.reason)
+        asked = http.asked_of(request)
+        if told_id := asked.told_id(answer.status):
+            answer.headers["X-Request-ID"] = told_id
         answer.headers["Server"] = http.SOFTWARE
         if answer.status == 408:  # the rest of that body is not waited for
             self._input_ended = True
@@ -150,7 +162,15 @@ class Connection(web.RequestHandler):
         if not disconnected:
             received_bytes = request.content.total_bytes
             self._counters.request(answer.status, received_bytes, answer.sent_bytes)
+            self._count(request, asked, answer.status)
         return sent, disconnected
+
+    def _count(self, request: web.BaseRequest, asked: http.Asked, status: int) -> None:
+        seconds = perf_counter() - asked.began_s
+        self._counters.took(asked.face, asked.method, status, seconds)
+        if seconds > self._slow_s:
+            line = request_line(request) or ""
+            _log.warning(SLOW, seconds, quoted(line), status, asked.request_id)
 
     def handle_error(
         self,

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from sfss import record as records
-from sfss.asking import FORWARDED, forwarded_for
+from sfss.asking import FORWARDED, forwarded_for, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
 from sfss.http_text import http_date
@@ -51,13 +51,14 @@ _BODIES_LIMIT: Final = 16 * 1024 * 1024
 
 
 class Shape(NamedTuple):
-    """One form of the first line of a request: its first group is what ``path_of`` makes a path of,
-    raising what a face would, or None for what is not for the short way. ``says_version``: the
-    answer has X-Sfss-Version.
+    """One form of the first line of a request to a ``face``: its first group is what ``path_of``
+    makes a path of, raising what the face would, or None for what is not for the short way.
+    ``says_version``: the answer has X-Sfss-Version.
     """
 
     line: re.Pattern[bytes]
     path_of: Callable[[bytes], str | None]
+    face: str
     says_version: bool = False
 
 
@@ -72,6 +73,7 @@ NATIVE: Final = Shape(
         rb"GET /file\?path=((?:[A-Za-z0-9._~!$'()*,:@/-]++|%[0-9A-Fa-f]{2})++) HTTP/1\.1\r\n"
     ),
     _decoded,
+    "native",
 )
 """``GET /file?path=P``"""
 
@@ -90,7 +92,7 @@ def paths_shape(rewrites: Sequence[tuple[str, str]], taken: Container[str]) -> S
         location = locate(target.decode("ascii"), rewrites)
         return None if location.is_folder else location.path
 
-    return Shape(_PATH_LINE, path_of, says_version=True)
+    return Shape(_PATH_LINE, path_of, "paths", says_version=True)
 
 
 _FIELD: Final = re.compile(
@@ -105,25 +107,34 @@ _SIGNIFICANT: Final = re.compile(
 
 
 def means_nothing(block: bytes) -> bool:
-    """Tell whether a header block (with the empty line at its end) leaves a GET as plain as it is.
+    """Tell whether a header block leaves a GET as plain as it is; see ``verdict_of``."""
+    return verdict_of(block) is not None
+
+
+def verdict_of(block: bytes) -> str | None:
+    """Return the id that a header block (with the empty line at its end) gives a GET, "" for none;
+    None where it does not leave it as plain as it is.
 
     Strict: each line one well-formed field of ASCII, no name twice, Host among them, and of those
     that could matter none but ``Connection: keep-alive``.
     """
     lines = block.split(b"\r\n")
     if lines[-2:] != [b"", b""] or len(lines) > _FIELDS_LIMIT + 2:
-        return False
+        return None
     names: set[bytes] = set()
+    request_id = ""
     for line in lines[:-2]:
         field = _FIELD.fullmatch(line)
         if field is None:
-            return False
+            return None
         name = field[1].lower()
         kept_alive = name == b"connection" and (field[2] or b"").lower() == b"keep-alive"
         if name in names or (_SIGNIFICANT.fullmatch(name) and not kept_alive):
-            return False
+            return None
+        if name == b"x-request-id":
+            request_id = request_id_of((field[2] or b"").decode("ascii"))
         names.add(name)
-    return b"host" in names
+    return request_id if b"host" in names else None
 
 
 def read(request: bytes) -> tuple[str, dict[str, str]]:
@@ -140,14 +151,17 @@ class Client(Protocol):
 
     peer: str
 
-    def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
-        """Send an answer in its three parts, before this returns: ``body`` may be gone then."""
+    def answer(self, request: bytes, face: str, parts: tuple[bytes, bytes, Buffer]) -> None:
+        """Send an answer of ``face`` in its parts, head, date and body, before this returns: the
+        body may be gone then.
+        """
 
     def go_long_way(self, request: bytes) -> None:
         """Have aiohttp answer ``request``."""
 
 
 _NOTHING: Final = (b"", b"")
+_UNKNOWN: Final = "?"  # no id has that character
 
 
 class _Asked:
@@ -160,18 +174,22 @@ class _Asked:
 
     __slots__ = (
         "digest",
+        "face",
         "fields",
         "forwarded",
         "head",
         "kept",
         "kept_in",
         "key",
+        "request_line",
         "says_version",
         "stamp",
     )
 
-    def __init__(self, key: bytes, fields: str, says_version: bool) -> None:
-        self.key, self.fields, self.says_version = key, fields, says_version
+    def __init__(self, key: bytes, fields: str, shape: Shape, request_id: str) -> None:
+        self.key, self.fields = key, fields
+        self.request_line = request_id_line(request_id)
+        self.face, self.says_version = shape.face, shape.says_version
         self.forwarded = ""
         self.stamp = self.digest = self.head = b""
         self.kept, self.kept_in = _NOTHING, -1
@@ -181,7 +199,7 @@ class _Asked:
         ever.
         """
         if form is Form.RAW:
-            return _head(self.fields, records.raw_head(item), False), item
+            return self._head_of(self.fields, records.raw_head(item), False), item
         known = self.stamp
         if (not known or item[: len(known)] != known) and not self._learn(item):
             return None
@@ -199,8 +217,11 @@ class _Asked:
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
         said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
         fields = self.fields if said is None else _fields_of_type(said)
-        self.head = _head(fields, head, self.says_version)
+        self.head = self._head_of(fields, head, self.says_version)
         return True
+
+    def _head_of(self, fields: str, head: Head, says_version: bool) -> bytes:
+        return _head(fields, head, says_version, self.request_line)
 
 
 class ShortWay:
@@ -209,13 +230,13 @@ class ShortWay:
     def __init__(self, cluster: Cluster, shapes: Sequence[Shape] = (NATIVE,)) -> None:
         self._cluster, self._state = cluster, cluster.state
         self._shapes = shapes
-        self._verdicts: dict[bytes, bool] = {}
+        self._verdicts: dict[bytes, str | None] = {}
         self._asked: dict[bytes, _Asked] = {}
         self._bodies_size = 0
         self._date, self._date_s = b"", 0
 
-    def remembered(self, request: bytes) -> tuple[bytes, bytes, bytes] | None:
-        """Return the answer to ``request`` in its three parts, if it is remembered.
+    def remembered(self, request: bytes) -> tuple[str, tuple[bytes, bytes, bytes]] | None:
+        """Return the face of ``request`` and the answer in its three parts, if it is remembered.
 
         The first in each second is not: now and then the store is to see whether it is in its
         place.
@@ -224,7 +245,7 @@ class ShortWay:
         if asked is None or asked.kept_in != self._state() or int(time.time()) != self._date_s:
             return None
         head, body = asked.kept
-        return head, self._date, body
+        return asked.face, (head, self._date, body)
 
     def begin(self, request: bytes, client: Client) -> bool:
         """Take ``request`` on, and call ``client``, now or later; return False if it is not for
@@ -242,7 +263,9 @@ class ShortWay:
             # Before anything is read: what is kept may be newer than its state, but never older.
             state = self._state()
         if self._cluster.has_http_nodes:
-            FORWARDED.set(forwarded_for(asked.forwarded, client.peer))
+            FORWARDED.set(
+                forwarded_for(asked.forwarded, client.peer) + asked.request_line.encode("ascii")
+            )
         return self._cluster.view(asked.key, partial(self._finish, asked, state, request, client))
 
     def _understand(self, request: bytes) -> _Asked | None:
@@ -251,12 +274,8 @@ class ShortWay:
             return None
         shape, line = found
         block = request[line.end() :]
-        verdict = self._verdicts.get(block)
-        if verdict is None:
-            verdict = means_nothing(block)
-            if len(self._verdicts) < _BLOCKS_LIMIT:
-                self._verdicts[block] = verdict
-        if not verdict:
+        request_id = self._verdict(block)
+        if request_id is None:
             return None
         try:
             path = shape.path_of(line[1])
@@ -265,7 +284,7 @@ class ShortWay:
             return None  # the long way finds it again, and says it in words
         if path is None or key is None:
             return None
-        asked = _Asked(key, _type_fields(path), shape.says_version)
+        asked = _Asked(key, _type_fields(path), shape, request_id)
         if self._cluster.has_http_nodes:
             asked.forwarded = read(request)[1].get("x-forwarded-for", "")
         # What finds no room is not missed: in a flood of requests that come once, to make room for
@@ -274,6 +293,15 @@ class ShortWay:
         if len(self._asked) < _REQUESTS_LIMIT:
             self._asked[request] = asked
         return asked
+
+    def _verdict(self, block: bytes) -> str | None:
+        known = self._verdicts.get(block, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known
+        verdict = verdict_of(block)
+        if len(self._verdicts) < _BLOCKS_LIMIT:
+            self._verdicts[block] = verdict
+        return verdict
 
     def _shape_of(self, request: bytes) -> tuple[Shape, re.Match[bytes]] | None:
         for shape in self._shapes:
@@ -300,7 +328,7 @@ class ShortWay:
         head, body = answer
         if state and len(body) <= ANSWER_LIMIT:
             self._keep(asked, head, body, state)
-        client.answer(request, head, self._date_line(), body)
+        client.answer(request, asked.face, (head, self._date_line(), body))
 
     def _keep(self, asked: _Asked, head: bytes, body: Buffer, state: int) -> None:
         size = self._bodies_size + len(body) - len(asked.kept[1])
@@ -324,8 +352,10 @@ class ShortWay:
             self._bodies_size = 0
 
 
-def _head(fields: str, head: Head, says_version: bool) -> bytes:
-    """Return the head of a 200 up to its date, as ``files.show`` and aiohttp make it."""
+def _head(fields: str, head: Head, says_version: bool, request_line: str) -> bytes:
+    """Return the head of a 200 up to its date, as ``files.show`` and aiohttp make it;
+    ``request_line`` names the request.
+    """
     modified = ""
     if head.version:
         modified = f"Last-Modified: {http_date(head.version // 1_000_000)}\r\n"
@@ -334,7 +364,7 @@ def _head(fields: str, head: Head, says_version: bool) -> bytes:
     return (
         f"HTTP/1.1 200 OK\r\n{fields}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'
-        f"Content-Length: {head.size}\r\nServer: {http.SOFTWARE}\r\nDate: "
+        f"Content-Length: {head.size}\r\n{request_line}Server: {http.SOFTWARE}\r\nDate: "
     ).encode("ascii")
 
 

@@ -8,24 +8,27 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 
+from sfss.asking import request_id_of
 from sfss.metrics import Counters
 from sfss.record import Buffer
 from sfss.web import fast
-from sfss.web.access import combined
-from sfss.web.connection import Connection
+from sfss.web.access import Entry, quoted
+from sfss.web.connection import SLOW, Connection
 from sfss.web.fast import ShortWay
 
 HEAD_LIMIT: Final = 16 * 1024
 """Bytes among which the end of a request's head is looked for, to come back to the short way."""
 
+_log = logging.getLogger(__name__)
 _access_log = logging.getLogger("sfss.access")
 
-ShortLog: TypeAlias = Callable[[asyncio.Transport, bytes, int], None]
-"""Called with the connection, the request and the size of the body of its answer."""
+ShortLog: TypeAlias = Callable[[asyncio.Transport, bytes, int, float | None], None]
+"""Called with the connection, the request, the size of the body of its answer, and seconds."""
 
 
 class FastConnection(Connection):
@@ -33,6 +36,7 @@ class FastConnection(Connection):
 
     __slots__ = (
         "_awaits_store",
+        "_began_s",
         "_descriptor",
         "_fed",
         "_head",
@@ -64,6 +68,7 @@ class FastConnection(Connection):
         # whether something came in between, so that the answer must be aiohttp's.
         self._awaits_store = self._interrupted = False
         self._held = b""
+        self._began_s = 0.0
         # Bytes in aiohttp's parser since it was last known empty, and the last four of them; the
         # head that they begin with, as far as it has come, and its size once it has come whole.
         self._fed = self._head_size = 0
@@ -88,11 +93,13 @@ class FastConnection(Connection):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client: all of them come through here, before anything is parsed."""
         if self._short_way_open:
-            parts = self._short_way.remembered(data)
-            if parts is not None:
-                self._send(data, parts)
+            found = self._short_way.remembered(data)
+            if found is not None:
+                face, parts = found
+                self._send(data, face, parts, None)
                 return
             self._awaits_store = True
+            self._began_s = perf_counter()
             if self._short_way.begin(data, self):
                 if self._awaits_store:
                     self._short_way_open = False
@@ -103,17 +110,25 @@ class FastConnection(Connection):
             return
         self._feed(data)
 
-    def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
+    def answer(self, request: bytes, face: str, parts: tuple[bytes, bytes, Buffer]) -> None:
         """Send the answer to ``request``, which went the short way; see ``fast.Client``."""
         if self._interrupted:
             self.go_long_way(request)
             return
         self._awaits_store = False
         self._short_way_open = True
-        self._send(request, (head, date, body))
+        self._send(request, face, parts, self._began_s)
 
-    def _send(self, request: bytes, parts: tuple[bytes, bytes, Buffer]) -> None:
-        """Send head, date and body of an answer from where they are, and count the request."""
+    def _send(
+        self,
+        request: bytes,
+        face: str,
+        parts: tuple[bytes, bytes, Buffer],
+        began_s: float | None,
+    ) -> None:
+        """Send head, date and body of an answer from where they are, and count the request;
+        ``began_s`` is None where the answer was remembered.
+        """
         transport = self.transport
         if transport is None:
             return
@@ -126,11 +141,19 @@ class FastConnection(Connection):
         body_size = len(body)
         if sent != len(head) + len(date) + body_size:
             transport.write(_unsent(parts, sent))
-        self._counters.request(200, 0, body_size)
+        seconds = None if began_s is None else perf_counter() - began_s
+        if seconds is None:
+            self._counters.remembered(face, body_size)
+        else:
+            self._counters.short(face, body_size, seconds)
+            if seconds > self._slow_s:
+                line, fields = fast.read(request)
+                request_id = request_id_of(fields.get("x-request-id")) or "-"
+                _log.warning(SLOW, seconds, quoted(line), 200, request_id)
         self._next_keepalive_close_time = self._now() + self._keepalive_timeout
         if self._log is not None:
             # Later: a log that does not take the line must not hold a store up.
-            self._loop.call_soon(self._log, transport, request, body_size)
+            self._loop.call_soon(self._log, transport, request, body_size, seconds)
 
     def go_long_way(self, request: bytes) -> None:
         """Have aiohttp answer ``request``, and what has come behind it."""
@@ -234,10 +257,14 @@ def _unsent(parts: tuple[Buffer, ...], sent: int) -> bytes:
     return b"".join(rest)
 
 
-def log_short(transport: asyncio.Transport, request: bytes, body_size: int) -> None:
+def log_short(
+    transport: asyncio.Transport, request: bytes, body_size: int, seconds: float | None
+) -> None:
     """Write the line of a request that was answered 200 by the short way."""
     peer: Any = transport.get_extra_info("peername")
     line, fields = fast.read(request)
     referer, agent = fields.get("referer"), fields.get("user-agent")
     remote = peer[0] if isinstance(peer, tuple) else peer or None
-    _access_log.info("%s", combined(remote, line, 200, body_size, referer, agent))
+    request_id = request_id_of(fields.get("x-request-id")) or None
+    entry = Entry(remote, line, 200, body_size, referer, agent, request_id, seconds)
+    _access_log.info(entry)

@@ -7,17 +7,19 @@ from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from sfss import __version__, errors
-from sfss.asking import forwarded_for
+from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.metrics import Board
 from sfss.objects import Objects
+from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
 
@@ -60,6 +62,35 @@ TAKEN: Final = web.RequestKey("taken", Container[str])
 ONLY_JSON: Final = web.RequestKey("only_json", bool)
 """What is set in a request to say that a refusal is not for people, whoever asks."""
 
+
+class Asked(NamedTuple):
+    """What is known of a request that is being answered: the face and the method for which it is
+    counted, both from a short list; when it began (``perf_counter``); its id, and whether that
+    ``was_given`` or made here.
+    """
+
+    face: str
+    method: str
+    began_s: float
+    request_id: str
+    was_given: bool
+
+    def told_id(self, status: int) -> str:
+        """Return the id that stands in the answer. One that was made does not where a file was
+        read: those answers are made once for many requests.
+        """
+        return self.request_id if self.was_given or (self.method, status) != ("GET", 200) else ""
+
+
+ASKED: Final = web.RequestKey("asked", Asked)
+"""What a request is counted for, in a request."""
+
+NO_FACE: Final = "none"
+"""What requests to addresses that are not known are counted for."""
+
+OTHER_METHOD: Final = "other"
+"""What those with a method that means nothing anywhere are counted for."""
+
 SENTENCE_LIMIT: Final = 1000
 """Characters that a refusal quotes at most."""
 
@@ -83,6 +114,8 @@ class Site:
     """Which digest of their content is the id of blobs: "sha1" or "sha256"."""
     objects: Objects | None = None
     """The objects of the face "objects"."""
+    readiness: Readiness = field(default_factory=Readiness)
+    """Whether this process can serve."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -173,7 +206,23 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
 def forwarded(request: web.BaseRequest) -> bytes:
     """Return the header line that tells nodes for whom they are asked."""
     said = ", ".join(request.headers.getall("X-Forwarded-For", []))
-    return forwarded_for(said, request.remote or "")
+    request_id = request_id_line(asked_of(request).request_id)
+    return forwarded_for(said, request.remote or "") + request_id.encode("ascii")
+
+
+def begin(request: web.BaseRequest, face: str, method: str) -> None:
+    """Note what ``request`` is counted for, and that it begins now."""
+    said = request.headers.getall("X-Request-ID", [])
+    given = request_id_of(said[0]) if len(said) == 1 else ""
+    asked = Asked(face, method, perf_counter(), given or new_request_id(), bool(given))
+    request[ASKED] = asked
+
+
+def asked_of(request: web.BaseRequest) -> Asked:
+    """Return what was noted; of what is no HTTP nothing was, and its headers are not looked at."""
+    if ASKED not in request:
+        request[ASKED] = Asked(NO_FACE, OTHER_METHOD, perf_counter(), new_request_id(), False)
+    return request[ASKED]
 
 
 def json_answer(

@@ -9,6 +9,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -61,6 +62,8 @@ class Server(web.Server):
         super().__init__(handler, **options)
         self._counters, self._short_way, self._log = counters, short_way, log
         self._draining = False
+        self.slow_s = inf
+        """Seconds that a request may take until that is logged."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -68,8 +71,10 @@ class Server(web.Server):
         """Return the protocol of a new connection."""
         options = {"loop": self._loop, **self._kwargs}
         if self._short_way is None:
-            return Connection(self, self._counters, **options)
-        return FastConnection(self, self._counters, self._short_way, self._log, **options)
+            return Connection(self, self._counters, self.slow_s, **options)
+        return FastConnection(
+            self, self._counters, self._short_way, self._log, slow_s=self.slow_s, **options
+        )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection up."""
@@ -164,7 +169,7 @@ class Runner(web.BaseRunner):
     def _server_of(self, faces: Sequence[str]) -> Server:
         access_log = _access_log if self._settings.access_log else None
         app = App(self._site, faces)
-        return Server(
+        server = Server(
             app.answer,
             self._counters,
             self._short_way(app),
@@ -176,6 +181,8 @@ class Runner(web.BaseRunner):
             access_log=access_log,
             logger=_log,
         )
+        server.slow_s = (self._settings.slow_request_ms or inf) / 1000
+        return server
 
     def _short_way(self, app: App) -> ShortWay | None:
         shapes = [fast.NATIVE] if "native" in app.faces else []
@@ -200,6 +207,7 @@ class Runner(web.BaseRunner):
         Each may have one more request within ``idle_s``; after that idle ones are closed, and
         requests in flight get as long as the setting ``graceful_timeout_s`` says.
         """
+        self._site.readiness.draining = True
         doors = [asyncio.ensure_future(door.stop()) for door in self._doors]
         for server in self._servers:
             server.drain()

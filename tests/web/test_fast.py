@@ -48,7 +48,7 @@ BROWSERS = {
     ],
     "curl": ["User-Agent: curl/7.88.1", "Accept: */*"],
     "wrk": [],
-    "nginx": ["X-Real-IP: 10.0.0.1", "X-Forwarded-For: 10.0.0.1, 10.0.0.2"],
+    "nginx": ["X-Real-IP: 10.0.0.1", "X-Forwarded-For: 10.0.0.1, 10.0.0.2", "X-Request-ID: 4f.A"],
 }
 
 
@@ -178,10 +178,13 @@ REWRITES = [("/old/", "/folder/")]
 
 
 def undated(answers: bytes) -> bytes:
-    """Return ``answers`` without the moments that they tell, but for that of ``FILES``."""
+    """Return ``answers`` without the moments that they tell, but for that of ``FILES``, and without
+    the ids that were made for requests.
+    """
     names, ours = rb"Date|Last-Modified|X-Sfss-Version", rb"Tue, 14 Nov 2023|1700000000000000"
     moment = rb"\r\n(" + names + rb"): (?!" + ours + rb")[^\r]*"
-    return re.sub(moment, rb"\r\n\1:", answers)
+    made = rb"\r\nX-Request-ID: [0-9a-f]{16}(?=\r\n)"
+    return re.sub(made, b"\r\nX-Request-ID:", re.sub(moment, rb"\r\n\1:", answers))
 
 
 async def compare(
@@ -427,6 +430,33 @@ async def test_remembered_answers_have_the_same_bytes() -> None:
         assert gateway.remembered >= 3
 
 
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        ([], b""),
+        (["a-Z_0.9~:@=+/"], b"a-Z_0.9~:@=+/"),
+        (["x" * 128], b"x" * 128),
+        (["x" * 129], b""),
+        (["two words"], b""),
+        (["\xe4"], b""),
+        ([""], b""),
+        (["one", "two"], b""),
+    ],
+)
+async def test_the_id_of_a_request_comes_back(ids: list[str], told: bytes) -> None:
+    fields = [f"X-Request-ID: {each}" for each in ids]
+    get = head("GET", "/file?path=a.txt", *fields)
+    none = head("GET", "/file?path=none", *fields)
+    await compare([get, get, none, get, LAST], tells=True)
+    for by_short_way in (True, False):
+        async with serving(by_short_way, ViewableStore(tells=True)) as gateway:
+            answers = await gateway.exchange([get, get, get, none, LAST])
+        found = re.findall(rb"\r\nX-Request-ID: ([^\r]*)", answers)
+        *given, last = found  # the 404 always has one
+        assert given == [told] * 3 if told else not given
+        assert last == told if told else re.fullmatch(rb"[0-9a-f]{16}", last)
+
+
 async def test_as_many_fields_as_aiohttp_refuses() -> None:
     for count in (60, 64, 65, 127, 128, 129, 300):
         await compare([head("GET", "/file?path=a.txt", *(f"X{n}: y" for n in range(count))), LAST])
@@ -499,8 +529,9 @@ class Witness:
         self.answers: list[bytes] = []
         self.long = 0
 
-    def answer(self, request: bytes, head: bytes, date: bytes, body: Buffer) -> None:
+    def answer(self, request: bytes, face: str, parts: tuple[bytes, bytes, Buffer]) -> None:
         """Note an answer."""
+        head, date, body = parts
         self.answers.append(head + date + bytes(body))
 
     def go_long_way(self, request: bytes) -> None:
