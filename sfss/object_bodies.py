@@ -228,7 +228,8 @@ class Bodies:
             try:
                 await self._engine.delete(self._scheme.key(path))
             except StoreError as error:
-                _log.warning("%s, which is not needed any more, is left: %s", path, error)
+                # A scrub removes it; while a member is away there are many.
+                _log.debug("%s, which is not needed any more, is left: %s", path, error)
 
     async def finish(self) -> None:
         """Remove at once what is still to be removed, as far as that can be done within a few
