@@ -14,6 +14,7 @@ FORWARDED: Final[ContextVar[bytes]] = ContextVar("forwarded", default=b"")
 named.
 """
 
+_HEX: Final = "%016x"
 _REQUEST_ID: Final = re.compile("[0-9A-Za-z._~:@=+/-]{1,128}")
 
 _LIMIT: Final = 500
@@ -36,7 +37,7 @@ def request_id_of(said: str | None) -> str:
 
 def new_request_id() -> str:
     """Return an id for a request that came without one: different from others, and no secret."""
-    return f"{random.getrandbits(64):016x}"
+    return _HEX % random.getrandbits(64)
 
 
 def request_id_line(request_id: str) -> str:

@@ -92,6 +92,7 @@ class Counters:
         self.events = Events(cells[_EVENT_COLUMN:_TIMINGS_COLUMN])
         self._timings = Timings(cells[_TIMINGS_COLUMN:])
         self._short = _Short(self._timings)
+        self._took: dict[tuple[str, str, int], memoryview] = {}
 
     def start(self, pid: int) -> None:
         """Take the row over for the process ``pid``."""
@@ -110,7 +111,11 @@ class Counters:
 
     def took(self, face: str, method: str, status: int, seconds: float) -> None:
         """Note what was answered, and how long that took; ``request`` counts it as well."""
-        self._timings.note((REQUEST, face, method, str(status)), seconds)
+        line = self._took.get((face, method, status))
+        if line is None:
+            line = self._timings.line(REQUEST, face, method, str(status))
+            self._took[face, method, status] = line
+        note_in(line, seconds)
 
     # These two are for the hot path: each cell costs as much as all else in them.
 

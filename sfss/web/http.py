@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -63,23 +63,29 @@ ONLY_JSON: Final = web.RequestKey("only_json", bool)
 """What is set in a request to say that a refusal is not for people, whoever asks."""
 
 
-class Asked(NamedTuple):
-    """What is known of a request that is being answered: the face and the method for which it is
-    counted, both from a short list; when it began (``perf_counter``); its id, and whether that
-    ``was_given`` or made here.
+class Asked:
+    """What is known of a request that begins now: the face and the method for which it is counted,
+    both from a short list; when it began (``perf_counter``); and the id that it came with, if any.
     """
 
-    face: str
-    method: str
-    began_s: float
-    request_id: str
-    was_given: bool
+    __slots__ = ("_id", "began_s", "face", "method", "was_given")
+
+    def __init__(self, face: str, method: str, given_id: str = "") -> None:
+        self.face, self.method, self._id = face, method, given_id
+        self.was_given = given_id != ""
+        self.began_s = perf_counter()
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request; one is made when it is first asked for."""
+        self._id = self._id or new_request_id()
+        return self._id
 
     def told_id(self, status: int) -> str:
-        """Return the id that stands in the answer. One that was made does not where a file was
-        read: those answers are made once for many requests.
+        """Return the id that stands in the answer and in the log: of an error, one is made where
+        none was given; all other answers need none to be found again.
         """
-        return self.request_id if self.was_given or (self.method, status) != ("GET", 200) else ""
+        return self.request_id if self.was_given or status >= 400 else ""
 
 
 ASKED: Final = web.RequestKey("asked", Asked)
@@ -212,17 +218,15 @@ def forwarded(request: web.BaseRequest) -> bytes:
 
 def begin(request: web.BaseRequest, face: str, method: str) -> None:
     """Note what ``request`` is counted for, and that it begins now."""
-    said = request.headers.getall("X-Request-ID", [])
-    given = request_id_of(said[0]) if len(said) == 1 else ""
-    asked = Asked(face, method, perf_counter(), given or new_request_id(), bool(given))
-    request[ASKED] = asked
+    request[ASKED] = Asked(face, method, request_id_of(request.headers.get("X-Request-ID")))
 
 
 def asked_of(request: web.BaseRequest) -> Asked:
     """Return what was noted; of what is no HTTP nothing was, and its headers are not looked at."""
-    if ASKED not in request:
-        request[ASKED] = Asked(NO_FACE, OTHER_METHOD, perf_counter(), new_request_id(), False)
-    return request[ASKED]
+    asked = request.get(ASKED)
+    if asked is None:
+        asked = request[ASKED] = Asked(NO_FACE, OTHER_METHOD)
+    return asked
 
 
 def json_answer(
