@@ -68,7 +68,8 @@ class Timings:
         cells, number = self._cells, self._cells[0]
         if number >= LINES - 1:
             return _numbers(cells, LINES - 1)
-        encoded = _SEPARATOR.join(name).encode("utf-8", "backslashreplace")[:_NAME_BYTES]
+        text = _SEPARATOR.join(part.replace(_SEPARATOR, "?") for part in name)
+        encoded = text.encode("utf-8", "backslashreplace")[:_NAME_BYTES]
         _name_bytes(cells, number)[:] = encoded.ljust(_NAME_BYTES, b"\0")
         cells[0] = number + 1
         found = self._lines[name] = _numbers(cells, number)

@@ -1,8 +1,12 @@
 """The faces metrics and health: what all workers count, and whether a gateway can serve."""
 
 import json
+import logging
 import os
 import signal
+import sys
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from sfss.json_log import JsonFormatter
 from sfss.metrics import Board
 from sfss.timings import BOUNDS_S, CELLS, LINES, SUM, Timings, read
 from tests.servers import (
@@ -115,7 +120,7 @@ def test_the_status_says_the_same_as_the_metrics(pair: Gateway) -> None:
 
     def differs_by() -> dict[str, float]:
         told = pair.request("GET", "/status?detail=full").json()["webserver"]["requests"]
-        differences = {status: -number for status, number in told.items()}
+        differences = defaultdict(float, {status: -number for status, number in told.items()})
         for (name, labels), number in scraped(pair).items():
             if name == "sfss_requests_total":
                 differences[dict(labels)["status"]] += number
@@ -210,14 +215,19 @@ def test_a_gateway_is_ready_while_quorums_answer(tmp_path: Path) -> None:
         wait_until(lambda: health(server)[0] == 200, "two of three are enough")
 
 
-def test_one_shard_that_is_down_is_told_and_makes_nobody_unready(tmp_path: Path) -> None:
+@pytest.mark.parametrize("placement", ["jump", "groups"])
+def test_one_shard_that_is_down_is_told_and_makes_nobody_unready(
+    tmp_path: Path, placement: str
+) -> None:
     servers = [memcached(tmp_path) for _ in range(2)]
     shards = [f"s{number} {each.address}" for number, each in enumerate(servers)]
     with ExitStack() as stack:
         for each in servers:
             stack.enter_context(running(each))
-        more = f"placement = 'jump'\nshards = {shards}\n"
+        more = f"placement = '{placement}'\nshards = {shards}\n"
         settings = replicated([], more).replace("stores = []\n", "")
+        if placement == "groups":
+            settings = settings.replace("'native'", "'fetch'")
         server = stack.enter_context(running(gateway(tmp_path, settings=settings)))
         assert health(server)[0] == 200
         servers[0].kill()
@@ -225,7 +235,8 @@ def test_one_shard_that_is_down_is_told_and_makes_nobody_unready(tmp_path: Path)
         wait_until(lambda: is_said(server, 200, down), "the other shard can be used")
         servers[1].kill()
         wait_until(lambda: health(server)[0] == 503, "nothing can be used")
-        assert "stores of s0 answer" in health(server)[1]["error"]
+        assert "s0" in health(server)[1]["error"]
+        assert "s1" in health(server)[1]["error"]
 
 
 def test_a_gateway_over_one_server_is_ready_while_that_answers(tmp_path: Path) -> None:
@@ -324,6 +335,20 @@ def test_logs_are_objects_if_so_set(tmp_path: Path) -> None:
         assert logged(server, "gunicorn.error")[0]["message"].startswith("Starting gunicorn")
 
 
+def test_an_object_in_the_log_is_one_line_whatever_is_in_it() -> None:
+    try:
+        raise ValueError("a\nb\u2028")
+    except ValueError:
+        failure = sys.exc_info()
+    record = logging.LogRecord("x", logging.ERROR, "", 1, "%s\r\nc", ("\udce4",), failure)
+    line = JsonFormatter().format(record)
+    assert line.isascii()
+    assert line.isprintable()
+    found = json.loads(line)
+    assert (found["message"], found["level"]) == ("\udce4\r\nc", "error")
+    assert found["error"].endswith("ValueError: a\nb\u2028")
+
+
 def test_what_is_slow_is_logged(tmp_path: Path) -> None:
     server = memcached(tmp_path)
     settings = (
@@ -337,6 +362,34 @@ def test_what_is_slow_is_logged(tmp_path: Path) -> None:
         assert answer.status == 504
         said = 's for "GET /file?path=a HTTP/1.1", answered 504, request slow-one'
         wait_until(lambda: said in front.output(), "it is logged")
+
+
+def test_what_is_slow_on_the_short_way_is_logged_and_measured(tmp_path: Path) -> None:
+    server = memcached(tmp_path)
+    settings = (
+        f"[cluster]\nkind = 'nodes'\n[memcached]\nservers = ['{server.address}']\n"
+        "timeout_s = 30.0\n"
+        "[server]\nslow_request_ms = 100\nfaces = ['native', 'metrics']\n"
+    )
+    said = 's for "GET /file?path=a HTTP/1.1", answered 200, request slow-one'
+    with running(server), running(gateway(tmp_path, settings=settings)) as front:
+        front.put("a", b"x")
+        with closing(front.connect()) as connection:
+            # What a connection begins with may go the long way.
+            ask(connection, "GET", "/file?path=a")
+            server.pause()
+            connection.request("GET", "/file?path=a", headers={"X-Request-ID": "slow-one"})
+            began_s = time.monotonic()
+            wait_until(lambda: time.monotonic() > began_s + 0.2, "it is slow")
+            server.resume()
+            answer = connection.getresponse()
+            assert (answer.read(), answer.headers["X-Request-ID"]) == (b"x", "slow-one")
+        wait_until(lambda: said in front.output(), "it is logged")
+        labels = {"face": "native", "method": "GET"}
+        found = scraped(front)
+        assert value(found, "sfss_request_duration_seconds_sum", **labels) > 0.1
+        asked = {"store": server.address, "operation": "get", "outcome": "ok"}
+        assert value(found, "sfss_store_operations_total", **asked) <= 1
 
 
 def test_nodes_are_told_for_which_request_they_are_asked(tmp_path: Path) -> None:

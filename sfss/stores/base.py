@@ -173,7 +173,13 @@ async def failures_of(stores: Iterable[Store], timeout_s: float) -> dict[str, st
     finally:
         for task in asked.values():
             task.cancel()
+            task.add_done_callback(_drop)  # what it still says is not waited for
     return {address: _why(task, timeout_s) for address, task in asked.items()}
+
+
+def _drop(task: "asyncio.Future[Mapping[str, str]]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _why(task: "asyncio.Future[Mapping[str, str]]", timeout_s: float) -> str:

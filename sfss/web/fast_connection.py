@@ -147,9 +147,7 @@ class FastConnection(Connection):
         else:
             self._counters.short(face, body_size, seconds)
             if seconds > self._slow_s:
-                line, fields = fast.read(request)
-                request_id = request_id_of(fields.get("x-request-id")) or "-"
-                _log.warning(SLOW, seconds, quoted(line), 200, request_id)
+                self._loop.call_soon(_log_slow, request, seconds)
         self._next_keepalive_close_time = self._now() + self._keepalive_timeout
         if self._log is not None:
             # Later: a log that does not take the line must not hold a store up.
@@ -255,6 +253,12 @@ def _unsent(parts: tuple[Buffer, ...], sent: int) -> bytes:
         rest.append(memoryview(part)[sent:])
         sent = max(0, sent - len(part))
     return b"".join(rest)
+
+
+def _log_slow(request: bytes, seconds: float) -> None:
+    line, fields = fast.read(request)
+    request_id = request_id_of(fields.get("x-request-id")) or "-"
+    _log.warning(SLOW, seconds, quoted(line), 200, request_id)
 
 
 def log_short(
