@@ -18,7 +18,6 @@ from typing import Final, NamedTuple, TypeAlias
 from sfss.errors import (
     CannotTell,
     Corrupt,
-    GoneForGood,
     NoStoreReachable,
     QuorumFailed,
     RequestError,
@@ -146,7 +145,7 @@ class Answer(NamedTuple):
     @property
     def is_gone(self) -> bool:
         """Whether the store will never answer again."""
-        return isinstance(self.failure, GoneForGood)
+        return isinstance(self.failure, Unreachable) and self.failure.for_good
 
     @property
     def is_unsure(self) -> bool:

@@ -18,7 +18,6 @@
     │   └── Refused            it cannot be done as things are now
     └── StoreError             a store could not do its part
         ├── Unreachable        one store did not answer, or not in words we can trust
-        │   └── GoneForGood    one store will never answer again
         ├── Unsettled          one file is changed all the time; the store is well
         ├── NoStoreReachable   none of the stores that could hold the path answered
         ├── QuorumFailed       too few stores have kept a write
@@ -203,20 +202,16 @@ class Unreachable(StoreError):
     """Raised when one store gave no answer that can be trusted.
 
     ``applied`` says what is known of a write: False when it certainly was not done, None when it
-    may have been.
+    may have been. ``for_good``: the store will never be back, and what only it had is lost.
     """
 
     store: str
     reason: str
     applied: bool | None = None
+    for_good: bool = False
 
     def __str__(self) -> str:
         return f"store {self.store} cannot be reached: {self.reason}"
-
-
-@dataclass(eq=False)
-class GoneForGood(Unreachable):
-    """Raised when a store is asked that will never be back: what only it had is lost."""
 
 
 @dataclass(eq=False)

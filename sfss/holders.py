@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from sfss.agreement import Answer, CopiesSettings, Written, rank
 from sfss.complaints import Complaints
-from sfss.errors import Corrupt, GoneForGood, NoStoreReachable, SfssError, StoreError, Unreachable
+from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.metrics import Counts
 from sfss.record import Head, Record
 from sfss.stopwatch import Stopwatch
@@ -102,7 +102,7 @@ class Holders:
     def resting(self, address: str) -> Unreachable:
         """Return the error for a store that rests and was not asked."""
         if address in self.gone:
-            return GoneForGood(address, "it is gone for good", applied=False)
+            return Unreachable(address, "it is gone for good", applied=False, for_good=True)
         reason = "it has failed a moment ago, and is left alone for a while"
         if not self.is_live(address):
             reason = "it is not in the roster"

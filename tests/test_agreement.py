@@ -36,7 +36,6 @@ from sfss.agreement import (
 )
 from sfss.errors import (
     Corrupt,
-    GoneForGood,
     NoStoreReachable,
     PathTaken,
     QuorumFailed,
@@ -51,7 +50,7 @@ from sfss.record import VERSION_LIMIT, Kind, Record, new_record, raw_record
 KEY = b"k"
 THREE = Quorums(3, 2)
 DOWN = Unreachable("x", "down", applied=False)
-GONE = GoneForGood("x", "lost", applied=False)
+GONE = Unreachable("x", "lost", applied=False, for_good=True)
 DAMAGED = Corrupt("x", KEY, "a digest", "another")
 
 

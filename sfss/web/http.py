@@ -43,7 +43,6 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.CannotList: 501,
     errors.CannotTell: 504,
     errors.Unreachable: 504,
-    errors.GoneForGood: 504,
     errors.Unsettled: 504,
     errors.NoStoreReachable: 504,
     errors.QuorumFailed: 504,
