@@ -188,7 +188,7 @@ class _Asked:
 
     def __init__(self, key: bytes, fields: str, shape: Shape, request_id: str) -> None:
         self.key, self.fields = key, fields
-        self.request_line = request_id_line(request_id)
+        self.request_line = request_id_line(request_id) if request_id else ""
         self.face, self.says_version = shape.face, shape.says_version
         self.forwarded = ""
         self.stamp = self.digest = self.head = b""
@@ -199,7 +199,7 @@ class _Asked:
         ever.
         """
         if form is Form.RAW:
-            return self._head_of(self.fields, records.raw_head(item), False), item
+            return _head(self.fields, records.raw_head(item), False, self.request_line), item
         known = self.stamp
         if (not known or item[: len(known)] != known) and not self._learn(item):
             return None
@@ -217,11 +217,8 @@ class _Asked:
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
         said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
         fields = self.fields if said is None else _fields_of_type(said)
-        self.head = self._head_of(fields, head, self.says_version)
+        self.head = _head(fields, head, self.says_version, self.request_line)
         return True
-
-    def _head_of(self, fields: str, head: Head, says_version: bool) -> bytes:
-        return _head(fields, head, says_version, self.request_line)
 
 
 class ShortWay:
@@ -274,7 +271,9 @@ class ShortWay:
             return None
         shape, line = found
         block = request[line.end() :]
-        request_id = self._verdict(block)
+        request_id = self._verdicts.get(block, _UNKNOWN)
+        if request_id is _UNKNOWN:
+            request_id = self._judge(block)
         if request_id is None:
             return None
         try:
@@ -294,10 +293,7 @@ class ShortWay:
             self._asked[request] = asked
         return asked
 
-    def _verdict(self, block: bytes) -> str | None:
-        known = self._verdicts.get(block, _UNKNOWN)
-        if known is not _UNKNOWN:
-            return known
+    def _judge(self, block: bytes) -> str | None:
         verdict = verdict_of(block)
         if len(self._verdicts) < _BLOCKS_LIMIT:
             self._verdicts[block] = verdict
