@@ -51,9 +51,9 @@ both_servers = pytest.mark.parametrize("server", [s3, versitygw], indirect=True)
 
 def small(folder: Path, server: S3Server, capacity: int = CAPACITY, **changes: str) -> Objstore:
     """Return a gateway (not started) with a store of this capacity, and chunks of small bodies."""
-    owed = f'"var/owed-objects"\ncapacity_bytes = {capacity}'
+    fetch = changes.pop("fetch", '"asked"') + f"\ncapacity_bytes = {capacity}"
     most = f"{64 * MIB}\nchunks_above = {256 * KIB}"
-    return Objstore(folder, server, owed_folder=owed, max_file_size=most, **changes)
+    return Objstore(folder, server, fetch=fetch, max_file_size=most, **changes)
 
 
 def put(gateway: Gateway, object_id: str, body: bytes, level: int = 1) -> Answer:
@@ -343,7 +343,7 @@ def test_whatever_is_killed_all_is_there(tmp_path: Path, server: S3Server) -> No
 
 
 def chunks_of(store_keys: Sequence[bytes]) -> list[bytes]:
-    return [key for key in store_keys if key.startswith(b"\0s")]
+    return [key for key in store_keys if key.startswith(b"%00s")]
 
 
 async def remove(objstore: Objstore, choose: Callable[[bytes], bool]) -> None:
