@@ -193,6 +193,7 @@ class Chaos:
         workers = member.workers()
         os.kill(member.pid, signal.SIGKILL)
         wait_until(lambda: not any(map(is_running, workers)), "its workers end")
+        member.kill()  # there is nothing left of it but what has to be waited for
         member.start()
 
     def renew(self) -> None:
