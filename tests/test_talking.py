@@ -173,7 +173,7 @@ async def test_another_tag_is_refused(tmp_path: Path) -> None:
     net = await three(tmp_path)
     other = Net(tmp_path / "other", tag="another")
     other.talks = net.talks
-    with pytest.raises(BadWord, match=r"its discovery.tag is 'another', here it is 'test'"):
+    with pytest.raises(BadWord, match=r"its discovery.tag is 'test', here it is 'another'"):
         await other.start("d:1", ("a:1",)).ask("a:1", "join")
 
 
