@@ -2,11 +2,12 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tests.joined import Member, joined, settled
 from tests.probe.test_joined import paused
-from tests.servers import Answer
+from tests.servers import Answer, wait_until
 
 FILES = 40
 
@@ -58,7 +59,17 @@ def test_all_members_start_again_at_the_same_time(tmp_path: Path) -> None:
                 assert found.status in (200, 503, 504), found
                 assert members[number % 3].get(f"none/{number}").status in (404, 503, 504)
         settled(members)
-        assert all(member.get("files/1").body == b"kept" for member in members)
+        for member in members:
+            wait_until(
+                partial(has_kept, member), "what a member knows of the others is seen by all"
+            )
+
+
+def has_kept(member: Member) -> bool:
+    """Tell whether a member has a file; it may not be able to tell yet."""
+    answer = member.get("files/1")
+    assert answer.status in (200, 503, 504), answer
+    return answer.body == b"kept"
 
 
 def test_the_first_with_an_empty_disk_gives_way_to_those_who_come_later(tmp_path: Path) -> None:
