@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from sfss.agreement import Debt, Health, Kept, Owing
+from sfss.errors import NoStoreReachable, NotFound, SfssError
 from sfss.keys import KeyScheme
 from sfss.migration import Migration
 from sfss.record import Content, Head, Record, is_alive, record_of
@@ -141,6 +142,10 @@ def _of_alive(guard: Guard) -> Guard:
 class Joined(Protocol):
     """This gateway as one of several that have joined each other."""
 
+    @property
+    def is_looking(self) -> bool:
+        """Whether there are to be others, and none was ever found: they may have anything."""
+
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""
 
@@ -273,6 +278,15 @@ class Cluster:
             Missing(debt.address, path(debt.key) if debt.key else None, debt.version, place)
             for place, debt in await self._engine.missing(after, limit)
         ]
+
+    def meant(self, error: SfssError) -> SfssError:
+        """Return what ``error`` means: that there is nothing here says nothing as long as this
+        gateway is still looking for the others.
+        """
+        is_looking = self.members is not None and self.members.is_looking
+        if not is_looking or not isinstance(error, NotFound):
+            return error
+        return NoStoreReachable({"other members": "no member of the cluster was found yet"})
 
     def debug(self) -> Mapping[str, object]:
         """Return counters of the engine by name; see ``Engine.debug``."""

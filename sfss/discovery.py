@@ -93,7 +93,6 @@ class Discovery:
         self._peers: dict[str, _Peer] = {}
         self._complaints = Complaints()
         self._refused = ""
-        self._written: dict[str, str] = {}
 
     async def run(self, leader: Callable[[], bool]) -> None:
         """Go on for ever, as long as ``leader`` says that it is this process that does it."""
@@ -257,12 +256,13 @@ class Discovery:
         }
 
     def _write(self, name: str, text: str) -> None:
-        if self._written.get(name) == text:
+        # Compared with the file: somebody who was started beside us by mistake writes it, too.
+        file = self._folder / name
+        if file.exists() and file.read_text(encoding="utf-8") == text:
             return
         scratch = self._folder / f"{name}.new"
         scratch.write_text(text, encoding="utf-8")
-        scratch.replace(self._folder / name)
-        self._written[name] = text
+        scratch.replace(file)
 
 
 def read_view(folder: Path) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +51,7 @@ class Joining:
         self.settings, self.replicas = self._stores.settings, self._stores.replicas
         self.listener = NodeListener(self._server(settings))
         """Takes in other members."""
+        self._mover: _Mover | None = None
         copies, own = self.replicas.copies, self._options.advertise
         self.members = Placed(copies.places, own, copies.is_resting)
 
@@ -73,11 +73,16 @@ class Joining:
         speaker = Turn(folder / _SPEAKER)
         pace = MoveSettings(self._options.moves_per_s, everything=everything)
         move = Move(self.replicas.copies, self._stores.store, pace, lambda _: None)
-        mover = _Mover(move, speaker)
+        mover = self._mover = _Mover(move, speaker)
         every_s, epoch = self._options.heartbeat_s, self._stores.state.epoch
         discovery = Discovery(self._talk, folder, every_s, mover, _renew, epoch)
         paying = self.replicas.work(Path(self.settings.replicated.owed_folder))
         return [discovery.run(speaker.is_ours), *paying]
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether no cluster was found yet; see ``cluster.Joined``."""
+        return self._stores.state.membership is None
 
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""
@@ -87,6 +92,11 @@ class Joining:
     def store(self) -> LmdbCopies:
         """The own store."""
         return self._stores.store
+
+    async def stop(self) -> None:
+        """Move no more files: the stores are about to be closed."""
+        if self._mover is not None:
+            await self._mover.end()
 
     async def close(self) -> None:
         """Close the own store; the others are closed by the engine."""
@@ -114,8 +124,7 @@ class _Mover:
         """End, wherever that is."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def progress(self) -> Mapping[str, object]:
         """Return how far that is."""

@@ -198,7 +198,7 @@ class Lookup:
             return await self._owed.owes(key, addresses), quorums
         except StoreError:
             # So many that one of them has confirmed whatever was acknowledged.
-            return {}, careful
+            return self._owed.doubts(key, addresses), careful
 
     async def _done(self, reading: Reading, width: int, linger_s: float) -> Found:
         record, damage, doubt = None, None, None

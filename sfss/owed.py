@@ -73,11 +73,7 @@ class Owed:
         Costs next to nothing while there are no debts at all.
         """
         addresses = list(addresses)
-        debts = {
-            address: Debt(address, key, EVERY_VERSION, EVERY_VERSION)
-            for address in addresses
-            if address in self._doubted
-        }
+        debts = self.doubts(key, addresses)
         if self.clear or await self._is_empty():
             return debts or _NONE
         for address in addresses:
@@ -86,6 +82,14 @@ class Owed:
             if await self._find(address, EVERYTHING) is not None:
                 debts[address] = Debt(address, key, EVERY_VERSION, EVERY_VERSION)
         return debts
+
+    def doubts(self, key: bytes, addresses: Iterable[str]) -> dict[str, Debt]:
+        """Return of ``owes`` what is known without the list: which stores are not believed."""
+        return {
+            address: Debt(address, key, EVERY_VERSION, EVERY_VERSION)
+            for address in addresses
+            if address in self._doubted
+        }
 
     async def add(self, debts: Sequence[Debt]) -> None:
         """Note ``debts``; when this returns, they are durable.

@@ -178,6 +178,7 @@ def _joined(joining: Joining, settings: Settings, counters: Counters) -> Cluster
     engine, close = _engine_over(replicas, joining.settings)
 
     async def close_all() -> None:
+        await joining.stop()
         await close()
         await joining.close()
 

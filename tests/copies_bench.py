@@ -41,7 +41,7 @@ class Bench:
     """The stores ``a``, ``b`` and ``c``, in this order the primaries of every key, and ``others``.
 
     A test may change ``names``, the primaries; ``former``, what they were before; and ``absent``,
-    those that are not in the roster.
+    those that are not in the roster. The stores that are ``doubted`` have lost what they had.
     """
 
     settings: CopiesSettings = field(default_factory=CopiesSettings)
@@ -49,6 +49,7 @@ class Bench:
     clock: TestClock = field(default_factory=TestClock)
     others: Sequence[str] = ()
     owed_limit: int = 1000
+    doubted: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.stores = {name: self.new_store(name) for name in [*self.names, *self.others]}
@@ -77,7 +78,7 @@ class Bench:
     @property
     def owed(self) -> Owed:
         """The debts, as another process sees them."""
-        return Owed(self.list, self.owed_limit)
+        return Owed(self.list, self.owed_limit, self.doubted)
 
     def record(self, body: bytes) -> Record:
         """Return a new record."""

@@ -1067,3 +1067,22 @@ async def test_unreachable_is_what_a_caller_can_tell_from_absent() -> None:
     assert set(caught.value.failures) == {"a", "b", "c"}
     assert not isinstance(caught.value, Unreachable)
     await bench.gateway.finish()
+
+
+@pytest.mark.parametrize("list_fails", [False, True])
+@in_virtual_time
+async def test_a_store_that_has_lost_all_is_not_believed_whatever_the_list_says(
+    list_fails: bool,
+) -> None:
+    settings = CopiesSettings(shares_debts=False)
+    before = Bench(settings)
+    await before.put(b"kept")
+    bench = Bench(settings, doubted=["a"])
+    for name in ("b", "c"):
+        bench.stores[name].inner.values.update(before.stores[name].inner.values)
+    bench.stores["b"].inner.values.clear()  # it has missed the write
+    await bench.owed.add([Debt("c", b"another key", 1)])  # else it need not be asked
+    bench.list.plan = at("get", Fault.REFUSE) if list_fails else healthy
+    bench.down("c")
+    with pytest.raises(NoStoreReachable):
+        await bench.get()

@@ -204,7 +204,7 @@ class App:
             await answer.begin()
             return answer
         except SfssError as error:
-            return http.refuse_error(request, error)
+            return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:
             target, request_id = http.printable(request.raw_path), http.asked_of(request).request_id
             _log.exception("error on %s %s, request %s", request.method, target, request_id)
