@@ -45,6 +45,7 @@ PARTS_OF_COMMAND = {None: ("service", "test"), "serve": ("service",), "test": ("
 # Programs (and a module of one) that the tests use, and their Debian packages.
 PROGRAMS = {
     "cadaver": "cadaver",
+    "chromium": "chromium",
     "curl": "curl",
     "memcached": "memcached",
     "memccapable": "libmemcached-tools",
