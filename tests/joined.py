@@ -1,6 +1,7 @@
 """Gateways that join each other, each in a folder of its own, with a bucket behind them."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,11 @@ class Member(Gateway):
         """Remove all that the member has, which has to be stopped."""
         for name in ("store", "owed", "owed-objects"):
             shutil.rmtree(self.folder / name)
+
+    def joins(self, place: str) -> None:
+        """Have it look for its cluster at ``place`` from its next start on."""
+        text = self.config.read_text()
+        self.config.write_text(re.sub(r"(?m)^join = .*", f'join = ["{place}"]', text))
 
     def view(self) -> dict[str, Any]:
         """Return what the member shows of all members."""
