@@ -55,7 +55,7 @@ class CopiesSettings:
     the others in turn. ``head_timeout_ms``: a store that has not answered a read by then is not
     waited for alone, the next is asked as well. ``first_decides``: a write is kept only if the
     first store has it, and folders are shown as that one has them. ``least_copies``: of any
-    key. ``straggler_ms``: a write that has its quorum waits for the other stores only so much
+    file. ``straggler_ms``: a write that has its quorum waits for the other stores only so much
     longer, counted from then; what they have not confirmed is noted as owed. ``gone``: the stores
     that will never be back.
 
@@ -84,7 +84,7 @@ class CopiesSettings:
 
     @property
     def least_quorum(self) -> int:
-        """How many stores at least have confirmed a write, whatever its key is."""
+        """How many stores at least have confirmed a write, whatever its path is."""
         return self.quorums(self.least_copies).write
 
     def quorums(self, copies: int) -> "Quorums":

@@ -77,7 +77,7 @@ class Browsing:
         shown: dict[str, list[Child]] = {}
         failures: dict[str, str] = {}
         for address, answer in zip(addresses, answers, strict=True):
-            if isinstance(answer, StoreError):
+            if isinstance(answer, StoreError) and not isinstance(answer, CannotList):
                 failures[address] = str(answer)
             elif isinstance(answer, BaseException):
                 raise answer
@@ -119,11 +119,10 @@ class Browsing:
 
     def _is_doubted(self, prefix: bytes, child: Child, address: str) -> bool:
         """Tell whether a file may have been deleted, where the store does not know of it."""
-        key = prefix + child.name
-        if child.head is None or not self._places.former(key):
+        if child.head is None:
             return False
-        where = self._places.of(key)
-        return where.moves and (where.reads_both or address not in where.primaries)
+        where = self._places.of(prefix + child.name)
+        return address not in where.primaries or (where.moves and where.reads_both)
 
     def _may_be_deleted(self, prefix: bytes, child: Child, others: Collection[str]) -> bool:
         """Tell whether one of the ``others``, which do not show a file, should have it: where not

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from sfss.agreement import Debt, Health, Kept, Owing
-from sfss.errors import NoStoreReachable, NotFound, SfssError
+from sfss.errors import CannotList, NoStoreReachable, NotFound, SfssError
 from sfss.keys import KeyScheme
 from sfss.migration import Migration
 from sfss.record import Content, Head, Record, is_alive, record_of
@@ -227,8 +227,10 @@ class Cluster:
     async def list(self, prefix: str, after: str, limit: int) -> list[Listed]:
         """Return up to ``limit`` files whose paths begin with ``prefix`` and come after ``after``.
 
-        In byte order of the path. Raises ``CannotList`` where the stores have no listing.
+        In byte order of the path; of its key, where stores speak the memcached protocol. Raises
+        ``CannotList`` where the stores have no listing.
         """
+        self._check_listed()
         prefix_key, after_key = map(self._scheme.prefix, (prefix, after))
         found: list[Listed] = []
         while len(found) < limit:
@@ -247,7 +249,10 @@ class Cluster:
 
         Raises ``CannotList``, ``NoStoreReachable``.
         """
-        prefix, position = map(self._scheme.prefix, (path, after))
+        self._check_listed()
+        prefix = self._scheme.prefix(path)
+        # Not of the name alone: how a key begins is written in a way of its own.
+        position = self._scheme.prefix(path + after).removeprefix(prefix)
         found: list[Thing] = []
         while len(found) < limit:
             wanted = limit - len(found)
@@ -258,6 +263,11 @@ class Cluster:
                 break
             position = children[-1].name
         return found
+
+    def _check_listed(self) -> None:
+        if not self._scheme.has_prefixes:
+            reason = f"keys in {self._scheme.encoding} do not tell which paths are in a folder"
+            raise CannotList("the stores", reason)
 
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return the statistics of every store by address; see ``Engine.stats``."""

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from sfss.agreement import Answer, CopiesSettings, Written, rank
 from sfss.complaints import Complaints
-from sfss.errors import Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
+from sfss.errors import CannotList, Corrupt, NoStoreReachable, SfssError, StoreError, Unreachable
 from sfss.metrics import Counts
 from sfss.record import Head, Record
 from sfss.stopwatch import Stopwatch
@@ -158,7 +158,7 @@ class Holders:
     async def children(self, address: str, prefix: bytes, after: bytes, limit: int) -> list[Child]:
         """Return what the store at ``address`` has in a folder; ``can_browse`` must hold.
 
-        Raises ``Unreachable``.
+        Raises ``CannotList``, ``Unreachable``.
         """
         if self.rests(address):
             raise self.resting(address)
@@ -167,6 +167,9 @@ class Holders:
         try:
             with self.stopwatch.of("list", address):
                 found = await store.children(prefix, after, limit)
+        except CannotList:
+            self._answered(address)
+            raise
         except Exception as error:
             raise self._failed(address, error, applied=False) from error
         self._answered(address)

@@ -96,6 +96,13 @@ def item_size(head: Head) -> int:
     return head.size if is_own(head) else len(encode(Record(head, b""))) + head.size
 
 
+def shown_head(head: Head) -> Head:
+    """Return the head of what a gateway makes of the item: a plain one has no version, and no
+    metadata.
+    """
+    return Head(0, head.size, head.digest, expiry=head.expiry) if is_own(head) else head
+
+
 def unique_of(head: Head) -> int:
     """Return the cas number, of 64 bits."""
     if head.kind is Kind.TOMBSTONE:  # which may have the digest of the file that it was

@@ -124,11 +124,19 @@ class KeyScheme:
             raise BadPath(f"{what} has {len(key)} bytes; {self.limit} are allowed")
         return key
 
+    @property
+    def has_prefixes(self) -> bool:
+        """Whether paths that begin alike have keys that do, so that they can be listed."""
+        return self.encoding != "base64"
+
     def prefix(self, path_prefix: str) -> bytes:
-        """Return what the keys of all paths beginning with ``path_prefix`` begin with (``plain``
-        and ``files`` keys only).
+        """Return what the keys of all paths beginning with ``path_prefix`` begin with, if this
+        scheme ``has_prefixes``.
         """
-        return check_path(path_prefix) if path_prefix else b""
+        if not path_prefix:
+            return b""
+        checked = check_path(path_prefix)
+        return checked if self.encoding == "files" else ENCODINGS[self.encoding].encode(checked)
 
     def path(self, key: bytes) -> str:
         """Return the path whose key is ``key``, the inverse of ``key``."""

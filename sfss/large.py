@@ -17,14 +17,24 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from sfss.agreement import Debt, Health, Kept, Owing, left_nothing
 from sfss.chunks import (
     KEY_SIZE,
+    PLAIN_PREFIX,
     Layout,
     chunk_key,
     chunk_record,
@@ -66,6 +76,8 @@ _REMOVALS_AT_ONCE: Final = 8
 _REMOVALS_WAITING: Final = 10_000
 _CLOSE_S: Final = 10.0
 _HEAD_ROOM: Final = 64 + METADATA_LIMIT
+
+Item = TypeVar("Item")
 
 _log = logging.getLogger(__name__)
 
@@ -296,20 +308,42 @@ class Large:
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return entries as ``Engine.scan`` does, of files."""
-        entries = await self._engine.scan(prefix, self._behind_chunks(prefix, after), limit)
+        page = partial(self._engine.scan, prefix)
+        entries = await self._files(page, lambda entry: entry.key, prefix, after, limit)
         return [Entry(entry.key, _listed(entry.head, entry.key)) for entry in entries]
 
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
         """Return what is in a folder, as ``Engine.children`` does."""
-        found = await self._engine.children(prefix, self._behind_chunks(prefix, after), limit)
+        page = partial(self._engine.children, prefix)
+        found = await self._files(page, lambda child: child.name, prefix, after, limit)
         return [
             Child(name, None if head is None else _listed(head, prefix + name))
             for name, head in found
         ]
 
-    def _behind_chunks(self, prefix: bytes, after: bytes) -> bytes:
-        # Where keys can be listed in order, they are paths, and chunks come before them all.
-        return after if prefix else max(after, b"\x01")
+    async def _files(
+        self,
+        page: Callable[[bytes, int], Awaitable[Sequence[Item]]],
+        name: Callable[[Item], bytes],
+        prefix: bytes,
+        after: bytes,
+        limit: int,
+    ) -> Sequence[Item]:
+        """Return what ``page`` lists, chunks left out: they are not walked through."""
+        if prefix:
+            return await page(after, limit)  # nothing before a "/" begins as chunks do
+        chunks, found = self._settings.prefix, list[Item]()
+        behind = chunks + b"\xff"
+        after = max(after, behind) if chunks == PLAIN_PREFIX else after  # before all else there
+        while len(found) < limit:
+            wanted = limit - len(found)
+            items = await page(after, wanted)
+            found += (each for each in items if not name(each).startswith(chunks))
+            if len(items) < wanted:
+                break
+            last = name(items[-1])
+            after = behind if last.startswith(chunks) else last
+        return found
 
     async def stats(self) -> Mapping[str, Mapping[str, str]]:
         """Return what the engine does."""

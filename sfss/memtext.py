@@ -25,6 +25,7 @@ VALUE_LIMIT: Final = 100 << 20
 
 VERSION_COMMAND: Final = b"version\r\n"
 
+_TEXT: Final = re.compile(rb"[!-~\x80-\xff]{1,%d}" % KEY_LIMIT)
 _KEY: Final = re.compile(rb"[!->A-~][!-~]{0,%d}" % (KEY_LIMIT - 1))
 # Beansdb prints flags from 0x80000000 on as negative numbers; a reply to "gets" has a cas number.
 _VALUE: Final = re.compile(rb"VALUE ([!-~]{1,250}) (-?\d{1,10}) (\d{1,10})(?: (\d{1,20}))?\r\n")
@@ -99,6 +100,7 @@ CAS: Final = Grammar(frozenset({"STORED", "EXISTS", "NOT_FOUND"}), changes=True)
 NEWEST: Final = Grammar(frozenset({"STORED", "EXISTS"}), changes=True)
 DELETE: Final = Grammar(frozenset({"DELETED", "NOT_FOUND"}), changes=True)
 STATS: Final = Grammar(frozenset({"END"}), item=Stat)
+BROWSE: Final = Grammar(frozenset({"END"}), item=Value)
 VERSION: Final = Grammar(frozenset({"VERSION"}))
 
 _REFUSALS: Final = frozenset({"SERVER_ERROR", "CLIENT_ERROR", "ERROR"})  # of any command
@@ -191,6 +193,16 @@ def delete_damaged_command(key: bytes) -> bytes:
     No other server knows this command.
     """
     return b"delete_damaged %b\r\n" % check_key(key)
+
+
+def browse_command(prefix: bytes, after: bytes, limit: int) -> bytes:
+    """Return the bytes that ask an ``sfss node`` what is in a folder; see
+    ``memtext_commands.BROWSE``. No other server knows this command.
+    """
+    for text in (prefix, after):
+        if text and not _TEXT.fullmatch(text):
+            raise BadKey(f"not a part of a safe key: {text[:300]!r}")
+    return b"browse %d =%b =%b\r\n" % (limit, prefix, after)
 
 
 def stats_command(group: str = "") -> bytes:

@@ -53,6 +53,16 @@ MEMBERS: Final = "members"
 answer is "MEMBERS", a size and so many bytes. A node that takes messages says so in its settings.
 """
 
+BROWSE: Final = "browse"
+"""Our own command, ``browse LIMIT =PREFIX =AFTER``: what is in a folder, in byte order, up to
+``LIMIT`` things behind the name ``AFTER``; the "=" make words of empty ones. The answer is as one
+to "get", its keys are numbers from 0 on; see ``memtext_listing.thing``. A node that knows it says
+so in its settings.
+"""
+
+BROWSE_LIMIT: Final = 1024
+"""Most things in one answer."""
+
 MESSAGE_LIMIT: Final = 1024 * 1024
 """Bytes that a message may have, and the answer to one."""
 
@@ -134,6 +144,14 @@ class Stats(NamedTuple):
     group: str = ""
 
 
+class Browse(NamedTuple):
+    """browse, our own command."""
+
+    prefix: bytes
+    after: bytes
+    limit: int
+
+
 class Message(NamedTuple):
     """members, our own command."""
 
@@ -155,7 +173,9 @@ class Answer(NamedTuple):
     noreply: bool = False
 
 
-Command: TypeAlias = Get | Set | Delete | Count | Touch | Flush | Stats | Message | Word | Answer
+Command: TypeAlias = (
+    Get | Set | Delete | Count | Touch | Flush | Stats | Browse | Message | Word | Answer
+)
 
 
 class CommandParser:
@@ -399,6 +419,20 @@ def _read_stats(arguments: list[bytes]) -> Command:
     return Stats(b" ".join(arguments).decode("ascii", "replace"))
 
 
+def _read_browse(arguments: list[bytes]) -> Command:
+    if len(arguments) != 3:
+        return Answer(UNKNOWN)
+    limit, *texts = arguments
+    number = _unsigned(limit, BROWSE_LIMIT)
+    if not number or not all(text == b"=" or _is_text(text) for text in texts):
+        return Answer(BAD_FORMAT)
+    return Browse(texts[0][1:], texts[1][1:], number)
+
+
+def _is_text(word: bytes) -> bool:
+    return word.startswith(b"=") and _is_key(word[1:])
+
+
 def _read_verbosity(arguments: list[bytes]) -> Command:
     noreply = _cut_noreply(arguments)
     return Answer(b"OK\r\n" if len(arguments) == 1 else UNKNOWN, noreply)
@@ -420,6 +454,7 @@ _READERS: Final[dict[bytes, Callable[[list[bytes]], Command]]] = {
     b"touch": _read_touch,
     b"flush_all": _read_flush,
     b"stats": _read_stats,
+    b"browse": _read_browse,
     b"version": lambda _: Word.VERSION,
     b"verbosity": _read_verbosity,
     b"quit": lambda _: Word.QUIT,

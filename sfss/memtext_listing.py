@@ -10,6 +10,7 @@ https://github.com/douban/beansdb/blob/master/src/htree.c (``list_dir``).
 """
 
 import re
+import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -47,6 +48,33 @@ class Listed(NamedTuple):
 
     key: bytes
     unique: int
+
+
+_NAME_SIZE: Final = struct.Struct("<H")
+
+
+class Thing(NamedTuple):
+    """One thing in a folder: its name, and the encoded head of a file; of a folder it is empty."""
+
+    name: bytes
+    head: bytes
+
+
+def thing_block(thing: Thing) -> bytes:
+    """Return ``thing`` as it stands in the answer to "browse": the size of its name in two bytes,
+    the lower first, the name, the head.
+    """
+    return _NAME_SIZE.pack(len(thing.name)) + thing.name + thing.head
+
+
+def thing(block: bytes) -> Thing:
+    """Return what a block of the answer to "browse" tells; raises ``BadReply``."""
+    start = _NAME_SIZE.size
+    end = start + _NAME_SIZE.unpack_from(block)[0] if len(block) >= start else 0
+    name, head = block[start:end], block[end:]
+    if not name or end > len(block) or name.endswith(b"/") != (not head):
+        raise BadReply(f"no thing of a folder: {block[:80]!r}")
+    return Thing(name, head)
 
 
 class MetadumpParser:

@@ -26,6 +26,7 @@ from sfss.memtext_commands import (
     UNKNOWN,
     Answer,
     BadCommand,
+    Browse,
     Command,
     CommandParser,
     Count,
@@ -248,10 +249,14 @@ class Connection(asyncio.Protocol):
         else:
             await self._report(command)
 
-    async def _report(self, command: Stats | Word) -> None:
+    async def _report(self, command: Stats | Browse | Word) -> None:
         try:
             if isinstance(command, Stats):
                 self._outbox.say(await self._server.stats(command.group))
+            elif isinstance(command, Browse):
+                for block in await self._node.browse(command):
+                    self._outbox.show(block, _BLOCK_END)
+                self._outbox.say(END)
             elif command is Word.VERSION:
                 self._outbox.say(b"VERSION %b\r\n" % __version__.encode())
             elif command is Word.METADUMP:

@@ -36,12 +36,13 @@ from sfss.memtext_commands import (
     NEWEST,
     TOO_LARGE,
     UNKNOWN,
+    Browse,
     Count,
     Delete,
     Set,
     Touch,
 )
-from sfss.node_reads import Block, NodeStore, Reads, block_of, now_us
+from sfss.node_reads import Block, NodeStore, Reads, block_of, now_us, thing_block_of
 from sfss.record import Buffer, Head, Record, encode, held, new_record
 from sfss.stores.base import Guard
 
@@ -265,6 +266,12 @@ class Node:
             alive = (each for each in found if each[1] is None or is_alive(each[1], now))
             yield b"".join(_metadump_line(key, head) for key, head in alive)
             await asyncio.sleep(0)
+
+    async def browse(self, command: Browse) -> list[Block]:
+        """Return what is in a folder, see ``memtext_commands.BROWSE``; raises ``Refused``."""
+        prefix, after, limit = command
+        children = await _answered(self._store.children(prefix, after, limit))
+        return [thing_block_of(number, child) for number, child in enumerate(children)]
 
     async def store_stats(self) -> Mapping[str, str]:
         """Return what the store says of itself; raises ``Refused``."""

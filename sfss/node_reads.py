@@ -4,9 +4,10 @@ import time
 from typing import Final, NamedTuple, Protocol
 
 from sfss.errors import Corrupt
-from sfss.items import is_alive, is_own, item_of, unique_of
-from sfss.record import Buffer, Form, Head, Record, decode, digest_of
-from sfss.stores.base import Guard, Store, ViewableStore
+from sfss.items import is_alive, is_own, item_of, shown_head, unique_of
+from sfss.memtext_listing import Thing, thing_block
+from sfss.record import Buffer, Form, Head, Record, decode, digest_of, encode_head
+from sfss.stores.base import Child, Guard, Store, ViewableStore
 
 _REMEMBERED: Final = 8192
 _STAMP_LIMIT: Final = 512
@@ -23,6 +24,9 @@ class NodeStore(Store, ViewableStore, Protocol):
         """Return some of the keys behind ``after``, in byte order, with their heads, None where
         that is damaged; and the key to go on after, None at the end. Raises ``Unreachable``.
         """
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """See ``BrowsableStore.children``."""
 
     async def set_copy(self, key: bytes, record: Record, guard: Guard | None = None) -> None:
         """Do as ``set``, with a record that leaves a tombstone when it has expired."""
@@ -48,6 +52,13 @@ def block_of(key: bytes, record: Record, encoded: Buffer, unique: bool) -> Block
     flags, value = item_of(record, encoded)
     end = b" %d\r\n" % unique_of(record.head) if unique else b"\r\n"
     return Block(b"VALUE %b %d %d%b" % (key, flags, len(value), end), bytes(value))
+
+
+def thing_block_of(number: int, child: Child) -> Block:
+    """Return what the answer to "browse" says of ``child``, as its thing number ``number``."""
+    head = b"" if child.head is None else encode_head(shown_head(child.head))
+    value = thing_block(Thing(child.name, head))
+    return Block(b"VALUE %d 0 %d\r\n" % (number, len(value)), value)
 
 
 def now_us() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sfss.memtext_commands import MEMBERS, NEWEST
+from sfss.memtext_commands import BROWSE, MEMBERS, NEWEST
 from sfss.node_commands import NodeSettings
 
 EMPTY_GROUPS: Final = frozenset({"conns", "items", "sizes", "slabs"})
@@ -133,5 +133,6 @@ def allowed(settings: NodeSettings, port: int, takes_messages: bool) -> dict[str
         "flush_enabled": "yes" if settings.allow_flush else "no",
         "dump_enabled": "yes",
         NEWEST: "yes",
+        BROWSE: "yes",
         MEMBERS: "yes" if takes_messages else "no",
     }

@@ -255,7 +255,7 @@ def make_joined(
     chosen = replace(
         _engine_settings(settings, heals_at_once),
         shares_debts=False,
-        least_copies=1,
+        least_copies=min(copies, len(now), len(former or now)),
         gone=frozenset(own.gone),
     )
     engine = Copies(stores, places, owed, Clock(), chosen, _liveness(roster))

@@ -18,6 +18,15 @@ def put_files(members: list[Member], text: str = "file") -> None:
         assert answer.status in (200, 201), answer
 
 
+def listed(member: Member) -> list[str]:
+    """Return the paths that a member lists, by their numbers."""
+    answer = member.request("GET", "/files?prefix=files/")
+    assert answer.status == 200, answer
+    return sorted(
+        (each["path"] for each in answer.json()["files"]), key=lambda path: (len(path), path)
+    )
+
+
 def check_files(members: list[Member], text: str = "file") -> None:
     for number in range(FILES):
         for member in members:
@@ -69,6 +78,8 @@ def test_files_move_to_a_member_that_joins_and_from_one_that_leaves(tmp_path: Pa
         members[3].start()
         settled(members)
         check_files(members)
+        for member in members:
+            assert listed(member) == [f"files/{number}" for number in range(FILES)]
         counts = [curr_items(member) for member in members]
         assert sum(counts) == 3 * FILES, counts  # three copies, and nothing left behind
         assert all(counts), counts
@@ -94,6 +105,7 @@ def test_what_was_done_while_a_member_was_away_reaches_it_first(tmp_path: Path) 
         for number in range(0, FILES, 2):
             answer = members[0].request("DELETE", f"/file?path=files/{number}")
             assert answer.status == 204, answer
+        assert listed(members[1]) == [f"files/{number}" for number in range(1, FILES, 2)]
         members[2].start()
         for number in range(FILES):
             answer = members[2].get(f"files/{number}")
@@ -111,6 +123,7 @@ def test_with_a_majority_away_nothing_is_said_not_to_be_there(tmp_path: Path) ->
             member.kill()
         assert members[0].get("files/1").status == 504
         assert members[0].get("nothing").status == 504
+        assert members[0].request("GET", "/files").status == 504
         assert members[0].put("another", b"not kept").status in (503, 504)
         for member in members[1:]:
             member.start()
@@ -131,6 +144,7 @@ def test_a_member_whose_disk_was_lost_is_filled_again(tmp_path: Path) -> None:
         settled(members)
         check_files(members)
         assert curr_items(members[0]) == FILES
+        assert listed(members[0]) == [f"files/{number}" for number in range(FILES)]
 
 
 def test_a_member_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from sfss.memtext_listing import (
     Bucket,
     Listed,
     MetadumpParser,
+    Thing,
     bucket,
     is_busy,
     is_node,
     is_unknown,
+    thing,
+    thing_block,
 )
 
 FROM_MEMCACHED = b"key=key-0079549 exp=-1 la=1795214968 cas=79550 fetch=no cls=1 size=80\n"
@@ -186,3 +189,19 @@ def test_names_that_may_be_hashes() -> None:
     assert not bucket(b"0123456789abcdef 1 1\nname 1 1\n").may_be_hashes()
     assert not bucket(b"0123456789abcdefg 1 1\n").may_be_hashes()
     assert not bucket(b"").may_be_hashes()
+
+
+@pytest.mark.parametrize(
+    "shown", [Thing(b"a", b"head"), Thing(b"a/", b""), Thing(b"x" * 250, b"\x00" * 99)]
+)
+def test_what_is_in_a_folder(shown: Thing) -> None:
+    assert thing(thing_block(shown)) == shown
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b"", b"\x01", b"\x00\x00", b"\x00\x00head", b"\x01\x00a", b"\x02\x00a/head", b"\x09\x00a"],
+)
+def test_what_is_nothing_in_a_folder(block: bytes) -> None:
+    with pytest.raises(BadReply):
+        thing(block)

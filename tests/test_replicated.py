@@ -93,7 +93,58 @@ def test_every_node_has_every_file(replicated: Replicated) -> None:
     assert gateway.get("nothing").status == 404
     assert set(gateway.request("GET", "/status").json()) == {each.address for each in nodes}
     assert replicated.owed() == 0
-    assert gateway.request("GET", "/files").status == 501
+    assert listed(gateway) == sorted(PATHS)
+
+
+def listed(gateway: Gateway, limit: int = 1000) -> list[str]:
+    """Return all paths that the gateway lists, ``limit`` on a page."""
+    found: list[str] = []
+    after = ""
+    while True:
+        page = gateway.request("GET", f"/files?limit={limit}&after={quote(after)}")
+        assert page.status == 200, page
+        found += (entry["path"] for entry in page.json()["files"])
+        if (after := page.json()["next"]) is None:
+            return found
+
+
+ODD_PATHS = ["@a", "a b", "d/@x", "d/@x/y", "d/%41", "d/ä", "d/?", "d/e/f", "z"]
+
+
+def test_chunks_are_no_files_of_a_listing(tmp_path: Path) -> None:
+    nodes = [node(tmp_path) for _ in range(3)]
+    with ExitStack() as stack:
+        for each in nodes:
+            stack.enter_context(running(each))
+        small = {"SFSS_CLUSTER_CHUNKS_ABOVE": "16384", "SFSS_MEMCACHED_ITEM_LIMIT": "20000"}
+        site = stack.enter_context(running(replicated_gateway(tmp_path, nodes, **small)))
+        paths = ["!before", "$large", "behind"]
+        for path in paths:
+            assert site.put(path, bytes(1_000_000)).status == 200
+        for limit in (1, 2, 50, 1000):
+            assert listed(site, limit) == paths
+
+
+def test_files_are_listed_as_long_as_most_nodes_answer(replicated: Replicated) -> None:
+    gateway, nodes = replicated.gateway, replicated.nodes
+    for path in ODD_PATHS:
+        gateway.put(path, b"1")
+    nodes[1].kill()
+    assert replicated.delete("z").status == 204
+    gateway.put("d/ä", b"22")
+    expected = sorted(ODD_PATHS[:-1])
+    for limit in (1, 2, 1000):
+        found = listed(gateway, limit)
+        assert sorted(found) == expected, limit
+    assert gateway.request("GET", "/files?prefix=d/%C3%A4").json()["files"][0]["size"] == 2
+    nodes[1].start()
+    replicated.paid()
+    assert sorted(listed(gateway)) == expected
+    nodes[0].kill()
+    nodes[1].kill()
+    answer = gateway.request("GET", "/files")
+    assert answer.status == 504
+    assert nodes[0].address in answer.json()["error"]
 
 
 def test_one_node_down_is_not_noticed_and_gets_what_it_missed(replicated: Replicated) -> None:

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from sfss.errors import Unreachable
 from sfss.record import Head, Record
-from sfss.stores.base import Entry, Guard, Stamped, Use
+from sfss.stores.base import Child, Entry, Guard, Stamped, Use
 
 
 class ClosedStore:
@@ -54,6 +54,10 @@ class ClosedStore:
         self._refuse()
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        """Raise ``Unreachable``."""
+        self._refuse()
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
         """Raise ``Unreachable``."""
         self._refuse()
 

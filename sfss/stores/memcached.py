@@ -14,13 +14,13 @@ other client stored.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 from sfss import record as records
 from sfss.agreement import rank
 from sfss.config import MemcachedSettings
-from sfss.errors import CannotList, Corrupt, SfssError, StoreFull, TooLarge, Unreachable
+from sfss.errors import Corrupt, SfssError, StoreFull, TooLarge, Unreachable
 from sfss.keys import KEY_LIMIT
 from sfss.memtext import (
     CAS,
@@ -46,11 +46,12 @@ from sfss.memtext import (
 )
 from sfss.memtext_commands import DAMAGED, DISK_FULL, read_damage
 from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Kind, Record
-from sfss.stores.base import Entry, Guard, HasNewer, Stamped, Use, unless_newer
+from sfss.stores.base import Child, Entry, Guard, HasNewer, Stamped, Use, scan_of, unless_newer
+from sfss.stores.memcached_folders import Folders
 from sfss.stores.memcached_listing import Listings
 from sfss.stores.memcached_pipeline import Pipeline
 from sfss.stores.memcached_pool import Client, Closed, Exchange
-from sfss.stores.memcached_server import Introduction, Server, refused
+from sfss.stores.memcached_server import Introduction, Server, border, refused
 from sfss.stores.memcached_writer import SMALL, NoNode, Writers
 
 ITEM_OVERHEAD: Final = 48 + 8 + 24 + 1 + 2
@@ -96,6 +97,7 @@ class MemcachedStore:
         self._writers = Writers(host, port, settings.timeout_s, settings.secret)
         self._listings = Listings(address, host, port, settings.timeout_s, settings.secret)
         self._introduction = Introduction(address, self._client)
+        self._folders = Folders(self._introduction, self._client, settings.timeout_s)
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record under ``key``, or None; see ``Store.get``."""
@@ -275,8 +277,14 @@ class MemcachedStore:
         return None if found is None else Exchange(remove_command(key, found.unique), CAS)
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
-        """Raise ``CannotList``: no command lists keys in order."""
-        raise CannotList(self.address, "stores of this kind are not listed over HTTP")
+        """Return entries in byte order, tombstones left out; see ``Store.scan``, ``children``."""
+        return await scan_of(self.children, prefix, after, limit)
+
+    async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
+        """Return what is in a folder; see ``BrowsableStore.children``. Raises ``CannotList`` where
+        the server is not ``sfss node``: no command of others lists keys in order.
+        """
+        return await self._folders.children(prefix, after, limit)
 
     def keys(self) -> AsyncIterator[Sequence[Stamped]]:
         """Yield all keys, on a connection of its own; see ``ListingStore.keys``.
@@ -310,19 +318,8 @@ class MemcachedStore:
         await self._writers.close()
         await self._client.close()
 
-    @asynccontextmanager
-    async def _border(self, exchange: Exchange) -> AsyncIterator[None]:
-        """Bound the block by the timeout, and turn what went wrong in it into ``Unreachable``."""
-        clock = asyncio.timeout(self._settings.timeout_s)
-        try:
-            async with clock:
-                yield
-        # UnicodeError: a host name that no name server can be asked for.
-        except (OSError, UnicodeError, Closed, BadReply) as error:
-            reason = str(error) or type(error).__name__
-            if clock.expired():
-                reason = f"no answer within {self._settings.timeout_s:g} s"
-            raise Unreachable(self.address, reason, exchange.applied) from error
+    def _border(self, exchange: Exchange) -> AbstractAsyncContextManager[None]:
+        return border(self.address, self._settings.timeout_s, exchange)
 
     async def _run(self, exchange: Exchange) -> Answer:
         """Make a change: a small one at a node with all others, else on a connection of its own."""
@@ -338,7 +335,7 @@ class MemcachedStore:
         answer = await self._client.run(exchange)
         if answer.status.word == "SERVER_ERROR" and answer.status.text.startswith(DAMAGED):
             expected, found = read_damage(answer.status.text[:200])
-            raise Corrupt(self.address, exchange.keys[0], expected, found)
+            raise Corrupt(self.address, next(iter(exchange.keys)), expected, found)
         if answer.status.word != "END":
             raise refused(self.address, answer.status, exchange)
         return answer.values[0] if answer.values else None

@@ -10,7 +10,7 @@ its pool and of the three methods through which all of its commands go.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ class Exchange:
 
     request: bytes
     grammar: Grammar
-    keys: Sequence[bytes] = ()
+    keys: Collection[bytes] = ()
     times_sent: int = 0
 
     @property

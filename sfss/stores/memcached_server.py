@@ -1,6 +1,8 @@
 """What a server of the memcached protocol says of itself: of what kind it is, and its limits."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +25,7 @@ class Server:
 
     item_limit: int
     is_node: bool
+    can_browse: bool
     has_cas: bool
     deaths: int
 
@@ -41,7 +44,7 @@ class Introduction:
     """
 
     def __init__(self, address: str, client: Client) -> None:
-        self._address, self._client = address, client
+        self.address, self._client = address, client
         self._asking = asyncio.Lock()
         self.known: Server | None = None
         """What it was when it was asked last."""
@@ -67,14 +70,15 @@ class Introduction:
     async def _ask(self, deaths: int) -> Server:
         settings = await self.stats("settings") or {}
         is_node = memtext_commands.NEWEST in settings
+        can_browse = memtext_commands.BROWSE in settings
         has_cas = settings.get("cas_enabled") == "yes"
         if "item_size_max" in settings:
-            return Server(_number(settings["item_size_max"]), is_node, has_cas, deaths)
+            return Server(_number(settings["item_size_max"]), is_node, can_browse, has_cas, deaths)
         if await self.stats():
-            return Server(BEANSDB_ITEM_LIMIT, is_node, has_cas, deaths)
+            return Server(BEANSDB_ITEM_LIMIT, is_node, can_browse, has_cas, deaths)
         # A server that has just died closes connections, too; one that gives its version has not.
         await self.version()
-        return Server(PROXY_ITEM_LIMIT, is_node, has_cas, deaths)
+        return Server(PROXY_ITEM_LIMIT, is_node, can_browse, has_cas, deaths)
 
     async def stats(self, group: str = "") -> dict[str, str] | None:
         """Return statistics, or None from a server that knows no such command."""
@@ -84,7 +88,7 @@ class Introduction:
         except Closed:
             return None
         if answer.status.word == "SERVER_ERROR":
-            raise refused(self._address, answer.status, exchange)
+            raise refused(self.address, answer.status, exchange)
         return answer.stats if answer.status.word == "END" else None
 
     async def version(self) -> str:
@@ -92,7 +96,7 @@ class Introduction:
         exchange = Exchange(VERSION_COMMAND, VERSION)
         status = (await self._client.run(exchange)).status
         if status.word != "VERSION":
-            raise refused(self._address, status, exchange)
+            raise refused(self.address, status, exchange)
         return status.text
 
 
@@ -100,6 +104,23 @@ def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise BadReply(f"an item_size_max of {text[:80]!r}")
     return int(text)
+
+
+@asynccontextmanager
+async def border(address: str, timeout_s: float, exchange: Exchange) -> AsyncIterator[None]:
+    """Bound the block by ``timeout_s``, and turn what went wrong in it, which is about
+    ``exchange``, into ``Unreachable``.
+    """
+    clock = asyncio.timeout(timeout_s)
+    try:
+        async with clock:
+            yield
+    # UnicodeError: a host name that no name server can be asked for.
+    except (OSError, UnicodeError, Closed, BadReply) as error:
+        reason = str(error) or type(error).__name__
+        if clock.expired():
+            reason = f"no answer within {timeout_s:g} s"
+        raise Unreachable(address, reason, exchange.applied) from error
 
 
 def refused(address: str, status: Status, exchange: Exchange) -> Unreachable:

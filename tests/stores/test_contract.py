@@ -40,7 +40,7 @@ from sfss.record import (
     new_record,
     record_of,
 )
-from sfss.stores.base import BrowsableStore, ListingStore, Store
+from sfss.stores.base import BrowsableStore, Child, ListingStore, Store
 from sfss.stores.blob_fields import fields_of
 from sfss.stores.blob_server import BlobServerStore
 from sfss.stores.bucket import BucketStore
@@ -443,18 +443,23 @@ async def test_folders_are_shown_one_by_one(subject: Subject) -> None:
     for name in names:
         await subject.store.set(subject.key(f"top/{name}"), new_record(name.encode(), 3))
     await subject.store.delete(subject.key("top/gone/x"))
-    found = await subject.store.children(b"top/", b"", 100)
+    try:
+        found = await subject.store.children(b"top/", b"", 100)
+    except CannotList as error:
+        assert error.store == subject.store.address
+        return
     if subject.is_plain:  # a folder may stay behind, without anything in it
         found = [child for child in found if child.name != b"gone/"]
-    shown = ["Z/", "a.txt", "a/", "b", "ä"]
-    if not subject.is_plain:
-        shown.insert(1, "a")
-    assert [child.name.decode() for child in found] == shown
-    for child in found:
-        is_folder = child.name.endswith(b"/")
-        assert child.head == (None if is_folder else new_record(child.name, 3).head)
+    files = ["a.txt", "b", "ä"] + ([] if subject.is_plain else ["a"])
+    heads = {
+        subject.key(f"top/{name}").removeprefix(b"top/"): new_record(name.encode(), 3).head
+        for name in files
+    }
+    shown = sorted([*heads, b"Z/", b"a/"])
+    assert found == [Child(name, heads.get(name)) for name in shown]
     assert await subject.store.children(b"top/", b"", 2) == found[:2]
-    assert await subject.store.children(b"top/", b"a/", 1) == found[-2:-1]
+    behind = shown.index(b"a/") + 1
+    assert await subject.store.children(b"top/", b"a/", 1) == found[behind : behind + 1]
     assert await subject.store.children(b"top/", b"\xff", 9) == []
     assert [child.name for child in await subject.store.children(b"top/a/", b"1", 9)] == [
         b"2",
@@ -670,17 +675,23 @@ async def test_scan_in_byte_order_or_cannot_list(subject: Subject) -> None:
     except CannotList as error:
         assert error.store == subject.store.address
         return
-    expected = sorted(path.encode() for path in paths if path.startswith("scan/"))
+    records = {subject.key(path): new_record(path.encode(), 3) for path in paths}
+    expected = sorted(key for key in records if key.startswith(b"scan/"))
     assert [entry.key for entry in found] == expected
-    assert [entry.head for entry in found] == [new_record(key, 3).head for key in expected]
+    assert [entry.head for entry in found] == [records[key].head for key in expected]
     assert await subject.store.scan(b"scan/", b"", 2) == found[:2]
     assert await subject.store.scan(b"scan/", found[1].key, 2) == found[2:4]
-    assert await subject.store.scan(b"scan/", b"scan/b0", 9) == found[-1:]
+    assert await subject.store.scan(b"scan/", b"scan/b0", 9) == [
+        entry for entry in found if entry.key > b"scan/b0"
+    ]
     assert await subject.store.scan(b"scan/", b"x" * 2000, 9) == []
-    assert await subject.store.scan(b"scan/", b"scan/" + b"a" * 2000, 9) == found[-2:]
+    assert await subject.store.scan(b"scan/", b"scan/" + b"a" * 2000, 9) == [
+        entry for entry in found if entry.key > b"scan/" + b"a" * 2000
+    ]
     assert await subject.store.scan(b"nothing", b"", 9) == []
     assert await subject.store.scan(b"", b"", 0) == []
-    assert len(await subject.store.scan(b"", b"", 100)) == len(paths)
+    everything = {entry.key for entry in await subject.store.scan(b"", b"", 100)}
+    assert everything >= {subject.key(path) for path in paths}
 
 
 async def test_scan_leaves_damaged_records_out(subject: Subject) -> None:
