@@ -50,7 +50,7 @@ async def upload(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``POST /blob/ID``: keep the body under this id; 400 if that is the digest of another."""
-    blob_id = check_id(_name(request))
+    blob_id = check_id(name_in(request))
     path = path_of(blob_id)
     site.cluster.check(path)
     content = await _received(site, request)
@@ -65,18 +65,18 @@ async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 async def fetch(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET`` or ``HEAD /fetch/ID`` with any extension: the blob."""
-    blob_id = check_id(_name(request).partition(".")[0])
+    blob_id = check_id(fetched_in(request))
     return await _show(site, request, blob_id, for_browsers=True)
 
 
 async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET`` or ``HEAD /blob/ID``: the blob, with no ``X-`` fields but those that it came with."""
-    return await _show(site, request, check_id(_name(request)), for_browsers=False)
+    return await _show(site, request, check_id(name_in(request)), for_browsers=False)
 
 
 async def remove(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``DELETE /blob/ID``: 204, or 404 where there is none."""
-    blob_id = check_id(_name(request))
+    blob_id = check_id(name_in(request))
     try:
         path = path_of(blob_id)
         return await files.remove(site, request, path, lambda head: _validators(blob_id, head))
@@ -114,9 +114,14 @@ async def _write_ids(site: http.Site, spool: Spool) -> None:
     await spool.write(b"[]\n" if separator == b"[" else b"]\n")
 
 
-def _name(request: web.BaseRequest) -> str:
+def name_in(request: web.BaseRequest) -> str:
     """Return what stands behind the first part of the address."""
     return request.path.partition("/")[2].partition("/")[2]
+
+
+def fetched_in(request: web.BaseRequest) -> str:
+    """Return the same without an extension."""
+    return name_in(request).partition(".")[0]
 
 
 async def _received(site: http.Site, request: web.BaseRequest) -> Content:
