@@ -28,6 +28,9 @@ from typing import Final, NamedTuple
 
 METHODS: Final = ("GET", "PUT")
 
+ARGUMENTS: Final = ("expires", "key", "signature")
+"""The arguments of the query, in the order of ``Claim``."""
+
 _VERSION: Final = "sfss1"
 _SECONDS: Final = re.compile("[0-9]{1,12}")
 

@@ -120,6 +120,7 @@ FLOORS = {
     "nginx_conf": 5,
     "nginx_command": 5,
     "stores_command": 5,
+    "access_commands": 5,
     "cli": 5,
 }
 SIBLINGS = {
@@ -178,6 +179,9 @@ SIBLINGS = {
     ("repair_subject", "member_stores"): "a tool works on the stores of the members",
     ("service", "joining"): "a gateway may join others",
     ("members_command", "service"): "the settings are read as for a gateway",
+    ("cli", "access_commands"): "sfss token, and sfss sign",
+    ("access_commands", "put_command"): "a server is named in the same way",
+    ("access_commands", "service"): "the settings are read as for a gateway",
     ("cli", "members_command"): "sfss members",
     ("config_joined", "checks"): "whether an address can be reached from elsewhere is seen from it",
     ("config_joined", "config"): "a cluster of members has settings of its own",
@@ -372,6 +376,7 @@ SIBLINGS = {
     ("stores.webdav_writer", "stores.plain_heads"): "a mark is about one file",
     ("stores.webdav_writer", "stores.webdav_node"): "files are changed on a node",
     ("web.app", "web.crawling"): "the routes name their handlers",
+    ("web.app", "web.access"): "what stands in a log is no secret",
     ("web.app", "web.gate"): "what may not pass is refused before its handler is called",
     ("web.gate", "web.needs"): "what may not be done is seen from what is needed",
     ("web.needs", "web.content"): "a request names a blob in one way",

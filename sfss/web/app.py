@@ -24,6 +24,7 @@ from sfss.web import (
     status,
     webdav,
 )
+from sfss.web.access import redacted
 from sfss.web.gate import Gate
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
@@ -244,6 +245,7 @@ class App:
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:
-            target, request_id = http.printable(request.raw_path), http.asked_of(request).request_id
+            target, request_id = redacted(request.raw_path) or "", http.asked_of(request).request_id
+            target = http.printable(target)
             _log.exception("error on %s %s, request %s", request.method, target, request_id)
             return http.refuse(request, 500, "internal error")

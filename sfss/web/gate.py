@@ -95,8 +95,7 @@ class Gate:
     def _check_signature(
         self, request: web.BaseRequest, path: str, scope: str
     ) -> http.Answer | None:
-        arguments = (http.argument(request, name) for name in signing.Claim._fields)
-        claim = signing.Claim(*arguments)
+        claim = signing.Claim(*(http.argument(request, name) for name in signing.ARGUMENTS))
         keys = self._rules.signing_keys
         try:
             name = signing.check(claim, request.method, path, keys, time.time())
@@ -124,13 +123,9 @@ class Gate:
         return answer
 
     def _nobody_may(self, scope: str) -> str:
-        sentence = (
-            f'nobody may: the settings have no token with the scope "{scope}" (access.tokens)'
-        )
+        sentence = f'nobody may: there is no token with the scope "{scope}" (access.tokens)'
         if not self._is_local and scope in self._rules.anybody:
-            sentence += (
-                f", and to others than this machine access.open_to_the_network has no {scope!r}"
-            )
+            sentence += ", and access.open_to_the_network does not have it"
         return sentence
 
 
