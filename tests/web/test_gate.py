@@ -320,3 +320,13 @@ def test_a_refusal_comes_before_the_body(site: Gateway) -> None:
 def test_the_log_names_no_token(site: Gateway) -> None:
     assert ask(site, Ask("GET", "/file", "/file?path=a", "")).status == 200
     assert ALL not in site.output()
+
+
+def test_who_may_not_list_is_told_of_no_folder(site: Gateway) -> None:
+    asked = Ask("GET", "/*", "/folder", "read")
+    reader = token_of({"read"})
+    assert ask(site, asked).status == 301
+    assert ask(site, asked, reader).status == 404
+    ready = Ask("GET", "/health/ready", "/health/ready", "")
+    assert ask(site, ready, None).json() == ask(site, ready, reader).json() == {"ready": True}
+    assert "stores" in ask(site, ready, token_of({"list"})).json()
