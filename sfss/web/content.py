@@ -22,6 +22,7 @@ from aiohttp import web
 from sfss.agreement import Kept
 from sfss.blob_ids import PREFIX, check_id, digest_like, id_at, id_of, is_digest, path_of
 from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refused
+from sfss.grants import READ
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
@@ -228,7 +229,7 @@ async def _show(
     look = files.Look(
         _validators(blob_id, record.head),
         _media_type(names),
-        {**_caching(blob_id, record.head), **names_kept.shown_fields(names)},
+        {**_caching(request, blob_id, record.head), **names_kept.shown_fields(names)},
         for_browsers,
     )
     return await files.answer(request, record, look)
@@ -260,8 +261,10 @@ def _media_type(names: Mapping[str, str]) -> str:
     return said or names_kept.media_type(names.get(names_kept.CONTENT_TYPE)) or mediatypes.DEFAULT
 
 
-def _caching(blob_id: str, head: Head) -> dict[str, str]:
+def _caching(request: web.BaseRequest, blob_id: str, head: Head) -> dict[str, str]:
     if not is_digest(blob_id):
         return {}
+    # A cache that others ask, too, would give them what was given to a token (RFC 9111, 3.5).
+    whose = "public" if READ in request[http.GRANT].free else "private"
     age_s = min(YEAR_S, _rest_s(head)) if head.expiry else YEAR_S
-    return {"Cache-Control": f"public, max-age={age_s}, immutable"}
+    return {"Cache-Control": f"{whose}, max-age={age_s}, immutable"}

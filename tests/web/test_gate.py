@@ -330,3 +330,9 @@ def test_who_may_not_list_is_told_of_no_folder(site: Gateway) -> None:
     ready = Ask("GET", "/health/ready", "/health/ready", "")
     assert ask(site, ready, None).json() == ask(site, ready, reader).json() == {"ready": True}
     assert "stores" in ask(site, ready, token_of({"list"})).json()
+
+
+def test_what_a_token_may_see_stays_out_of_shared_caches(site: Gateway) -> None:
+    for address in ("fetch", "blob"):
+        found = ask(site, Ask("GET", "", f"/{address}/{BLOB}", ""))
+        assert found.headers["cache-control"] == "private, max-age=31536000, immutable"
