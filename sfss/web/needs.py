@@ -55,6 +55,8 @@ def _of_path(site: http.Site, request: web.BaseRequest, scope: str) -> Iterable[
     if request.method in ("COPY", "MOVE"):
         yield READ, location.path
         yield WRITE, webdav.destination_of(site, request).path
+    if request.method == "MKCOL":
+        location = location.as_folder
     if request.method != "COPY":
         yield LIST if scope == READ and location.is_folder else scope, location.path
 

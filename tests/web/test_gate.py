@@ -208,6 +208,7 @@ PATHS = [
     Ask("PROPFIND", "/*", "/photos/", "", WITHIN, {"Depth": "1"}),
     Ask("PROPFIND", "/*", "/photos/a", "", WITHIN, {"Depth": "0"}),
     Ask("MKCOL", "/*", "/photos/{}/", "", WITHIN),
+    Ask("MKCOL", "/*", "/photos", "", WITHIN),
     moved("COPY", "", f"{WITHIN}a", f"{WITHIN}b"),
     Ask("COPY", "/*", "/photos/a", "", WITHIN, {"Destination": "/photos//c"}),
     moved("MOVE", "", f"{WITHIN}gone", f"{WITHIN}b"),
