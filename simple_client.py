@@ -48,6 +48,7 @@ CONCURRENCY_LIMIT = 256  # select() takes no descriptor above 1023, and each upl
 EPILOG = """\
 exit status: 0 done; 1 not done, standard error says why; 2 wrong arguments; 130 interrupted.
 A value that begins with "-" is written with "=": --path=-name.
+A server that wants a token is shown the one in SFSS_TOKEN.
 
 --benchmark N measures three runs of N operations each: POST of new files, GET of these files, and
 both mixed (every second one a GET). Each of the C connections (--concurrency) stays open and has
@@ -161,11 +162,12 @@ def opened(filepath: str) -> BinaryIO:
 
 @dataclass(frozen=True)
 class Server:
-    """Where the server is, and how many seconds it may stay silent."""
+    """Where the server is, how many seconds it may stay silent, and the token it is shown."""
 
     host: str
     port: int
     timeout_s: float
+    token: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -397,6 +399,8 @@ class Client:
     def _head(self, method: str, path: str, framing: str) -> bytes:
         target = f"{ENDPOINT[method]}?path={urllib.parse.quote(path, safe='/')}"
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._server}"]
+        if self._server.token:
+            lines.append(f"Authorization: Bearer {self._server.token}")
         lines += ["User-Agent: sfss-simple-client", "Accept: application/json", framing, "", ""]
         return "\r\n".join(lines).encode()
 
@@ -888,9 +892,17 @@ def misuse(options: argparse.Namespace) -> str:
     return "" if options.path is not None else "--path is needed: the name on the server"
 
 
+def given_token() -> str:
+    """The token in the environment, if any; raises Failed for what can be none."""
+    token = os.environ.get("SFSS_TOKEN", "").strip()
+    if not re.fullmatch("[!-~]*", token):
+        raise Failed("SFSS_TOKEN in the environment is no token")
+    return token
+
+
 def perform(options: argparse.Namespace) -> None:
     """Do what the options say; raises Failed."""
-    server = Server(options.host, options.port, options.timeout)
+    server = Server(options.host, options.port, options.timeout, given_token())
     method, path, filepath = options.method or "POST", options.path or "", options.filepath or "-"
     if options.benchmark:
         benchmark(server, options.benchmark, options.concurrency, options.size)

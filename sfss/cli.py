@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sfss import __version__
+from sfss.access_commands import add_sign, add_token, run_sign, run_token
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
@@ -130,6 +131,8 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "nginx": run_nginx,
     "stores": run_stores,
     "members": run_members,
+    "token": run_token,
+    "sign": run_sign,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
 }
@@ -172,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     add_nginx(commands)
     add_stores(commands, _cluster_parser())
     add_members(commands, _cluster_parser())
+    add_token(commands)
+    add_sign(commands, _cluster_parser())
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
         if tool is Tool.SCRUB:

@@ -28,6 +28,8 @@ from sfss.checks import (
     in_range,
     one_of,
 )
+from sfss.config_access import AccessSettings
+from sfss.declaring import setting
 from sfss.keys import KEY_LIMIT
 from sfss.listening import (
     DEFAULT_FACES,
@@ -39,12 +41,6 @@ from sfss.listening import (
 MIB: Final = 1024 * 1024
 
 Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
-
-
-def setting(default: Setting, help: str, check: Check) -> Any:
-    """Declare one setting: its default, one line of help (with the unit), and what is allowed."""
-    shown = not isinstance(check, Hidden)
-    return field(default=default, repr=shown, metadata={"help": help, "check": check})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,9 @@ class ServerSettings:
         BOOLEAN,
     )
     admin_token: str = setting(
-        "", "what has to be known to use the face admin; empty: nobody may", HIDDEN_TEXT
+        "",
+        "as a token with the scope admin in access.tokens, which is better: kept as it is",
+        HIDDEN_TEXT,
     )
     log_level: str = setting(
         "info", "least severe message that is logged", one_of("debug", "info", "warning", "error")
@@ -187,6 +185,12 @@ class WebdavSettings:
         2.0, "seconds a node may take until the next byte of its answer", at_least(0.01)
     )
     connections: int = setting(32, "connections to each node, for each worker", between(1, 1024))
+    token: str = setting(
+        "",
+        "what nodes are sent as Authorization: Bearer, for those that are sfss with access.tokens."
+        " Better set in the environment than in a file",
+        SECRET,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +433,7 @@ class Settings:
     """
 
     server: ServerSettings = field(default_factory=ServerSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     embedded: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     memcached: MemcachedSettings = field(default_factory=MemcachedSettings)

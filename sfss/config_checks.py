@@ -20,6 +20,7 @@ from sfss.config import (
     ReplicatedSettings,
     Settings,
 )
+from sfss.config_access import check_access
 from sfss.config_joined import check_joined
 from sfss.errors import SettingError
 
@@ -40,6 +41,7 @@ def check_together(settings: Settings, source: str) -> None:
     """Raise ``SettingError`` where settings do not go together."""
     kind = settings.cluster.kind
     _check_listen(settings, source)
+    check_access(settings.access, source)
     if kind == "replicated":
         _check_replicated(settings, source)
     elif kind == "joined":

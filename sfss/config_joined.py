@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import ip_address
 
 from sfss.checks import read_address
 from sfss.config import Settings
 from sfss.errors import SettingError
-from sfss.listening import Listen
+from sfss.listening import Listen, is_loopback
 from sfss.member_state import State
 
 
@@ -75,9 +74,4 @@ def check_joined(settings: Settings, source: str) -> None:
 
 def _is_loopback(address: str) -> bool:
     found = read_address(address)
-    if found is None:
-        return False
-    try:
-        return ip_address(found[0]).is_loopback
-    except ValueError:
-        return found[0] == "localhost"
+    return found is not None and is_loopback(found[0])

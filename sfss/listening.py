@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from sfss.checks import ADDRESSES, Check, distinct_of, in_toml
@@ -75,6 +76,18 @@ def _read_table(source: str, table: Mapping[str, object]) -> Listen:
     faces = table["faces"]
     assert isinstance(faces, list)
     return Listen(str(table["address"]), tuple(faces))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches what listens on ``host``. A name that has to be looked
+    up first does not count, whatever it stands for, but for "localhost" (RFC 6761, 6.3).
+    """
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return (mapped or found).is_loopback
 
 
 def address_of(host: str, port: int) -> str:

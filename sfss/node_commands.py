@@ -18,7 +18,8 @@ from urllib.parse import quote_from_bytes
 from sfss.agreement import rank
 from sfss.checks import BOOLEAN, SECRET, between
 from sfss.cluster import Clock
-from sfss.config import MIB, setting
+from sfss.config import MIB
+from sfss.declaring import setting
 from sfss.errors import Corrupt, SfssError, StoreFull
 from sfss.items import (
     BadItem,

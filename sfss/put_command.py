@@ -27,6 +27,7 @@ from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segment
 from sfss.upload_sources import STDIN, Given, Item, stdin_ahead, stdin_blocks, stdin_is_file
 
 URL_VARIABLE: Final = "SFSS_URL"
+TOKEN_VARIABLE: Final = "SFSS_TOKEN"
 DEFAULT_URL: Final = "http://127.0.0.1:8255"
 INTERRUPTED: Final = 130
 
@@ -34,6 +35,7 @@ _SERVER: Final = re.compile(
     r"(https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::[0-9]{1,5})?"
     r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?"
 )
+_TOKEN: Final = re.compile("[!-~]+")
 _CONCURRENCY_LIMIT: Final = 512
 _REDRAW_S: Final = 0.2
 _LINE_S: Final = 10.0
@@ -65,6 +67,9 @@ def _order(options: argparse.Namespace) -> Order:
     for flag, value in (("--tries", options.tries), ("--timeout", options.timeout)):
         if not 0 < value < inf:
             raise _wrong(flag, f"is {value:g}", "a number over 0 is expected")
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if token and not _TOKEN.fullmatch(token):
+        raise SettingError("environment", TOKEN_VARIABLE, "is no token", "ASCII is expected")
     if options.check and options.delete:
         raise _wrong("--check", "is given with --delete", "one of them is allowed")
     try:
@@ -78,6 +83,7 @@ def _order(options: argparse.Namespace) -> Order:
         delete=options.delete,
         tries=options.tries,
         silence_s=options.timeout,
+        token=token,
     )
 
 
@@ -250,6 +256,8 @@ use --folder. A URL is fetched, and stored under its own path.
 Standard output has the names that failed, as they were given, standard error says why:
 
     sfss put pictures > failed; sfss put - < failed
+
+A server that wants a token is shown the one in SFSS_TOKEN.
 
 Ctrl-C stops it and prints the names that are left, too. Exit status: 0 all is done, 1 some names
 failed, 2 a wrong option, 130 interrupted.

@@ -18,6 +18,7 @@ from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, folder_of, keeps_files, 
 from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
+from sfss.config_access import rules_of
 from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.config_joined import is_joined
@@ -323,7 +324,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         settings.server.body_timeout_s,
         spool_folder,
         rewrites,
-        settings.server.admin_token,
+        rules_of(settings.access, settings.server.admin_token),
         settings.content.digest,
         objects,
     )

@@ -45,7 +45,8 @@ _AGENT: Final = f"sfss-put/{__version__}"
 @dataclass(frozen=True, slots=True)
 class Order:
     """What is to be done with names. ``tries``: of each, at most; ``silence_s``: seconds without
-    progress after which a try counts as failed.
+    progress after which a try counts as failed; ``token``: what the server is shown, and nobody
+    else.
     """
 
     target: Target
@@ -54,6 +55,7 @@ class Order:
     delete: bool = False
     tries: int = 5
     silence_s: float = 60.0
+    token: str = ""
 
 
 @asynccontextmanager
@@ -75,6 +77,7 @@ class Uploader:
 
     def __init__(self, session: aiohttp.ClientSession, order: Order) -> None:
         self._session, self._order = session, order
+        self._token = {"Authorization": f"Bearer {order.token}"} if order.token else {}
         self._is_down = False
 
     async def check_face(self) -> None:
@@ -152,12 +155,12 @@ class Uploader:
     async def _once(self, method: str, address: str, body: Body | None) -> Reply:
         async def exchange(silence: "_Silence") -> Reply:
             url = URL(address, encoded=True)
-            fields = {"Content-Length": str(body.size)} if body and body.file else None
+            size = {"Content-Length": str(body.size)} if body and body.file else {}
             async with self._session.request(
                 method,
                 url,
                 data=body and _data(body, silence),
-                headers=fields,
+                headers={**self._token, **size},
                 allow_redirects=False,
             ) as response:
                 return await _reply(response)

@@ -24,6 +24,7 @@ from gunicorn.workers import base
 
 from sfss import __version__, service
 from sfss.config import Setting, Settings
+from sfss.config_access import rules_of, warnings_of
 from sfss.config_joined import bound
 from sfss.errors import SettingError, SfssError
 from sfss.listening import Listen
@@ -231,6 +232,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
             _log.error("not reloaded, the former settings stay in force: %s", error)
             return
         self.settings = settings
+        warn_of_openness(settings)
         super().reload()
 
 
@@ -247,8 +249,20 @@ def gunicorn_settings(settings: Settings) -> dict[str, Any]:
         "logconfig_dict": service.logging_settings(server.log_level, server.log_format),
         "control_socket_disable": True,
         "worker_tmp_dir": _heartbeat_folder(),
-        "when_ready": lambda arbiter: arbiter.log.info("%s", describe(settings)),
+        "when_ready": lambda _: _tell(settings),
     }
+
+
+def _tell(settings: Settings) -> None:
+    _log.info("%s", describe(settings))
+    warn_of_openness(settings)
+
+
+def warn_of_openness(settings: Settings) -> None:
+    """Log what others than this machine may do, or cannot, where that is to be known."""
+    rules = rules_of(settings.access, settings.server.admin_token)
+    for sentence in warnings_of(rules, settings.listeners()):
+        _log.warning("%s", sentence)
 
 
 def graceful_timeout_s(settings: Settings) -> int:

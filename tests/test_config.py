@@ -259,7 +259,7 @@ def test_what_is_printed_is_read_back_to_the_same() -> None:
 SECRET = "of-what-nobody-may-see"
 
 
-@pytest.mark.parametrize("key", ["server.admin_token", "memcached.secret"])
+@pytest.mark.parametrize("key", ["server.admin_token", "memcached.secret", "webdav.token"])
 def test_a_secret_is_not_shown(key: str) -> None:
     section, _, name = key.partition(".")
     settings = load(f"[{section}]\n{name} = '{SECRET}'")

@@ -124,9 +124,10 @@ class Node:
         self.pool = Pool(host, port, settings.timeout_s, settings.connections)
         name = f"[{host}]" if ":" in host else host
         self._host = f"{name}:{port}" if port != 80 else name
-        self._fields = (f" HTTP/1.1\r\nHost: {self._host}\r\nAccept-Encoding: identity\r\n").encode(
-            "ascii"
-        )
+        token = f"Authorization: Bearer {settings.token}\r\n" if settings.token else ""
+        self._fields = (
+            f" HTTP/1.1\r\nHost: {self._host}\r\nAccept-Encoding: identity\r\n{token}"
+        ).encode("ascii")
 
     def target(self, key: bytes) -> bytes:
         """Return the path of ``key`` in an URL."""

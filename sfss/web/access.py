@@ -1,7 +1,8 @@
 """The access log, in the combined format (Apache's mod_log_config) or as JSON (``json_log``).
 
 What a client sent stands in quotes, with quotes, backslashes and all that is not printable ASCII
-escaped, so that no request can write a line of its own.
+escaped, so that no request can write a line of its own. No token stands there, and no signature of
+a URL.
 """
 
 import logging
@@ -10,6 +11,7 @@ import time
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -17,6 +19,9 @@ from aiohttp.abc import AbstractAccessLogger
 from sfss.web import http
 
 _ESCAPED: Final = re.compile(rb'["\\]|[^\x20-\x7e]')
+_PAIR: Final = re.compile("([^&;=?#]*)=([^&;#]*)")
+_SECRET: Final = frozenset({"signature", "token", "access_token"})
+_HIDDEN: Final = "***"
 
 
 class AccessLogger(AbstractAccessLogger):
@@ -33,7 +38,7 @@ class AccessLogger(AbstractAccessLogger):
             request_line(request),
             response.status,
             sent_bytes,
-            headers.get("Referer"),
+            redacted(headers.get("Referer")),
             headers.get("User-Agent"),
             asked.told_id(response.status) or None,
             perf_counter() - asked.began_s,
@@ -77,11 +82,26 @@ class Entry(NamedTuple):
 
 
 def request_line(request: web.BaseRequest) -> str | None:
-    """Return the first line of a request; None of what is none."""
+    """Return the first line of a request, ``redacted``; None of what is none."""
     if request.method == "UNKNOWN":  # what aiohttp gives a request that it cannot parse
         return None
     major, minor = request.version
-    return f"{request.method} {request.raw_path} HTTP/{major}.{minor}"
+    return f"{request.method} {redacted(request.raw_path)} HTTP/{major}.{minor}"
+
+
+def redacted(url: str | None) -> str | None:
+    """Return ``url``, or what ends with one, without the values of arguments that are secrets: who
+    reads a log shall not be able to do what was allowed to others.
+    """
+    if url is None or "?" not in url:
+        return url
+    before, _, query = url.partition("?")
+    return f"{before}?{_PAIR.sub(_hide, query)}"
+
+
+def _hide(pair: re.Match[str]) -> str:
+    name = unquote(pair[1]).strip().lower() if "%" in pair[1] else pair[1].lower()
+    return f"{pair[1]}={_HIDDEN if name in _SECRET else redacted(pair[2])}"
 
 
 def quoted(text: str | None) -> str:

@@ -8,6 +8,8 @@ from aiohttp import web
 
 from sfss.asking import FORWARDED
 from sfss.errors import SfssError
+from sfss.grants import ADMIN as ADMIN_SCOPE
+from sfss.grants import ANYBODY, DELETE, LIST, READ, WRITE
 from sfss.web import (
     admin,
     content,
@@ -22,6 +24,8 @@ from sfss.web import (
     status,
     webdav,
 )
+from sfss.web.access import redacted
+from sfss.web.gate import Gate
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -42,64 +46,94 @@ class Route(NamedTuple):
     address: str
     handler: Handler
     summary: str
+    scope: str = ADMIN_SCOPE
+    """What whoever asks has to be allowed to do (``grants``, ``needs``)."""
 
 
 NATIVE: Final = (
-    Route("POST", "/files", native.create, "?path=P  create or replace a file: 201"),
-    Route("GET", "/files", native.page, "?prefix=&after=&limit=  list files, a page at a time"),
-    Route("PUT", "/file", native.put, "?path=P  create or replace a file: 200"),
-    Route("GET", "/file", native.read, "?path=P  the file; ranges and conditions are honoured"),
-    Route("DELETE", "/file", native.remove, "?path=P  remove a file: 204"),
+    Route("POST", "/files", native.create, "?path=P  create or replace a file: 201", WRITE),
+    Route(
+        "GET", "/files", native.page, "?prefix=&after=&limit=  list files, a page at a time", LIST
+    ),
+    Route("PUT", "/file", native.put, "?path=P  create or replace a file: 200", WRITE),
+    Route(
+        "GET", "/file", native.read, "?path=P  the file; ranges and conditions are honoured", READ
+    ),
+    Route("DELETE", "/file", native.remove, "?path=P  remove a file: 204", DELETE),
 )
 STATUS: Final = (
     Route(
-        "GET", "/status", status.show, "statistics of the stores; ?detail=full of this server too"
+        "GET",
+        "/status",
+        status.show,
+        "statistics of the stores; ?detail=full of this server too",
+        LIST,
     ),
 )
-DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters"),)
+DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters", LIST),)
 ADMIN: Final = (
-    Route("GET", "/admin/migration", admin.show_migration, "how far a migration is"),
+    Route("GET", "/admin/migration", admin.show_migration, "how far a migration is", ADMIN_SCOPE),
     Route(
-        "POST", "/admin/migration", admin.step_migration, "?step=start|finish|abort  take a step"
+        "POST",
+        "/admin/migration",
+        admin.step_migration,
+        "?step=start|finish|abort  take a step",
+        ADMIN_SCOPE,
     ),
 )
 PATHS: Final = (
-    Route("GET", "/__index__/", crawling.index, "?after=&limit=  links to all files"),
-    Route("GET", "/__missing__/", crawling.missing, "what stores still have to get"),
-    Route("GET", "/__readme.txt", crawling.readme, "commands for this installation"),
-    Route("GET", ANYWHERE, paths.read, "a file; ranges and conditions; or what is in a folder"),
-    Route("PUT", ANYWHERE, paths.put, "create or replace a file: 201"),
-    Route("DELETE", ANYWHERE, paths.remove, "remove a file: 204"),
-    Route("OPTIONS", ANYWHERE, webdav.options, "what is understood"),
-    Route("PROPFIND", ANYWHERE, webdav.find_properties, "Depth: 0 or 1  properties: 207"),
-    Route("MKCOL", ANYWHERE, webdav.make_folder, "a folder, as soon as a file is in it: 201"),
-    Route("COPY", ANYWHERE, webdav.copy, "Destination:  copy a file: 201, 204"),
-    Route("MOVE", ANYWHERE, webdav.move, "Destination:  move a file: 201, 204"),
+    Route("GET", "/__index__/", crawling.index, "?after=&limit=  links to all files", LIST),
+    Route("GET", "/__missing__/", crawling.missing, "what stores still have to get", LIST),
+    Route("GET", "/__readme.txt", crawling.readme, "commands for this installation", ANYBODY),
+    Route(
+        "GET", ANYWHERE, paths.read, "a file; ranges and conditions; or what is in a folder", READ
+    ),
+    Route("PUT", ANYWHERE, paths.put, "create or replace a file: 201", WRITE),
+    Route("DELETE", ANYWHERE, paths.remove, "remove a file: 204", DELETE),
+    Route("OPTIONS", ANYWHERE, webdav.options, "what is understood", ANYBODY),
+    Route("PROPFIND", ANYWHERE, webdav.find_properties, "Depth: 0 or 1  properties: 207", LIST),
+    Route(
+        "MKCOL", ANYWHERE, webdav.make_folder, "a folder, as soon as a file is in it: 201", WRITE
+    ),
+    Route("COPY", ANYWHERE, webdav.copy, "Destination:  copy a file: 201, 204", WRITE),
+    Route("MOVE", ANYWHERE, webdav.move, "Destination:  move a file: 201, 204", DELETE),
 )
-UPLOAD: Final = (Route("POST", "/upload", content.upload, "keep the body: 200 with its id"),)
-FETCH: Final = (Route("GET", "/fetch/*", content.fetch, "/fetch/ID or /fetch/ID.EXT  a blob"),)
+UPLOAD: Final = (Route("POST", "/upload", content.upload, "keep the body: 200 with its id", WRITE),)
+FETCH: Final = (
+    Route("GET", "/fetch/*", content.fetch, "/fetch/ID or /fetch/ID.EXT  a blob", READ),
+)
 BLOBS: Final = (
-    Route("GET", "/alive", content.alive, "200 as long as this process answers"),
-    Route("GET", "/blobs", content.listing, "all ids, as one JSON array"),
-    Route("GET", "/blob/*", content.read, "/blob/ID  a blob"),
-    Route("POST", "/blob/*", content.put, "/blob/ID  keep the body under this id: 200"),
-    Route("DELETE", "/blob/*", content.remove, "/blob/ID  remove a blob: 204"),
+    Route("GET", "/alive", content.alive, "200 as long as this process answers", ANYBODY),
+    Route("GET", "/blobs", content.listing, "all ids, as one JSON array", LIST),
+    Route("GET", "/blob/*", content.read, "/blob/ID  a blob", READ),
+    Route("POST", "/blob/*", content.put, "/blob/ID  keep the body under this id: 200", WRITE),
+    Route("DELETE", "/blob/*", content.remove, "/blob/ID  remove a blob: 204", DELETE),
 )
 OBJECTS: Final = (
-    Route("GET", "/api/v1/ping", objects.ping, "the name of this member"),
-    Route("GET", "/api/v1/id", objects.new_id, "a new ULID"),
-    Route("GET", "/api/v1/version", objects.version, "the version of this software"),
-    Route("GET", "/api/v1/stats", objects.stats, "the disk, and counters"),
-    Route("POST", "/api/v1/put", objects.put, "X-Meta-ID:  keep the body under this id: 200"),
-    Route("GET", "/api/v1/get/*", objects.read, "/api/v1/get/ID  an object"),
-    Route("GET", "/api/v1/meta/*", objects.meta, "/api/v1/meta/ID  what is known of an object"),
-    Route("POST", "/api/v1/delete/*", objects.remove, "/api/v1/delete/ID  delete an object: 200"),
+    Route("GET", "/api/v1/ping", objects.ping, "the name of this member", ANYBODY),
+    Route("GET", "/api/v1/id", objects.new_id, "a new ULID", ANYBODY),
+    Route("GET", "/api/v1/version", objects.version, "the version of this software", ANYBODY),
+    Route("GET", "/api/v1/stats", objects.stats, "the disk, and counters", LIST),
+    Route(
+        "POST", "/api/v1/put", objects.put, "X-Meta-ID:  keep the body under this id: 200", WRITE
+    ),
+    Route("GET", "/api/v1/get/*", objects.read, "/api/v1/get/ID  an object", READ),
+    Route(
+        "GET", "/api/v1/meta/*", objects.meta, "/api/v1/meta/ID  what is known of an object", READ
+    ),
+    Route(
+        "POST",
+        "/api/v1/delete/*",
+        objects.remove,
+        "/api/v1/delete/ID  delete an object: 200",
+        DELETE,
+    ),
 )
 HEALTH: Final = (
-    Route("GET", "/health/live", health.live, "200 as long as this process answers"),
-    Route("GET", "/health/ready", health.ready, "200 if requests can be served, else 503"),
+    Route("GET", "/health/live", health.live, "200 as long as this process answers", ANYBODY),
+    Route("GET", "/health/ready", health.ready, "200 if requests can be served, else 503", ANYBODY),
 )
-METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus"),)
+METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus", LIST),)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
@@ -151,7 +185,9 @@ class App:
 
     def __init__(self, site: http.Site, faces: Iterable[str]) -> None:
         self._site, self.faces = site, frozenset(faces)
-        self._handlers: dict[str, dict[str, Handler]] = {}
+        self.gate = Gate(site.rules)
+        """Who may pass."""
+        self._routes: dict[str, dict[str, Route]] = {}
         self._only_json: set[str] = set()
         self._face_of: dict[str, str] = {}
         self._by_path_only = "paths" in self.faces and "native" not in self.faces
@@ -161,20 +197,20 @@ class App:
                 self._face_of[route.address] = face
                 if face in FOR_PROGRAMS:
                     self._only_json.add(route.address)
-        self.addresses = Addresses(frozenset(self._handlers) - {ANYWHERE})
+        self.addresses = Addresses(frozenset(self._routes) - {ANYWHERE})
         """The addresses that have a meaning of their own."""
 
     def _add(self, route: Route) -> None:
-        methods = self._handlers.setdefault(route.address, {})
-        methods[route.method] = route.handler
+        methods = self._routes.setdefault(route.address, {})
+        methods[route.method] = route
         if route.method == "GET":
-            methods["HEAD"] = route.handler
+            methods["HEAD"] = route
 
     def _address(self, path: str) -> str:
         """Return the address of the route for ``path``."""
-        if path in self._handlers:
+        if path in self._routes:
             return path
-        return next((each for each in _families(path) if each in self._handlers), ANYWHERE)
+        return next((each for each in _families(path) if each in self._routes), ANYWHERE)
 
     async def answer(self, request: web.BaseRequest) -> http.Answer:
         """Answer any request: by its handler, or with the refusal that an error stands for."""
@@ -188,24 +224,28 @@ class App:
         request[http.TAKEN] = self.addresses
         if self._by_path_only and (misled := paths.refuse_native(request)):
             return misled
-        methods = self._handlers.get(address)
+        methods = self._routes.get(address)
         if address in self._only_json:
             request[http.ONLY_JSON] = True
         if methods is None:
-            known = ", ".join(self._handlers)
+            known = ", ".join(self._routes)
             return http.refuse(request, 404, f"no such address; known are {known}")
-        handler = methods.get(request.method)
-        if handler is None:
+        route = methods.get(request.method)
+        if route is None:
             allowed = ", ".join(methods)
             sentence = f"{request.method} is not allowed here; allowed are {allowed}"
             return http.refuse(request, 405, sentence, {"Allow": allowed})
         try:
-            answer = await handler(self._site, request)
+            face = self._face_of[address]
+            if refusal := self.gate.refusal(self._site, request, face, route.scope):
+                return refusal
+            answer = await route.handler(self._site, request)
             await answer.begin()
             return answer
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:
-            target, request_id = http.printable(request.raw_path), http.asked_of(request).request_id
+            target, request_id = redacted(request.raw_path) or "", http.asked_of(request).request_id
+            target = http.printable(target)
             _log.exception("error on %s %s, request %s", request.method, target, request_id)
             return http.refuse(request, 500, "internal error")

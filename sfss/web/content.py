@@ -22,6 +22,7 @@ from aiohttp import web
 from sfss.agreement import Kept
 from sfss.blob_ids import PREFIX, check_id, digest_like, id_at, id_of, is_digest, path_of
 from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refused
+from sfss.grants import READ
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
@@ -50,7 +51,7 @@ async def upload(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``POST /blob/ID``: keep the body under this id; 400 if that is the digest of another."""
-    blob_id = check_id(_name(request))
+    blob_id = check_id(name_in(request))
     path = path_of(blob_id)
     site.cluster.check(path)
     content = await _received(site, request)
@@ -65,18 +66,18 @@ async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 async def fetch(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET`` or ``HEAD /fetch/ID`` with any extension: the blob."""
-    blob_id = check_id(_name(request).partition(".")[0])
+    blob_id = check_id(fetched_in(request))
     return await _show(site, request, blob_id, for_browsers=True)
 
 
 async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET`` or ``HEAD /blob/ID``: the blob, with no ``X-`` fields but those that it came with."""
-    return await _show(site, request, check_id(_name(request)), for_browsers=False)
+    return await _show(site, request, check_id(name_in(request)), for_browsers=False)
 
 
 async def remove(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``DELETE /blob/ID``: 204, or 404 where there is none."""
-    blob_id = check_id(_name(request))
+    blob_id = check_id(name_in(request))
     try:
         path = path_of(blob_id)
         return await files.remove(site, request, path, lambda head: _validators(blob_id, head))
@@ -114,9 +115,14 @@ async def _write_ids(site: http.Site, spool: Spool) -> None:
     await spool.write(b"[]\n" if separator == b"[" else b"]\n")
 
 
-def _name(request: web.BaseRequest) -> str:
+def name_in(request: web.BaseRequest) -> str:
     """Return what stands behind the first part of the address."""
     return request.path.partition("/")[2].partition("/")[2]
+
+
+def fetched_in(request: web.BaseRequest) -> str:
+    """Return the same without an extension."""
+    return name_in(request).partition(".")[0]
 
 
 async def _received(site: http.Site, request: web.BaseRequest) -> Content:
@@ -223,7 +229,7 @@ async def _show(
     look = files.Look(
         _validators(blob_id, record.head),
         _media_type(names),
-        {**_caching(blob_id, record.head), **names_kept.shown_fields(names)},
+        {**_caching(request, blob_id, record.head), **names_kept.shown_fields(names)},
         for_browsers,
     )
     return await files.answer(request, record, look)
@@ -255,8 +261,10 @@ def _media_type(names: Mapping[str, str]) -> str:
     return said or names_kept.media_type(names.get(names_kept.CONTENT_TYPE)) or mediatypes.DEFAULT
 
 
-def _caching(blob_id: str, head: Head) -> dict[str, str]:
+def _caching(request: web.BaseRequest, blob_id: str, head: Head) -> dict[str, str]:
     if not is_digest(blob_id):
         return {}
+    # A cache that others ask, too, would give them what was given to a token (RFC 9111, 3.5).
+    whose = "public" if READ in request[http.GRANT].free else "private"
     age_s = min(YEAR_S, _rest_s(head)) if head.expiry else YEAR_S
-    return {"Cache-Control": f"public, max-age={age_s}, immutable"}
+    return {"Cache-Control": f"{whose}, max-age={age_s}, immutable"}

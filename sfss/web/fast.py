@@ -17,13 +17,15 @@ import re
 import time
 from collections.abc import Callable, Container, Sequence
 from functools import lru_cache, partial
-from typing import Final, NamedTuple, Protocol
+from math import inf
+from typing import Final, NamedTuple, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from sfss import record as records
 from sfss.asking import FORWARDED, forwarded_for, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
+from sfss.grants import Grant
 from sfss.http_text import http_date
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
@@ -144,6 +146,16 @@ def read(request: bytes) -> tuple[str, dict[str, str]]:
     return line, {name.lower(): value.strip(" \t") for name, _, value in found}
 
 
+Reader: TypeAlias = Callable[[bytes, str], Grant | None]
+"""Called with a header block and a path: what whoever sent it may do, None where that is not to
+read that path.
+"""
+
+
+def _anybody(_: bytes, __: str) -> Grant:
+    return Grant()
+
+
 class Client(Protocol):
     """The connection that a request came from, the address of its other end; one of the two is
     called for each request.
@@ -169,7 +181,8 @@ class _Asked:
 
     ``stamp`` is all of the record before its body, when it was read last; as long as that is the
     same, so are ``digest`` and ``head``, the answer's up to its date. ``kept`` is head and body of
-    the whole answer, good in the state ``kept_in`` of the store.
+    the whole answer, good in the state ``kept_in`` of the store. ``grant``: what whoever asks may
+    do; ``has_end``: not for ever.
     """
 
     __slots__ = (
@@ -177,6 +190,8 @@ class _Asked:
         "face",
         "fields",
         "forwarded",
+        "grant",
+        "has_end",
         "head",
         "kept",
         "kept_in",
@@ -186,8 +201,11 @@ class _Asked:
         "stamp",
     )
 
-    def __init__(self, key: bytes, fields: str, shape: Shape, request_id: str) -> None:
-        self.key, self.fields = key, fields
+    def __init__(
+        self, key: bytes, fields: str, shape: Shape, request_id: str, grant: Grant
+    ) -> None:
+        self.key, self.fields, self.grant = key, fields, grant
+        self.has_end = grant.until_s != inf
         self.request_line = request_id_line(request_id) if request_id else ""
         self.face, self.says_version = shape.face, shape.says_version
         self.forwarded = ""
@@ -222,10 +240,14 @@ class _Asked:
 
 
 class ShortWay:
-    """Answers what it can from ``cluster``, of requests that have one of ``shapes``."""
+    """Answers what it can from ``cluster``, of requests that have one of ``shapes``, to those who
+    are a ``reader``.
+    """
 
-    def __init__(self, cluster: Cluster, shapes: Sequence[Shape] = (NATIVE,)) -> None:
-        self._cluster, self._state = cluster, cluster.state
+    def __init__(
+        self, cluster: Cluster, shapes: Sequence[Shape] = (NATIVE,), reader: Reader = _anybody
+    ) -> None:
+        self._cluster, self._state, self._reader = cluster, cluster.state, reader
         self._shapes = shapes
         self._verdicts: dict[bytes, str | None] = {}
         self._asked: dict[bytes, _Asked] = {}
@@ -251,7 +273,8 @@ class ShortWay:
         ``request`` is all that has come; it is taken only if it is one whole request.
         """
         asked = self._asked.get(request)
-        if asked is None:
+        # What is answered from memory was asked here in the same second, and days end with one.
+        if asked is None or (asked.has_end and time.time() >= asked.grant.until_s):
             asked = self._understand(request)
             if asked is None:
                 return False
@@ -283,7 +306,10 @@ class ShortWay:
             return None  # the long way finds it again, and says it in words
         if path is None or key is None:
             return None
-        asked = _Asked(key, _type_fields(path), shape, request_id)
+        grant = self._reader(block, path)
+        if grant is None:
+            return None
+        asked = _Asked(key, _type_fields(path), shape, request_id, grant)
         if self._cluster.has_http_nodes:
             asked.forwarded = read(request)[1].get("x-forwarded-for", "")
         # What finds no room is not missed: in a flood of requests that come once, to make room for

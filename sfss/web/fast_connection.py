@@ -17,7 +17,7 @@ from sfss.asking import request_id_of
 from sfss.metrics import Counters
 from sfss.record import Buffer
 from sfss.web import fast
-from sfss.web.access import Entry, quoted
+from sfss.web.access import Entry, quoted, redacted
 from sfss.web.connection import SLOW, Connection
 from sfss.web.fast import ShortWay
 
@@ -267,7 +267,7 @@ def log_short(
     """Write the line of a request that was answered 200 by the short way."""
     peer: Any = transport.get_extra_info("peername")
     line, fields = fast.read(request)
-    referer, agent = fields.get("referer"), fields.get("user-agent")
+    referer, agent = redacted(fields.get("referer")), fields.get("user-agent")
     remote = peer[0] if isinstance(peer, tuple) else peer or None
     request_id = request_id_of(fields.get("x-request-id")) or None
     entry = Entry(remote, line, 200, body_size, referer, agent, request_id, seconds)

@@ -17,6 +17,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from sfss import __version__, errors
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
+from sfss.grants import OPEN, Grant, Rules
 from sfss.metrics import Board
 from sfss.objects import Objects
 from sfss.readiness import Readiness
@@ -60,6 +61,9 @@ TAKEN: Final = web.RequestKey("taken", Container[str])
 
 ONLY_JSON: Final = web.RequestKey("only_json", bool)
 """What is set in a request to say that a refusal is not for people, whoever asks."""
+
+GRANT: Final = web.RequestKey("grant", Grant)
+"""What whoever asks may do, and by the name of which token, in a request that is handled."""
 
 
 class Asked:
@@ -105,8 +109,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Site:
     """What the faces show, the longest silence in a body that they bear, the folder for bodies that
-    are too large to be held in memory, the rules, FROM and TO, for paths in URLs, and what opens
-    the face "admin".
+    are too large to be held in memory, and the rules, FROM and TO, for paths in URLs.
     """
 
     cluster: Cluster
@@ -114,7 +117,8 @@ class Site:
     body_timeout_s: float
     spool_folder: Path
     rewrites: Sequence[tuple[str, str]] = ()
-    admin_token: str = ""
+    rules: Rules = OPEN
+    """Who may do what."""
     digest: str = "sha1"
     """Which digest of their content is the id of blobs: "sha1" or "sha256"."""
     objects: Objects | None = None

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from sfss.agreement import Kept, Written
 from sfss.errors import NotFound
+from sfss.grants import LIST
 from sfss.record import Head
 from sfss.web import files, folders, http
 from sfss.web.locations import Location, locate, reference
@@ -59,6 +60,8 @@ async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 
 def _may_be_folder(request: web.BaseRequest, location: Location) -> bool:
+    if not request[http.GRANT].allows(LIST, location.as_folder.path):
+        return False  # to say that there is one would tell what is in the folder above
     # To look for a folder may take a question to every store: not for each picture that is gone.
     by_browser = "text/html" in request.headers.get("Accept", "")
     return by_browser or "." not in location.asked.rpartition("/")[2]

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from sfss.config import ServerSettings
 from sfss.errors import SettingError
+from sfss.listening import is_loopback
 from sfss.metrics import Counters
 from sfss.web import fast, http
 from sfss.web.access import AccessLogger
@@ -23,6 +24,7 @@ from sfss.web.app import App
 from sfss.web.connection import Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
+from sfss.web.gate import Gate
 
 LINGERING_S: Final = 5.0
 """Seconds for which the rest of a refused body is read and dropped, so that the client, busy with
@@ -34,6 +36,11 @@ _CUT_OFF_AFTER_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
 _access_log = logging.getLogger("sfss.access")
+
+
+def is_local(sock: socket.socket) -> bool:
+    """Tell whether only this machine reaches what listens on ``sock``."""
+    return sock.family == socket.AF_UNIX or is_loopback(sock.getsockname()[0])
 
 
 class Door(Protocol):
@@ -136,16 +143,21 @@ class Runner(web.BaseRunner):
         self._site, self._settings, self._counters = site, settings, counters
         self._shown, self._doors = shown or [settings.faces], doors
         self._servers: list[Server] = []
+        self._gates: list[Gate] = []
         self._listening: list[asyncio.Server] = []
 
     async def listen(self, sockets: Sequence[socket.socket], backlog: int) -> None:
         """Listen on ``sockets``, one for each listener in order; any number of them where there is
         one listener. Raises ``SettingError`` where the numbers differ.
         """
-        servers = self._servers
+        servers, gates = self._servers, self._gates
         ours = len(sockets) - len(self._doors)
         if len(servers) == 1:
+            gates[0].settle(all(map(is_local, sockets[:ours])))
             servers = servers * ours
+        else:
+            for gate, sock in zip(gates, sockets[:ours], strict=False):
+                gate.settle(is_local(sock))
         if len(servers) != ours:
             found = f"there are {len(servers)}, and {ours} sockets were handed over"
             raise SettingError("settings", "listen", found, "one socket for each is expected")
@@ -163,12 +175,15 @@ class Runner(web.BaseRunner):
             listening.close()
 
     async def _make_server(self) -> Server:
-        self._servers = [self._server_of(faces) for faces in self._shown]
+        self._servers, self._gates = [], []
+        for faces in self._shown:
+            app = App(self._site, faces)
+            self._gates.append(app.gate)
+            self._servers.append(self._server_of(app))
         return self._servers[0]
 
-    def _server_of(self, faces: Sequence[str]) -> Server:
+    def _server_of(self, app: App) -> Server:
         access_log = _access_log if self._settings.access_log else None
-        app = App(self._site, faces)
         server = Server(
             app.answer,
             self._counters,
@@ -188,7 +203,7 @@ class Runner(web.BaseRunner):
         shapes = [fast.NATIVE] if "native" in app.faces else []
         if "paths" in app.faces:
             shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
-        return ShortWay(self._site.cluster, shapes) if shapes else None
+        return ShortWay(self._site.cluster, shapes, app.gate.reader) if shapes else None
 
     async def shutdown(self) -> None:
         """Do nothing: there is nobody to be told."""

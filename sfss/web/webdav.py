@@ -87,7 +87,7 @@ async def move(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 async def _copied(site: http.Site, request: web.BaseRequest) -> tuple[http.Answer, Head]:
     """Copy a file; return the answer, and the head of what was copied."""
-    source, target = location_of(site, request), _destination(site, request)
+    source, target = location_of(site, request), destination_of(site, request)
     if source.is_folder or target.is_folder:
         raise BadArgument("the folder", "not a file", "files are copied and moved one by one")
     if source.path == target.path:
@@ -134,7 +134,7 @@ def _status_of(found: Sequence[Head | None]) -> int:
     return 201 if not found or found[-1] is None else 204
 
 
-def _destination(site: http.Site, request: web.BaseRequest) -> Location:
+def destination_of(site: http.Site, request: web.BaseRequest) -> Location:
     """Return where to copy or move to; raise ``BadArgument`` for what is not on this server."""
     destination = request.headers.get("Destination")
     if destination is None:

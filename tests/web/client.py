@@ -55,7 +55,8 @@ class Wire:
         headers: dict[str, str] = {}
         while (line := self._file.readline()) not in (b"\r\n", b""):
             name, _, value = line.decode().partition(":")
-            assert name.lower() not in headers, line
+            # Of ways to say who one is there may be several, and clients expect a line for each.
+            assert name.lower() not in headers or name.lower() == "www-authenticate", line
             headers[name.lower()] = value.strip()
         bare = method == "HEAD" or status in (100, 204, 304)
         size = 0 if bare else int(headers["content-length"])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sfss.cluster import Cluster
 from sfss.config import ServerSettings
+from sfss.grants import OPEN, Rules
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
 from sfss.record import Buffer, Form, Kind, Record, new_record
@@ -132,7 +133,10 @@ async def read_all(connection: socket.socket, answers: bytearray) -> None:
 
 @asynccontextmanager
 async def serving(
-    by_short_way: bool, store: ViewableStore | None = None, **options: Any
+    by_short_way: bool,
+    store: ViewableStore | None = None,
+    rules: Rules = OPEN,
+    **options: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
     store = store or ViewableStore()
@@ -143,7 +147,7 @@ async def serving(
         await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
     board = Board(1)
     board.row(0).start(os.getpid())
-    site = Site(cluster, board, 5, Path("/tmp"), REWRITES)
+    site = Site(cluster, board, 5, Path("/tmp"), REWRITES, rules)
     runner = Runner(site, ServerSettings(**options), board.row(0))
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
     with patch.object(web_server, "LINGERING_S", 0.02):
@@ -192,10 +196,14 @@ async def compare(
     at_once: bool = True,
     tells: bool = False,
     faces: Sequence[str] = ("native", "status"),
+    rules: Rules = OPEN,
 ) -> int:
     """Assert that both ways give the same bytes; return how many requests the short way took."""
     store = ViewableStore(at_once, tells)
-    async with serving(True, store, faces=faces) as short, serving(False, faces=faces) as long:
+    async with (
+        serving(True, store, rules, faces=faces) as short,
+        serving(False, None, rules, faces=faces) as long,
+    ):
         one = await short.exchange(segments)
         other = await long.exchange(segments)
         assert undated(one) == undated(other)

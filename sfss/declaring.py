@@ -1,0 +1,12 @@
+"""How a setting is declared. Pure."""
+
+from dataclasses import field
+from typing import Any
+
+from sfss.checks import Check, Hidden
+
+
+def setting(default: object, help: str, check: Check) -> Any:
+    """Declare one setting: its default, one line of help (with the unit), and what is allowed."""
+    shown = not isinstance(check, Hidden)
+    return field(default=default, repr=shown, metadata={"help": help, "check": check})
