@@ -208,4 +208,5 @@ class App:
         except Exception:
             target, request_id = http.printable(request.raw_path), http.asked_of(request).request_id
             _log.exception("error on %s %s, request %s", request.method, target, request_id)
+            http.asked_of(request).error = http.INTERNAL
             return http.refuse(request, 500, "internal error")

@@ -168,6 +168,8 @@ class Connection(web.RequestHandler):
     def _count(self, request: web.BaseRequest, asked: http.Asked, status: int) -> None:
         seconds = perf_counter() - asked.began_s
         self._counters.took(asked.face, asked.method, status, seconds)
+        if status >= 400:
+            self._counters.failed(asked.error or f"status_{status}")
         if seconds > self._slow_s:
             line = request_line(request) or ""
             _log.warning(SLOW, seconds, quoted(line), status, asked.request_id)

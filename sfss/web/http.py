@@ -50,6 +50,14 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
 }
 """The status of every leaf of the tree in ``errors``."""
 
+KIND: Final[Mapping[type[errors.SfssError], str]] = {
+    leaf: re.sub("(?<=[a-z])(?=[A-Z])", "_", leaf.__name__).lower() for leaf in STATUS
+}
+"""What each is counted as."""
+
+INTERNAL: Final = "internal"
+"""What errors are counted as that are mistakes of this software."""
+
 PAGE_LIMIT: Final = 1000
 """Most things on one page of a listing, and the default."""
 
@@ -67,11 +75,13 @@ class Asked:
     both from a short list; when it began (``perf_counter``); and the id that it came with, if any.
     """
 
-    __slots__ = ("_id", "began_s", "face", "method", "was_given")
+    __slots__ = ("_id", "began_s", "error", "face", "method", "was_given")
 
     def __init__(self, face: str, method: str, given_id: str = "") -> None:
         self.face, self.method, self._id = face, method, given_id
         self.was_given = given_id != ""
+        self.error = ""
+        """The kind of the error that is the answer, "" for what has only a status."""
         self.began_s = perf_counter()
 
     @property
@@ -121,6 +131,10 @@ class Site:
     """The objects of the face "objects"."""
     readiness: Readiness = field(default_factory=Readiness)
     """Whether this process can serve."""
+    about: Mapping[str, object] = field(default_factory=dict)
+    """How files are kept, for people; see ``status_parts.about``."""
+    tool_folders: Mapping[str, Path] = field(default_factory=dict)
+    """Where repair tools say how far they are, by the names of groups of stores."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -265,6 +279,7 @@ def refuse_error(request: web.BaseRequest, error: errors.SfssError) -> Answer:
     """Return the refusal that ``error`` stands for."""
     if isinstance(error, errors.Corrupt):
         _log.error("%s", error)
+    asked_of(request).error = KIND[type(error)]
     return refuse(request, STATUS[type(error)], str(error))
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from sfss import __version__
 from sfss.errors import BadArgument
 from sfss.metrics import Board
-from sfss.web import http
+from sfss.web import figures, http
 
 _STARTED_S: Final = time.monotonic()
 """When this module was imported: by the master of the workers, before it forked any."""
@@ -29,12 +29,15 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     storages = await site.cluster.stats()
     if detail is None:
         return http.json_answer(storages)
-    owing = await site.cluster.owing()
+    owing, tools = await site.cluster.owing(), await figures.tools_of(site)
     ours = {
         **webserver(site.board),
         "owed": owing.writes,
         "needs_repair": list(owing.needs_repair),
+        "tools": [{"group": group, **each.document()} for group, each in tools],
     }
+    if (migration := figures.migration_of(site)) is not None:
+        ours["migration"] = migration
     if site.objects is not None:
         ours["owed_to_bucket"] = await site.objects.owing()
     if site.cluster.members is not None:
@@ -50,6 +53,7 @@ def webserver(board: Board) -> dict[str, object]:
         "uptime": round(time.monotonic() - _STARTED_S, 3),
         "workers": len(memory),
         "requests": board.statuses(),
+        "errors": board.errors(),
         **board.totals(),
         "events": board.events(),
         "memory_bytes": sum(memory),
