@@ -13,6 +13,7 @@ from sfss.web import (
     content,
     crawling,
     debug,
+    events,
     health,
     http,
     metrics,
@@ -55,6 +56,8 @@ STATUS: Final = (
     Route(
         "GET", "/status", status.show, "statistics of the stores; ?detail=full of this server too"
     ),
+    Route("GET", "/status/events", events.watch, "how all is, as server-sent events"),
+    Route("GET", "/status/*", status.page, "/status/  how all is, for people"),
 )
 DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters"),)
 ADMIN: Final = (

@@ -22,6 +22,7 @@ from sfss.objects import Objects
 from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
+from sfss.web.watchers import Watchers
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
@@ -135,6 +136,8 @@ class Site:
     """How files are kept, for people; see ``status_parts.about``."""
     tool_folders: Mapping[str, Path] = field(default_factory=dict)
     """Where repair tools say how far they are, by the names of groups of stores."""
+    watchers: Watchers = field(default_factory=Watchers)
+    """Who watches how this process is."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 

@@ -208,6 +208,7 @@ class Runner(web.BaseRunner):
         requests in flight get as long as the setting ``graceful_timeout_s`` says.
         """
         self._site.readiness.draining = True
+        self._site.watchers.end()
         doors = [asyncio.ensure_future(door.stop()) for door in self._doors]
         for server in self._servers:
             server.drain()

@@ -1,7 +1,10 @@
-"""``GET /status``: what the stores say of themselves, and with ``detail=full`` this server, too."""
+"""``GET /status``: what the stores say of themselves, and with ``detail=full`` this server, too;
+and ``/status/``, the same for people.
+"""
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +13,34 @@ from aiohttp import web
 from sfss import __version__
 from sfss.errors import BadArgument
 from sfss.metrics import Board
-from sfss.web import figures, http
+from sfss.web import figures, http, pages
 
 _STARTED_S: Final = time.monotonic()
 """When this module was imported: by the master of the workers, before it forked any."""
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+TOP: Final = "/status/"
+
+_ASSETS: Final[Mapping[str, pages.Shown]] = {
+    "": pages.shown("status/index.html"),
+    "common.css": pages.shown("common.css"),
+    **{
+        file.name: pages.shown(f"status/{file.name}")
+        for file in (pages.FOLDER / "status").iterdir()
+        if file.suffix in (".css", ".js", ".svg")
+    },
+}
+
+
+async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
+    """``GET /status/*``: the page, or what it is made of; 404 for anything else."""
+    name = request.path.removeprefix(TOP)
+    asset = _ASSETS.get(name)
+    if asset is None:
+        return http.refuse(request, 404, f"there is no {name} beside the page; it is at {TOP}")
+    return await asset(site, request)
 
 
 async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
