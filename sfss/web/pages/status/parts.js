@@ -179,7 +179,7 @@ export function drawTiles(history) {
 
 // -- stores
 
-const STORE_TITLES = ["Store", "Room", "Items", "Asked a second", "p50", "p99", "Failed"];
+const STORE_TITLES = ["Store", "Room", "Items", "Asked/s", "p50", "p99", "Failed"];
 
 export function drawStores(history) {
   const now = history.last;
@@ -327,6 +327,7 @@ function drawTools(now) {
   const titles = ["Tool", "Progress", "Found", "Mended", "Left", "When"];
   keep(byId("tools"), now.tools, (tool) => `${tool.tool} ${tool.group}`, () => {
     const { element, cells } = row(titles, [2, 3, 4]);
+    cells[5].classList.add("long");
     const [name, state] = [make("span", { class: "address" }), pill()];
     cells[0].append(make("span", { class: "named" }, name, state));
     const [bar, text] = [make("progress", { max: "1", "aria-hidden": "true" }), make("span", { class: "room" })];
@@ -345,7 +346,8 @@ function drawTools(now) {
       [tool.findings, tool.mended + tool.moved + tool.removed, tool.remaining].forEach((value, at) => say(cells[2 + at], words.number(value)));
       mark(cells[4], "data-state", tool.remaining ? "warn" : "");
       const at_work = tool.state === "listing" || tool.state === "running";
-      const took = words.duration((tool.ended_s || tool.updated_s) - tool.started_s);
+      const took_s = (tool.ended_s || tool.updated_s) - tool.started_s;
+      const took = took_s < 1 ? "less than a second" : words.duration(took_s);
       say(cells[5], at_work ? `for ${words.duration(now.at_s - tool.started_s)}` : `${words.ago(tool.ended_s || tool.updated_s, now.at_s)}, took ${took}`);
     };
     return element;
@@ -364,7 +366,7 @@ export function drawRequests(history) {
   });
   lines.sort((one, other) => other.since_start - one.since_start);
   show(byId("no-requests"), lines.length === 0);
-  const titles = ["Face, method", "Lately", "A second", "p50", "p99", "Since the start"];
+  const titles = ["Face, method", "Lately", "Per second", "p50", "p99", "In all"];
   keep(byId("requests"), lines, (line) => `${line.face} ${line.method}`, () => {
     const { element, cells } = row(titles, [2, 3, 4, 5]);
     const [face, method, line] = [make("span"), make("span", { class: "method" }), spark()];
@@ -392,7 +394,7 @@ export function drawErrors(history) {
   kinds.sort(([one], [other]) => words.isGrave(other) - words.isGrave(one));
   show(byId("no-errors"), kinds.length === 0);
   keep(byId("errors"), kinds, ([name]) => name, ([name]) => {
-    const { element, cells } = row(["Kind", "Last minute", "Since the start"], [1, 2]);
+    const { element, cells } = row(["Kind", "Last minute", "In all"], [1, 2]);
     cells[0].append(words.kind(name));
     element.update = ([, count]) => {
       const late = history.minute((each) => each.errors[name] ?? 0);

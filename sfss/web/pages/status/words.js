@@ -24,13 +24,13 @@ export function rate(value) {
   if (value === null || value === undefined) {
     return NOT_KNOWN;
   }
-  return value > 0 && value < 0.095 ? "< 0.1" : short(Math.round(value * 10) / 10, ["", " k", " M"]);
+  return value > 0 && value < 0.095 ? "<\u00a00.1" : short(Math.round(value * 10) / 10, ["", "\u00a0k", "\u00a0M"]);
 }
 
 export function bytes(value) {
   return value === null || value === undefined
     ? NOT_KNOWN
-    : short(Math.round(value), [" B", " kB", " MB", " GB", " TB", " PB"]);
+    : short(Math.round(value), ["\u00a0B", "\u00a0kB", "\u00a0MB", "\u00a0GB", "\u00a0TB", "\u00a0PB"]);
 }
 
 export function seconds(range) {
@@ -39,15 +39,15 @@ export function seconds(range) {
   }
   const [low, high] = range;
   if (high === Infinity) {
-    return `> ${time(low)}`;
+    return `>\u00a0${time(low)}`;
   }
-  return low === 0 ? `< ${time(high)}` : time(high);
+  return low === 0 ? `<\u00a0${time(high)}` : time(high);
 }
 
 // Two digits: between the bounds in which it is counted, nobody knows more.
 function time(value) {
   const [scaled, unit] = value >= 0.9995 ? [value, "s"] : [value * 1000, "ms"];
-  return `${Number(scaled.toPrecision(2))} ${unit}`;
+  return `${Number(scaled.toPrecision(2))}\u00a0${unit}`;
 }
 
 export function share(value) {
@@ -55,7 +55,7 @@ export function share(value) {
     return NOT_KNOWN;
   }
   const percent = 100 * value;
-  return percent > 99 && percent < 100 ? `${percent.toFixed(1)} %` : `${Math.round(percent)} %`;
+  return percent > 99 && percent < 100 ? `${percent.toFixed(1)}\u00a0%` : `${Math.round(percent)}\u00a0%`;
 }
 
 // The two largest units: "3 d 4 h".
