@@ -36,10 +36,12 @@ _HEARTBEAT: Final = b":\n\n"
 
 
 async def watch(site: http.Site, request: web.BaseRequest) -> http.Answer:
-    """Answer with events, 503 where too many watch, or this worker is about to end."""
+    """Answer with events, with 503 where too many watch; with none that go on where this worker is
+    about to end: the next connection is another's.
+    """
     if site.watchers.is_full:
-        sentence = "too many watch this server, or it is about to end: ask again"
-        return http.refuse(request, 503, sentence, {"Retry-After": "2"})
+        sentence = "as many watch this server as there is room for"
+        return http.refuse(request, 503, sentence, {"Retry-After": "10"})
     return Events(site, request)
 
 

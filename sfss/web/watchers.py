@@ -67,7 +67,7 @@ class Watchers:
     @property
     def is_full(self) -> bool:
         """Whether nobody more is taken in."""
-        return self._are_over or len(self._watches) >= LIMIT
+        return len(self._watches) >= LIMIT
 
     @contextmanager
     def watching(self, look: Callable[[], Awaitable[bytes]]) -> Iterator[Watch]:
@@ -102,7 +102,7 @@ class Watchers:
             await asyncio.sleep(max(0.0, began_s + self.every_s - loop.time()))
 
     def end(self) -> None:
-        """Let all of them go, and take in nobody any more."""
+        """Let all of them go, and who comes now at once: it is to ask another process."""
         self._are_over = True
         for watch in list(self._watches):
             watch.end()

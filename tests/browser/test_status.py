@@ -1,16 +1,18 @@
 """The page /status/, as a person sees it."""
 
 import asyncio
-from collections.abc import Iterator
+import re
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import IN_THE_BROWSER, Screenshot
-from tests.servers import Gateway, Server, binary, free_port, gateway, node, running
+from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
+from tests.servers import SFSS, Gateway, Server, binary, free_port, gateway, node, running
 
 pytestmark = IN_THE_BROWSER
 
@@ -116,11 +118,137 @@ async def test_the_state_of_stores_is_seen_as_it_changes(
     await expect(verdict).to_have_text("All is well")
 
 
+CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => colour.slice(0, 3).map((each) => each / 255)
+    .map((each) => (each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, each, at) => sum + each * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const colour = parse(getComputedStyle(each).backgroundColor);
+      if (colour[3] !== 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.textContent.trim() || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [light(parse(style.color)), light(behind(element))].sort((a, b) => b - a);
+    const ratio = (one + 0.05) / (other + 0.05);
+    if (ratio < 4.5) found.push(`${ratio.toFixed(2)}: ${texts.currentNode.textContent}`);
+  }
+  return found;
+}"""
+"""Returns the texts that stand out too little, by WCAG 2.2, 1.4.3."""
+
+
 async def test_it_can_be_read_on_any_screen(
     page: Page, service: Service, screenshot: Screenshot
 ) -> None:
-    for _ in range(3):
-        await use(service.front, 10)
+    front = service.front
+    config = front.command[front.command.index("--config") + 1]
+    scrub = await asyncio.create_subprocess_exec(
+        *[*SFSS, "scrub", "--config", config],
+        cwd=front.folder,
+        env=front.environ,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await scrub.wait() == 0
+    await page.goto(f"{front.url}/status/")
+    tools = page.get_by_role("table", name="Repair tools")
+    await expect(tools.get_by_role("row", name="scrub")).to_contain_text("finished")
+    await use(front, 10)
+    line = page.locator("#tiles .spark .line").first
+    await expect(line).to_have_attribute("d", re.compile("L.*L"))
+    for name, width, scheme in (
+        ("wide", 1280, "light"),
+        ("wide-dark", 1280, "dark"),
+        ("narrow", 320, "light"),
+        ("narrow-dark", 320, "dark"),
+    ):
+        await page.set_viewport_size({"width": width, "height": 800})
+        await page.emulate_media(color_scheme=scheme)
+        assert await page.evaluate(CONTRAST) == []
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        # Cards are a table still to whoever hears it.
+        row = page.get_by_role("table", name="Stores").get_by_role("row").nth(1)
+        assert await row.get_by_role("cell").count() == 6
+        await screenshot(f"status-{name}", full=True)
+
+
+async def test_a_token_is_asked_for_and_kept_in_the_tab(
+    page: Page, service: Service, complaints: Complaints, screenshot: Screenshot
+) -> None:
+    complaints.expect("status of 401")
+    await page.goto(f"http://{service.guard.address}/under/status/")
+    await expect(page.get_by_role("heading", name="A token is needed")).to_be_visible()
+    await expect(page.get_by_label("Token", exact=True)).to_be_focused()
+    await screenshot("status-token")
+    await page.keyboard.type("not-the-token")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_have_text("This token is not accepted.")
+    await page.get_by_label("Token", exact=True).fill("the-token")
+    await page.get_by_role("button", name="Show status").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("All is well")
+    await page.reload()
+    await expect(page.locator("#live")).to_have_text("Live")
+    await page.get_by_role("button", name="Forget token").click()
+    await expect(page.get_by_role("heading", name="A token is needed")).to_be_visible()
+    assert await page.evaluate("sessionStorage.length + document.cookie.length") == 0
+
+
+async def test_what_is_broken_off_is_said_and_goes_on(
+    page: Page, service: Service, complaints: Complaints, screenshot: Screenshot
+) -> None:
+    complaints.expect("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET")
+    front = service.front
+    await page.goto(f"{front.url}/status/")
+    live = page.locator("#live")
+    await expect(live).to_have_text("Live")
+    # New workers: nobody who watches is told of it.
+    seen = await page.evaluate_handle(
+        """() => {
+          const said = [];
+          const live = document.getElementById("live");
+          new MutationObserver(() => said.push(live.textContent))
+            .observe(live, {childList: true, characterData: true, subtree: true});
+          return said;
+        }"""
+    )
+    before = front.workers()
+    front.send(signal.SIGHUP)
+    await until(lambda: not set(before) & set(front.workers()))
+    async with page.expect_response("**/status/events"):
+        pass
+    assert await seen.json_value() == []
+
+    front.kill()
+    await expect(page.locator("#broken-words")).to_contain_text("The server does not answer.")
+    await expect(live).to_have_text("Not live")
+    await expect(page.get_by_role("table", name="Stores")).to_be_visible()
+    await screenshot("status-broken", full=True)
+    front.start()
+    await page.get_by_role("button", name="Try now").click()
+    await expect(live).to_have_text("Live")
+    await expect(page.locator("#broken")).to_be_hidden()
+
+
+async def test_without_scripts_there_is_a_sentence(browser: Browser, service: Service) -> None:
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
     await page.goto(f"{service.front.url}/status/")
-    await expect(page.locator("#tiles .spark .line").first).to_have_attribute("d", "M")
-    await screenshot("status-wide", full=True)
+    await expect(page.get_by_text("This page needs JavaScript.")).to_be_visible()
+    answer = await page.goto(f"{service.front.url}/status?detail=full")
+    assert answer is not None
+    assert "webserver" in await answer.json()
+    await context.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that the page does not show."""
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.02)

@@ -10,6 +10,8 @@ const TOKEN = "sfss-token";
 const history = new History();
 let is_asking = false;
 
+show(byId("no-script"), false);
+
 const stream = listen("events", {
   token: () => sessionStorage.getItem(TOKEN),
   opening: () => {
@@ -34,6 +36,7 @@ function draw(snapshot) {
   show(byId("door"), false);
   show(byId("broken"), false);
   show(byId("shown"), true);
+  show(byId("explained"), true);
   live("good", "Live");
   headline(snapshot);
   drawTiles(history);
@@ -45,6 +48,7 @@ function draw(snapshot) {
 }
 
 function live(state, word) {
+  show(byId("live"), true);
   mark(byId("live"), "class", `pill ${state}`);
   say(byId("live"), word);
 }
@@ -84,6 +88,7 @@ byId("again").addEventListener("click", () => stream.restart());
 function ask(status, sentence) {
   const had = sessionStorage.getItem(TOKEN) !== null;
   show(byId("shown"), false);
+  show(byId("explained"), false);
   show(byId("broken"), false);
   show(byId("door"), true);
   show(byId("forget"), had);
