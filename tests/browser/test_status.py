@@ -228,6 +228,7 @@ async def test_what_is_broken_off_is_said_and_goes_on(
     front.kill()
     await expect(page.locator("#broken-words")).to_contain_text("The server does not answer.")
     await expect(live).to_have_text("Not live")
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("No news since")
     await expect(page.get_by_role("table", name="Stores")).to_be_visible()
     await screenshot("status-broken", full=True)
     front.start()

@@ -3,7 +3,7 @@
 
 import { byId, mark, say, show } from "./elements.js";
 import { History } from "./history.js";
-import { drawCare, drawErrors, drawMembers, drawRequests, drawStores, drawTiles, headline } from "./parts.js";
+import { drawCare, drawErrors, drawMembers, drawRequests, drawStores, drawTiles, headline, noNews } from "./parts.js";
 import { listen } from "./stream.js";
 
 const TOKEN = "sfss-token";
@@ -69,8 +69,10 @@ function failed({ status, sentence, wait_ms }) {
   live("warn", "Not live");
   const until_ms = Date.now() + wait_ms;
   const why = status === 0 ? "The server does not answer." : sentence || `The server answers with status ${status}.`;
-  const since = history.last ? ` These are the figures of ${new Date(history.last.at_s * 1000).toLocaleTimeString()}.` : "";
-  say(byId("broken-words"), `${why}${since} It is tried again by itself.`);
+  if (history.last) {
+    noNews(new Date(history.last.at_s * 1000).toLocaleTimeString());
+  }
+  say(byId("broken-words"), `${why} It is tried again by itself.`);
   show(byId("broken"), true);
   show(byId("door"), false);
   const tick = () => {

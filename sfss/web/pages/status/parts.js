@@ -52,14 +52,7 @@ export function findings(now) {
 export function headline(now) {
   const found = findings(now);
   const state = found.some((each) => each.state === "bad") ? "bad" : found.length ? "warn" : "good";
-  const element = byId("headline");
-  mark(element, "data-state", state);
-  const image = byId("verdict-picture");
-  if (image.dataset.state !== state) {
-    image.dataset.state = state;
-    image.replaceChildren(pictureOf(state));
-  }
-  say(byId("verdict"), found.length ? found[0].text : "All is well");
+  setVerdict(state, found.length ? found[0].text : "All is well");
   const reasons = byId("reasons");
   show(reasons, found.length > 1);
   keep(reasons, found.slice(1), (each) => each.text, (each) => {
@@ -68,6 +61,22 @@ export function headline(now) {
     return item;
   });
   say(byId("about"), about(now));
+}
+
+// What was well a while ago is not known to be.
+export function noNews(since) {
+  setVerdict("idle", `No news since ${since}`);
+  show(byId("reasons"), false);
+}
+
+function setVerdict(state, text) {
+  const image = byId("verdict-picture");
+  if (image.dataset.state !== state) {
+    image.dataset.state = state;
+    image.replaceChildren(pictureOf(state));
+  }
+  mark(byId("headline"), "data-state", state);
+  say(byId("verdict"), text);
   document.title = `${state === "good" ? "" : "⚠ "}Status – sfss`;
 }
 
