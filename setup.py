@@ -39,6 +39,7 @@ setup(
     ],
     extras_require={
         "bench": ["matplotlib>=3.9"],  # for bench/run --chart
+        "traces": ["opentelemetry-exporter-otlp-proto-http>=1.45", "opentelemetry-sdk>=1.45"],
         "test": [
             # moto, the S3 server of the tests, with what its extras s3 and server would bring of
             # use: all of "server" is ten times as much.

@@ -99,6 +99,8 @@ class Counters:
         self._timings = Timings(cells[_TIMINGS_COLUMN:])
         self._short = _Short(self._timings)
         self._took: dict[tuple[str, str, int], memoryview] = {}
+        self.note_store_also: NoteStore | None = None
+        """Told of each store that was asked, if anybody is to be."""
 
     def start(self, pid: int) -> None:
         """Take the row over for the process ``pid``."""
@@ -150,6 +152,8 @@ class Counters:
         """Note that a store was asked; see ``NoteStore``."""
         outcome = "error" if has_failed else "ok"
         self._timings.note((STORE, operation, outcome, address), seconds)
+        if self.note_store_also is not None:
+            self.note_store_also(operation, address, has_failed, seconds)
 
     def failed(self, kind: str) -> None:
         """Count a request that was answered with an error of this kind, from a short list."""

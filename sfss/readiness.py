@@ -3,13 +3,14 @@ the statistics of the stores.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from sfss.agreement import Health
 from sfss.cluster import Cluster
-from sfss.errors import NoStoreReachable
+from sfss.errors import NoStoreReachable, SfssError
 
 ASK_S: Final = 0.8
 """Seconds for which stores are waited for: probes often give up after one."""
@@ -23,6 +24,8 @@ STATS_S: Final = 1.0
 Stats: TypeAlias = Mapping[str, Mapping[str, str]]
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 
 class Readiness:
@@ -51,6 +54,8 @@ class Readiness:
                 self._stats = await cluster.stats()
             except NoStoreReachable as error:
                 self._stats = {address: {"error": why} for address, why in error.failures.items()}
+            except SfssError as error:
+                _log.warning("what the stores say of themselves is not known: %s", error)
             return self._stats
 
         try:

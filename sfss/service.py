@@ -50,6 +50,7 @@ from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.http import Site
 from sfss.web.server import Runner
+from sfss.web.traces import open_traces
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
@@ -319,7 +320,10 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         objects,
         about=about(settings),
         tool_folders=tool_folders(settings),
+        traces=open_traces(os.environ),
     )
+    if site.traces is not None:
+        counters.note_store_also = site.traces.note_store
     if objects is not None:
         objects.count_in(counters.events)
     shown = [listen.faces for listen in settings.listeners()]

@@ -387,6 +387,7 @@ SIBLINGS = {
     ("web.events", "web.snapshot"): "what is seen is told to those who watch",
     ("web.events", "web.watchers"): "one look is for all who watch",
     ("web.http", "web.watchers"): "a worker knows who watches it",
+    ("web.http", "web.traces"): "a request may have a span",
     ("web.snapshot", "web.figures"): "what is known of the stores is shown",
     ("web.snapshot", "web.status"): "how the processes are is shown",
     ("web.status", "web.pages"): "a page is made of files of the package",
@@ -498,6 +499,7 @@ FOREIGN = {
     "obstore": {"stores.bucket_client"},
     "prometheus_client": {"web.metrics", "web.metrics_figures"},
     "gunicorn": {"worker"},
+    "opentelemetry": {"web.traces"},
     "uvloop": {"worker", "node_process", "put_command"},
 }
 

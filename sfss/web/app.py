@@ -184,6 +184,8 @@ class App:
         address = self._address(request.path)
         method = request.method if request.method in METHODS else http.OTHER_METHOD
         http.begin(request, self._face_of.get(address, http.NO_FACE), method)
+        if self._site.traces is not None:
+            http.trace(self._site.traces, request, address)
         if unclear := http.refuse_framing(request):
             return unclear
         if self._site.cluster.has_http_nodes:

@@ -157,7 +157,12 @@ class Connection(web.RequestHandler):
         lost = request._message.upgrade
         if self._draining or lost or (self._input_ended and not self._messages):
             answer.force_close()
-        sent, disconnected = await super().finish_response(request, answer, start_time)
+        disconnected = True
+        try:
+            sent, disconnected = await super().finish_response(request, answer, start_time)
+        finally:
+            if asked.trace is not None:
+                asked.trace.end(answer.status, asked.error, disconnected)
         self._answered += 1
         if not disconnected:
             received_bytes = request.content.total_bytes

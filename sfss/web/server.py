@@ -188,6 +188,8 @@ class Runner(web.BaseRunner):
         shapes = [fast.NATIVE] if "native" in app.faces else []
         if "paths" in app.faces:
             shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
+        if self._site.traces is not None:
+            return None  # it takes no longer than a span does
         return ShortWay(self._site.cluster, shapes) if shapes else None
 
     async def shutdown(self) -> None:
@@ -200,6 +202,8 @@ class Runner(web.BaseRunner):
         if self._site.objects is not None:
             await self._site.objects.close()
         await self._site.cluster.close()
+        if self._site.traces is not None:
+            await self._site.traces.close()
 
     async def drain(self, idle_s: float) -> None:
         """Wait for the end of all connections, once nobody listens for new ones.
