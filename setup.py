@@ -17,7 +17,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.11",
     packages=find_packages(include=["sfss", "sfss.*"]),
-    package_data={"sfss": ["py.typed"]},
+    package_data={"sfss": ["py.typed"], "sfss.web": ["pages/*", "pages/*/*"]},
     zip_safe=False,
     install_requires=[
         # web/connection.py reaches into its connections; minor releases change them.
@@ -39,6 +39,7 @@ setup(
     ],
     extras_require={
         "bench": ["matplotlib>=3.9"],  # for bench/run --chart
+        "traces": ["opentelemetry-exporter-otlp-proto-http>=1.45", "opentelemetry-sdk>=1.45"],
         "test": [
             # moto, the S3 server of the tests, with what its extras s3 and server would bring of
             # use: all of "server" is ten times as much.

@@ -63,9 +63,9 @@ from sfss.metrics import Counts, NoteStore
 from sfss.owed import Owed, place
 from sfss.paying import Paying
 from sfss.placement import Places
-from sfss.record import Head, Kind, Record
+from sfss.record import Buffer, Form, Head, Kind, Record
 from sfss.stopwatch import Stopwatch
-from sfss.stores.base import Child, Entry, Guard, NewestStore, Use
+from sfss.stores.base import Child, Entry, Guard, NewestStore, Use, ViewableStore
 from sfss.writing import Writing
 
 
@@ -98,7 +98,7 @@ class Copies:
         self._places, self._primaries = places, places.primaries
         self._owed, self._clock, self._settings = owed, clock, settings
         self._holders = Holders(stores, settings, is_live)
-        self._viewable = self._holders.viewable
+        self._viewable: Mapping[str, _Views] = self._holders.viewable
         self.healing = Healing(self._holders, places, owed, clock.version, settings)
         self.paying = Paying(self._holders, places, owed, self.healing, settings)
         self._lookup = Lookup(self._holders, places, owed, self.healing, settings)
@@ -132,6 +132,10 @@ class Copies:
         """
         self._holders.counts = counts
         self._holders.stopwatch = Stopwatch(note)
+        cache = self._holders.viewable.get(self._settings.may_lack)
+        if cache is not None:
+            counted = _CountedViews(cache, counts)
+            self._viewable = {**self._holders.viewable, self._settings.may_lack: counted}
 
     def first(self, key: bytes) -> str | None:
         """Return the store that ``get`` would ask first, if an answer of it alone is the answer:
@@ -315,3 +319,29 @@ class Copies:
             # Else a migration has begun meanwhile: the file may have been copied before this.
             if self._places.of(key).written == groups:
                 return Kept(record.head, written)
+
+
+class _Views(Protocol):
+    """A store that can be asked as the hot path does."""
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``, see ``ViewableStore.view``."""
+
+
+class _CountedViews:
+    """``store``, which may lack files; what it has when the hot path asks is counted. What it has
+    not is asked for again, the long way.
+    """
+
+    def __init__(self, store: ViewableStore, counts: Counts) -> None:
+        self._store, self._counts = store, counts
+
+    def view(self, key: bytes, use: Use) -> bool:
+        """Have ``use`` called with the item under ``key``, see ``ViewableStore.view``."""
+
+        def count(item: Buffer | None, form: Form) -> None:
+            if item is not None:
+                self._counts["cache_hits"] += 1
+            use(item, form)
+
+        return self._store.view(key, count)

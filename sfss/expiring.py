@@ -88,4 +88,6 @@ class Expiring:
         healed = await self._healing.heal(key)
         if healed.failures:
             await self._note(key, now_us + max(AGAIN_AFTER_US, now_us - since), since)
+        elif healed.mended:
+            self._healing.counts["expired"] += 1
         await self._store.delete(entry.key)

@@ -28,6 +28,7 @@ from sfss.agreement import (
 from sfss.errors import Corrupt, StoreError
 from sfss.faults import Finding, findings, is_reapable, lacking, why_kept
 from sfss.holders import NO_MOMENTS, Holders, Moments
+from sfss.metrics import Counts
 from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import Head, Record, has_expired
@@ -102,6 +103,11 @@ class Healing:
         self.width = settings.heals_at_once
         """How many keys are healed at the same time."""
         self._at_once = asyncio.Semaphore(self.width)
+
+    @property
+    def counts(self) -> Counts:
+        """The events of ``metrics``."""
+        return self._holders.counts
 
     def later(self, key: bytes) -> None:
         """Heal ``key`` in the background, unless it waits for that already or too many do."""

@@ -51,7 +51,16 @@ class Lookup:
         """Return what is under ``key``. Raises ``NoStoreReachable`` where those that answer do not
         prove anything. Where all that was found is damaged, that is told by the ``damage``.
         """
-        return await self._find(key, self._read, self._holders.read)
+        found = await self._find(key, self._read, self._holders.read)
+        if self._settings.may_lack and found.record is not None:
+            self._count_cache(found)
+        return found
+
+    def _count_cache(self, found: Found) -> None:
+        """Count whether the store that may lack files had this one."""
+        cache = self._settings.may_lack
+        has = any(each.address == cache and each.record is not None for each in found.answers)
+        self._holders.counts["cache_hits" if has else "cache_misses"] += 1
 
     async def look(self, key: bytes) -> Found:
         """Return the same without bodies, which are not looked at where the stores can do that."""

@@ -28,10 +28,14 @@ EVENTS: Final = (
     "moved",
     "heals_dropped",
     "head_timeouts",
+    "expired",
+    "cache_hits",
+    "cache_misses",
 )
 """What happens to copies: writes noted as owed, and paid; copies healed, and found damaged; old
 tombstones forgotten, misplaced copies moved; heals given up because too many were waiting; races
-for the fastest store that none has won in time.
+for the fastest store that none has won in time; files removed for they have expired; what a store
+that may lack files had, when it was read, and what had to come from elsewhere.
 """
 
 _STATUS_COLUMN: Final = len(_GAUGES) + len(_TOTALS)
@@ -44,7 +48,9 @@ _CELL: Final = 8
 REQUEST: Final = "request"
 STORE: Final = "store"
 LOOP: Final = "loop"
-"""How names of timings begin. Behind it: face, method, status; operation, outcome, store; nothing.
+ERROR: Final = "error"
+"""How names of timings begin. Behind it: face, method, status; operation, outcome, store; nothing;
+the kind of an error, which takes no time.
 """
 
 NoteStore: TypeAlias = Callable[[str, str, bool, float], None]
@@ -93,6 +99,8 @@ class Counters:
         self._timings = Timings(cells[_TIMINGS_COLUMN:])
         self._short = _Short(self._timings)
         self._took: dict[tuple[str, str, int], memoryview] = {}
+        self.note_store_also: NoteStore | None = None
+        """Told of each store that was asked, if anybody is to be."""
 
     def start(self, pid: int) -> None:
         """Take the row over for the process ``pid``."""
@@ -144,6 +152,12 @@ class Counters:
         """Note that a store was asked; see ``NoteStore``."""
         outcome = "error" if has_failed else "ok"
         self._timings.note((STORE, operation, outcome, address), seconds)
+        if self.note_store_also is not None:
+            self.note_store_also(operation, address, has_failed, seconds)
+
+    def failed(self, kind: str) -> None:
+        """Count a request that was answered with an error of this kind, from a short list."""
+        self._timings.line(ERROR, kind)[0] += 1
 
     def lagged(self, seconds: float) -> None:
         """Note by how much the event loop was late."""
@@ -201,6 +215,11 @@ class Board:
             for offset, status in enumerate(_STATUSES)
         }
         return {status: count for status, count in counts.items() if count}
+
+    def errors(self) -> dict[str, int]:
+        """Return how many requests were answered with an error of each kind."""
+        lines = self.timings().items()
+        return {name[1]: sum(line.counts) for name, line in lines if name[:1] == (ERROR,)}
 
     def timings(self) -> dict[Name, Line]:
         """Return, by name, what all workers have noted."""

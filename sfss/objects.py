@@ -16,6 +16,7 @@ stays, and whoever finds that the bucket differs from it makes it alike.
 import asyncio
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from sfss.agreement import Debt, left_nothing
 from sfss.errors import Corrupt, StoreError, Unreachable, Unsettled
+from sfss.metrics import Counts
 from sfss.object_bodies import Bodies, HelpedBody
 from sfss.object_debts import Payments
 from sfss.object_entries import (
@@ -107,12 +109,17 @@ class Objects:
         self._going_on: list[asyncio.Task[None]] = []
         self.place = place or Place()
         self._counts = {"puts": 0, "gets": 0, "fetches": 0, "deletes": 0}
+        self._events: Counts = Counter()
 
     @property
     def counts(self) -> Mapping[str, int]:
         """What this process has done."""
         fetches = 0 if self._fetching is None else self._fetching.fetched
         return {**self._counts, "fetches": fetches}
+
+    def count_in(self, events: Counts) -> None:
+        """Count from now on whose bodies were here, and whose had to come from the bucket."""
+        self._events = events
 
     def start_paying(self, leader: Callable[[], bool]) -> None:
         """Pay what the bucket is owed from now on, while ``leader()`` says so."""
@@ -142,6 +149,12 @@ class Objects:
         ``Corrupt`` where the body is lost.
         """
         self._counts["gets"] += 1
+        found = await self._get_now(object_id, fetches, body)
+        if body and self._origin is not None and found is not None and not found.entry.is_deleted:
+            self._events["cache_misses" if found.was_fetched else "cache_hits"] += 1
+        return found
+
+    async def _get_now(self, object_id: str, fetches: bool, body: bool) -> Found | None:
         for _ in range(_TRIES):
             seen = await self._entries.see(object_id)
             try:

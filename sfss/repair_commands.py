@@ -46,10 +46,13 @@ from sfss.repair import (
 )
 from sfss.repair_chunks import ChunkCare, ManyStores, OneStore, Shelf
 from sfss.repair_notes import Notes
-from sfss.repair_report import INTERRUPTED, Drawing, Report
+from sfss.repair_report import INTERRUPTED, Drawing, Report, counted
 from sfss.repair_subject import Subject, opened
 from sfss.repair_walk import Pace, Walk
 from sfss.service import logging_settings
+from sfss.status_parts import work_folder
+from sfss.tool_progress import FAILED, FINISHED, LISTING, RUNNING, TELL_EVERY_S, Teller
+from sfss.tool_progress import INTERRUPTED as CUT_OFF
 
 DEFAULT_FOLDER: Final = "var/tools"
 
@@ -169,7 +172,9 @@ async def _run(options: Options, stopping: asyncio.Event) -> Report:
     notes = await _open_notes(options)
     try:
         async with opened(options.tool, options.settings) as subject:
-            run = Run(options, subject, notes, stopping, Drawing())
+            folder = work_folder(options.settings)
+            teller = Teller(folder, options.tool.value, options.dry_run)
+            run = Run(options, subject, notes, stopping, Drawing(), teller)
             return await run.to_its_end()
     finally:
         notes.close()
@@ -220,16 +225,46 @@ class Run:
     notes: Notes
     stopping: asyncio.Event
     drawing: Drawing
+    teller: Teller
+    total: int = 0
+    listed: int = 0
     unreachable: dict[str, str] = field(default_factory=dict)
     settled: list[str] = field(default_factory=list)
 
     async def to_its_end(self) -> Report:
         """Do all that is to be done, or as much as there is time for, and return what was found."""
+        telling = asyncio.ensure_future(self._keep_telling())
+        state, status = FAILED, -1
+        try:
+            report = await self._to_its_end()
+            state, status = FINISHED if report.is_whole else CUT_OFF, report.status
+            return report
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            self._tell(state, status)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            self._tell(RUNNING if self.total else LISTING)
+            await asyncio.sleep(TELL_EVERY_S)
+
+    def _tell(self, state: str, status: int = -1) -> None:
+        counts = counted(self.notes.counts)
+        told = {"keys": self.total or self.listed, "findings": self.notes.counts["findings"]}
+        unreachable = len(self.unreachable)
+        self.teller.tell(state, {**counts, **told, "unreachable": unreachable, "status": status})
+
+    def _note_listed(self, count: int) -> None:
+        self.listed = count
+        self.drawing.listed(count)
+
+    async def _to_its_end(self) -> Report:
         began_s = time.monotonic()
-        is_whole, total = False, 0
+        is_whole = False
         try:
             inventory = await self._inventory()
-            total = inventory.facts.total
+            self.total = inventory.facts.total
             try:
                 is_whole = await self._walk(inventory)
             finally:
@@ -242,7 +277,7 @@ class Run:
             self.drawing.clear()
         if is_whole or self.unreachable:
             self.notes.end()
-        return await self._report(is_whole, total, time.monotonic() - began_s)
+        return await self._report(is_whole, self.total, time.monotonic() - began_s)
 
     async def _inventory(self) -> Inventory:
         """Return the inventory of the run that this one goes on with, or a new one.
@@ -260,7 +295,7 @@ class Run:
             notes.debts = await owed_everything(replicas.owed, self.subject.stores)
             await self._unless_stopped(pay(replicas.copies, self.subject.stores))
         listing = make_inventory(
-            notes.inventory_file, notes.fingerprint, self.subject.listing(), self.drawing.listed
+            notes.inventory_file, notes.fingerprint, self.subject.listing(), self._note_listed
         )
         inventory: Inventory = await self._unless_stopped(listing)
         self.unreachable = {address: str(why) for address, why in inventory.failures.items()}

@@ -23,6 +23,24 @@ _REDRAW_S: Final = 0.1
 _CLEAR_LINE: Final = "\r\x1b[K"
 
 
+def counted(counts: Counter[str]) -> dict[str, int]:
+    """Return what a run has ``counts`` of, by the names in a report and in ``Progress``."""
+    remaining = sum(counts[_counter(each)] for each in (Outcome.FOUND, Outcome.FAILED))
+    return {
+        "done": counts["keys"],
+        "looked_at": counts["looked_at"],
+        "mended": counts[_counter(Outcome.MENDED)],
+        "moved": counts[_counter(Outcome.MOVED)],
+        "removed": counts[_counter(Outcome.REMOVED)],
+        "failed": counts[_counter(Outcome.FAILED)],
+        "remaining": remaining,
+        "scarce": counts["scarce"],
+        "reaped": counts["reaped"],
+        "expired": counts["expired"],
+        "written_bytes": counts["written_bytes"],
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a run has done. ``is_whole``: it was not interrupted; ``total``: all keys listed;
@@ -43,8 +61,7 @@ class Report:
     @property
     def remaining(self) -> int:
         """How many findings are as they were."""
-        counts = self.notes.counts
-        return sum(counts[_counter(each)] for each in (Outcome.FOUND, Outcome.FAILED))
+        return counted(self.notes.counts)["remaining"]
 
     @property
     def status(self) -> int:
@@ -66,19 +83,9 @@ class Report:
             "stores": list(self.stores),
             "unreachable": dict(self.unreachable),
             "keys": self.total,
-            "done": counts["keys"],
-            "looked_at": counts["looked_at"],
+            **counted(counts),
             "foreign": counts["foreign"],
             "findings": {fault.value: counts[fault.value] for fault in Fault},
-            "mended": counts[_counter(Outcome.MENDED)],
-            "moved": counts[_counter(Outcome.MOVED)],
-            "removed": counts[_counter(Outcome.REMOVED)],
-            "failed": counts[_counter(Outcome.FAILED)],
-            "remaining": self.remaining,
-            "scarce": counts["scarce"],
-            "reaped": counts["reaped"],
-            "expired": counts["expired"],
-            "written_bytes": counts["written_bytes"],
             "settled": list(self.settled),
             "owed": self.owed,
             "elapsed_s": round(self.elapsed_s, 3),

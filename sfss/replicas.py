@@ -117,7 +117,7 @@ class Replicas:
         """
         watched = [] if self.roster is None else [self.roster.run()]
         swept = [
-            keep_sweeping(store, Turn(store.folder / SWEEPER).is_ours)
+            keep_sweeping(store, Turn(store.folder / SWEEPER).is_ours, self.copies.counts)
             for store in self.stores.values()
             if isinstance(store, LmdbCopies)
         ]

@@ -43,6 +43,7 @@ from sfss.replicas import (
     make_replicas,
 )
 from sfss.routed import Owner, Proxies, Route, Routed
+from sfss.status_parts import about, tool_folders, work_folder
 from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.evicting_store import EvictingStore
@@ -50,6 +51,7 @@ from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.http import Site
 from sfss.web.server import Runner
+from sfss.web.traces import open_traces
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
@@ -83,7 +85,8 @@ def _embedded(settings: Settings, board: Board, counters: Counters) -> Cluster:
     alone = Routed([store], Owner({store.address: store}, lambda _: store.address))
     alone.count_in(counters.note_store)
     sweeper = Turn(Path(options.folder) / SWEEPER)
-    cluster = _with_chunks(alone, settings, [keep_sweeping(store, sweeper.is_ours)])
+    sweeping = keep_sweeping(store, sweeper.is_ours, counters.events)
+    cluster = _with_chunks(alone, settings, [sweeping])
     cluster.own = store
     return cluster
 
@@ -294,17 +297,6 @@ def stores_of(settings: Settings) -> str:
     }.get(settings.cluster.kind) or ", ".join(settings.memcached.servers)
 
 
-def _folder(settings: Settings) -> Path | None:
-    """Return the folder in which a cluster of this kind keeps an embedded store."""
-    folders = {
-        "embedded": settings.embedded.folder,
-        "replicated": settings.replicated.owed_folder,
-        "joined": settings.embedded.folder,
-    }
-    folder = folders.get(settings.cluster.kind)
-    return None if folder is None else Path(folder)
-
-
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """Return a runner that serves the cluster of ``settings``; it still has to be given sockets.
 
@@ -327,7 +319,14 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         rules_of(settings.access, settings.server.admin_token),
         settings.content.digest,
         objects,
+        about=about(settings),
+        tool_folders=tool_folders(settings),
+        traces=open_traces(os.environ),
     )
+    if site.traces is not None:
+        counters.note_store_also = site.traces.note_store
+    if objects is not None:
+        objects.count_in(counters.events)
     shown = [listen.faces for listen in settings.listeners()]
     doors = [] if joining is None else [joining.listener]
     runner = Runner(site, settings.server, counters, shown, doors)
@@ -342,12 +341,12 @@ def check(settings: Settings, former: Settings | None = None) -> None:
     """
     _check_spool_folder(settings.server.spool_folder)
     prepare_objects(settings, former)
-    folder = _folder(settings)
+    folder = work_folder(settings)
     if settings.cluster.kind == "replicated":
         _check_lmdb(settings, former)
         _check_copies(settings, former)
     elif folder is not None:
-        check_folder(folder, make=former is None or _folder(former) != folder)
+        check_folder(folder, make=former is None or work_folder(former) != folder)
     if settings.cluster.kind == "joined":
         owed_folder, is_first = Path(settings.replicated.owed_folder), former is None
         check_folder(owed_folder, make=is_first)
@@ -392,9 +391,9 @@ def _check_copies(settings: Settings, former: Settings | None) -> None:
 def _check_owed_folder(folder: Path, settings: Settings, former: Settings | None) -> None:
     key = "replicated.owed_folder"
     same_kind = former is not None and former.cluster.kind == "replicated"
-    if same_kind and former is not None and _folder(former) != folder:
+    if same_kind and former is not None and work_folder(former) != folder:
         # With an empty list, stores would be believed that have missed something.
-        found, wanted = f"is {str(folder)!r}", f"{str(_folder(former))!r} stays until a restart"
+        found, wanted = f"is {str(folder)!r}", f"{str(work_folder(former))!r} stays until a restart"
         raise SettingError("settings", key, found, wanted)
     try:
         check_folder(folder, make=not same_kind)

@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from sfss.complaints import Complaints
 from sfss.errors import StoreError, Unreachable
+from sfss.metrics import Counts
 
 SWEEP_EVERY_S: Final = 1.0
 
@@ -22,19 +24,28 @@ class SweptStore(Protocol):
 
     address: str
 
+    @property
+    def swept(self) -> int:
+        """How many files this process has removed."""
+
     async def sweep(self, now_us: int, limit: int) -> bool:
         """Remove files that have expired at ``now_us``, up to ``limit`` of them; return whether
         there may be more. Raises ``StoreFull``, ``Unreachable``, ``Corrupt``.
         """
 
 
-async def keep_sweeping(store: SweptStore, leader: Callable[[], bool] = lambda: True) -> None:
+async def keep_sweeping(
+    store: SweptStore,
+    leader: Callable[[], bool] = lambda: True,
+    counts: Counts | None = None,
+) -> None:
     """Remove from ``store`` what has expired, for ever; only while ``leader()`` says so: one of
-    the processes that share a store is enough.
+    the processes that share a store is enough. It is counted in ``counts``, as "expired".
     """
-    complaints = Complaints()
+    complaints, counts = Complaints(), Counter() if counts is None else counts
     while True:
         await asyncio.sleep(SWEEP_EVERY_S)
+        before = store.swept
         try:
             while leader() and await store.sweep(time.time_ns() // 1000, SWEPT_AT_ONCE):
                 pass
@@ -45,3 +56,4 @@ async def keep_sweeping(store: SweptStore, leader: Callable[[], bool] = lambda: 
             complaints.failed(store.address, Unreachable(store.address, str(error), applied=False))
         except Exception:
             _log.exception("store %s: what has expired cannot be removed", store.address)
+        counts["expired"] += store.swept - before

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from subprocess import DEVNULL, run
 from typing import Any
 
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers import CHECKOUT, SECRET, gateway, node, running, s3, wait_until
+from tests.servers import CHECKOUT, SECRET, SFSS, gateway, node, running, s3, wait_until
 
 CONF = CHECKOUT / "conf"
 NAME = re.compile(r"\bsfss_[a-z_]+")
@@ -44,7 +45,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     objects = (
         f"[server]\nfaces = {faces}\n[embedded]\nfolder = 'store'\n"
         f"[bucket]\nendpoint = '{bucket.url}'\nallow_http = true\n"
-        "[objects]\nbucket = 's3://objects/'\n"
+        "[objects]\nbucket = 's3://objects/'\ncapacity_bytes = 1000000\n"
     )
     copies = (
         "[server]\nfaces = ['native', 'metrics']\n[cluster]\nkind = 'replicated'\n"
@@ -57,6 +58,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         for settings in (objects, copies):
             with running(gateway(folder, settings=settings, environ=key)) as front:
                 assert front.put("a", b"x").status == 200
+                assert front.request("GET", "/nothing/here").status == 404
+                scrub = [
+                    *SFSS,
+                    "scrub",
+                    "--config",
+                    front.command[front.command.index("--config") + 1],
+                ]
+                run(scrub, cwd=folder, env=front.environ, check=True, stdout=DEVNULL)
                 wait_until(lambda: "lag_seconds_bucket" in page(front), "a worker has looked")
                 for family in text_string_to_metric_families(page(front)):
                     for sample in family.samples:

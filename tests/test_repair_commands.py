@@ -36,6 +36,7 @@ from sfss.replicas import make_replicas
 from sfss.roster import Roster
 from sfss.service import make_scheme
 from sfss.stores.embedded import EmbeddedStore
+from sfss.tool_progress import Teller
 from tests.repair_bench import STORES, ListedStore, Ward
 from tests.servers import (
     DEADLINE_S,
@@ -75,7 +76,8 @@ def begin(
     chosen = Options(tool, Settings(), folder, **options)
     notes = Notes(folder, f"{tool} {chosen.dry_run} {ward.names}")
     subject = Subject(replicas.stores, ward.primaries, ward.scheme, replicas)
-    return Run(chosen, subject, notes, asyncio.Event(), drawing or Drawing()), notes
+    teller = Teller(None, chosen.tool.value, chosen.dry_run)
+    return Run(chosen, subject, notes, asyncio.Event(), drawing or Drawing(), teller), notes
 
 
 async def run(ward: Ward, folder: Path, tool: Tool, **options: Any) -> Report:

@@ -180,6 +180,11 @@ class EmbeddedStore:
         """
         return await self._enqueue(_Sweep(self._new_future(), now_us, limit))
 
+    @property
+    def swept(self) -> int:
+        """How many files ``sweep`` has removed."""
+        return self._folder.swept
+
     async def delete(self, key: bytes, guard: Guard | None = None) -> bool:
         """Remove ``key``; return whether it was there. ``guard`` and errors as in ``set``."""
         return await self._change(Change(self._new_future(), key, None, b"", guard))

@@ -77,6 +77,8 @@ class LmdbFolder:
         self._closed = False
         self._environment: lmdb.Environment | None = None
         self._indexes = Indexes()
+        self.swept = 0
+        """Records that this process has removed for they have expired."""
         self.keeps_arrivals = False
         """Whether the index of arrivals is made if there is none."""
         self.queues: Callable[[bytes], bool] = bool
@@ -282,7 +284,9 @@ class LmdbFolder:
 
         if not self._is_due(now_us):
             return Swept()
-        return self._in_transaction(work, limit * CHANGE_OVERHEAD)
+        swept = self._in_transaction(work, limit * CHANGE_OVERHEAD)
+        self.swept += swept.records
+        return swept
 
     def change(self, use: Callable[[Transaction, Arrivals], Answer], otherwise: Answer) -> Answer:
         """Return what ``use`` makes of the index of arrivals, which is open from now on, in one

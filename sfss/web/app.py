@@ -15,6 +15,7 @@ from sfss.web import (
     content,
     crawling,
     debug,
+    events,
     health,
     http,
     metrics,
@@ -69,6 +70,8 @@ STATUS: Final = (
         "statistics of the stores; ?detail=full of this server too",
         LIST,
     ),
+    Route("GET", "/status/events", events.watch, "how all is, as server-sent events", LIST),
+    Route("GET", "/status/*", status.page, "/status/  how all is, for people", ANYBODY),
 )
 DEBUG: Final = (Route("GET", "/debug/vars", debug.show, "counters", LIST),)
 ADMIN: Final = (
@@ -217,6 +220,8 @@ class App:
         address = self._address(request.path)
         method = request.method if request.method in METHODS else http.OTHER_METHOD
         http.begin(request, self._face_of.get(address, http.NO_FACE), method)
+        if self._site.traces is not None:
+            http.trace(self._site.traces, request, address)
         if unclear := http.refuse_framing(request):
             return unclear
         if self._site.cluster.has_http_nodes:
@@ -248,4 +253,5 @@ class App:
             target, request_id = redacted(request.raw_path) or "", http.asked_of(request).request_id
             target = http.printable(target)
             _log.exception("error on %s %s, request %s", request.method, target, request_id)
+            http.asked_of(request).error = http.INTERNAL
             return http.refuse(request, 500, "internal error")

@@ -157,7 +157,12 @@ class Connection(web.RequestHandler):
         lost = request._message.upgrade
         if self._draining or lost or (self._input_ended and not self._messages):
             answer.force_close()
-        sent, disconnected = await super().finish_response(request, answer, start_time)
+        disconnected = True
+        try:
+            sent, disconnected = await super().finish_response(request, answer, start_time)
+        finally:
+            if asked.trace is not None:
+                asked.trace.end(answer.status, asked.error, disconnected)
         self._answered += 1
         if not disconnected:
             received_bytes = request.content.total_bytes
@@ -168,6 +173,8 @@ class Connection(web.RequestHandler):
     def _count(self, request: web.BaseRequest, asked: http.Asked, status: int) -> None:
         seconds = perf_counter() - asked.began_s
         self._counters.took(asked.face, asked.method, status, seconds)
+        if status >= 400:
+            self._counters.failed(asked.error or f"status_{status}")
         if seconds > self._slow_s:
             line = request_line(request) or ""
             _log.warning(SLOW, seconds, quoted(line), status, asked.request_id)

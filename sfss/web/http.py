@@ -23,6 +23,8 @@ from sfss.objects import Objects
 from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
+from sfss.web.traces import UNTRACED, Trace, Traces
+from sfss.web.watchers import Watchers
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
@@ -51,6 +53,14 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
 }
 """The status of every leaf of the tree in ``errors``."""
 
+KIND: Final[Mapping[type[errors.SfssError], str]] = {
+    leaf: re.sub("(?<=[a-z])(?=[A-Z])", "_", leaf.__name__).lower() for leaf in STATUS
+}
+"""What each is counted as."""
+
+INTERNAL: Final = "internal"
+"""What errors are counted as that are mistakes of this software."""
+
 PAGE_LIMIT: Final = 1000
 """Most things on one page of a listing, and the default."""
 
@@ -71,11 +81,15 @@ class Asked:
     both from a short list; when it began (``perf_counter``); and the id that it came with, if any.
     """
 
-    __slots__ = ("_id", "began_s", "face", "method", "was_given")
+    __slots__ = ("_id", "began_s", "error", "face", "method", "trace", "was_given")
 
     def __init__(self, face: str, method: str, given_id: str = "") -> None:
         self.face, self.method, self._id = face, method, given_id
         self.was_given = given_id != ""
+        self.trace: Trace | None = None
+        """Its span, where there are traces."""
+        self.error = ""
+        """The kind of the error that is the answer, "" for what has only a status."""
         self.began_s = perf_counter()
 
     @property
@@ -125,6 +139,14 @@ class Site:
     """The objects of the face "objects"."""
     readiness: Readiness = field(default_factory=Readiness)
     """Whether this process can serve."""
+    about: Mapping[str, object] = field(default_factory=dict)
+    """How files are kept, for people; see ``status_parts.about``."""
+    tool_folders: Mapping[str, Path] = field(default_factory=dict)
+    """Where repair tools say how far they are, by the names of groups of stores."""
+    traces: Traces | None = None
+    """Where spans are noted, if anywhere."""
+    watchers: Watchers = field(default_factory=Watchers)
+    """Who watches how this process is."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -215,13 +237,22 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
 def forwarded(request: web.BaseRequest) -> bytes:
     """Return the header line that tells nodes for whom they are asked."""
     said = ", ".join(request.headers.getall("X-Forwarded-For", []))
-    request_id = request_id_line(asked_of(request).request_id)
-    return forwarded_for(said, request.remote or "") + request_id.encode("ascii")
+    asked = asked_of(request)
+    request_id = request_id_line(asked.request_id).encode("ascii")
+    trace = b"" if asked.trace is None else asked.trace.lines()
+    return forwarded_for(said, request.remote or "") + request_id + trace
 
 
 def begin(request: web.BaseRequest, face: str, method: str) -> None:
     """Note what ``request`` is counted for, and that it begins now."""
     request[ASKED] = Asked(face, method, request_id_of(request.headers.get("X-Request-ID")))
+
+
+def trace(traces: Traces, request: web.BaseRequest, route: str) -> None:
+    """Begin the span of ``request``, which has begun."""
+    asked = asked_of(request)
+    if asked.face not in UNTRACED:
+        asked.trace = traces.begin(request.headers, asked.method, request.raw_path, route)
 
 
 def asked_of(request: web.BaseRequest) -> Asked:
@@ -269,6 +300,7 @@ def refuse_error(request: web.BaseRequest, error: errors.SfssError) -> Answer:
     """Return the refusal that ``error`` stands for."""
     if isinstance(error, errors.Corrupt):
         _log.error("%s", error)
+    asked_of(request).error = KIND[type(error)]
     return refuse(request, STATUS[type(error)], str(error))
 
 

@@ -5,20 +5,17 @@ the choice between formats are prometheus-client's; its own multi-process mode i
 count there takes longer than all that is counted for a file from memory (``docs/metrics.md``).
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import add
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
-    GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
 )
@@ -27,41 +24,27 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from sfss import __version__
-from sfss.agreement import Health, Owing
-from sfss.errors import SfssError
 from sfss.metrics import EVENTS, LOOP, REQUEST, STORE, Board
 from sfss.timings import BOUNDS_S, Line, Name
-from sfss.web import http, status
-
-OWING_S: Final = 1.0
-"""Seconds for which lists of debts are waited for; without an answer they are left out."""
+from sfss.web import figures, http, metrics_figures, status
+from sfss.web.figures import Figures
 
 _BOUNDS: Final = [*map(str, BOUNDS_S), "+Inf"]
 _US: Final = 1e6
+_CACHE: Final = {"cache_hits": "hit", "cache_misses": "miss"}
 
 Timings: TypeAlias = Mapping[Name, Line]
 
 
 async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """Answer with all metrics."""
-    seen = Seen(site.board, await site.readiness.health(site.cluster), *await _owing(site))
+    members = None if site.cluster.members is None else site.cluster.members.shown()
+    gathered = await figures.gather(site)
+    seen = Seen(site.board, gathered, figures.migration_of(site), members)
     registry = CollectorRegistry()
     registry.register(seen)
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
     return http.Answer(200, {"Content-Type": media_type}, encode(registry))
-
-
-async def _owing(site: http.Site) -> tuple[Owing | None, int | None]:
-    """Return what stores still have to get, and the bucket of objects; None for what cannot be told
-    now, or is not there.
-    """
-    owing, owed_to_bucket = None, None
-    with suppress(SfssError, TimeoutError):
-        async with asyncio.timeout(OWING_S):
-            owing = await site.cluster.owing()
-            if site.objects is not None:
-                owed_to_bucket = await site.objects.owing()
-    return owing, owed_to_bucket
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +52,9 @@ class Seen(Collector):
     """What was seen at one moment."""
 
     board: Board
-    health: Health
-    owing: Owing | None
-    owed_to_bucket: int | None
+    figures: Figures
+    migration: Mapping[str, Any] | None
+    members: Mapping[str, Any] | None
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
@@ -81,20 +64,9 @@ class Seen(Collector):
         timings = self.board.timings()
         yield from _of_requests(timings)
         yield from _of_stores(timings)
-        yield from self._states()
-
-    def _states(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("sfss_store_up", "whether a store answers", labels=["store"])
-        for address, why in self.health.stores.items():
-            up.add_metric([address], 0 if why else 1)
-        yield up
-        if self.owing is not None:
-            writes, repairs = self.owing.writes, len(self.owing.needs_repair)
-            yield _gauge("sfss_owed_writes", "writes that stores still have to get", writes)
-            yield _gauge("sfss_stores_to_repair", "stores that wait for sfss repair", repairs)
-        if self.owed_to_bucket is not None:
-            what = "objects that the bucket still has to get or lose"
-            yield _gauge("sfss_owed_to_bucket", what, self.owed_to_bucket)
+        yield from metrics_figures.of_figures(self.figures)
+        yield from metrics_figures.of_migration(self.migration)
+        yield from metrics_figures.of_members(self.members)
 
 
 def _of_processes(webserver: Mapping[str, object]) -> Iterator[Metric]:
@@ -104,7 +76,7 @@ def _of_processes(webserver: Mapping[str, object]) -> Iterator[Metric]:
         ("sfss_uptime_seconds", "uptime", "seconds since the gateway was started"),
         ("sfss_resident_memory_bytes", "memory_bytes", "resident memory of all workers"),
     ):
-        yield _gauge(name, what, float(str(webserver[key])))
+        yield metrics_figures.gauge(name, what, float(str(webserver[key])))
 
 
 def _of_board(board: Board) -> Iterator[Metric]:
@@ -116,8 +88,18 @@ def _of_board(board: Board) -> Iterator[Metric]:
         yield CounterMetricFamily(name, what, totals[key])
     counted = CounterMetricFamily("sfss_events", "what has happened to copies", labels=["event"])
     for event in EVENTS:
-        counted.add_metric([event], events.get(event, 0))
+        if event not in _CACHE:
+            counted.add_metric([event], events.get(event, 0))
     yield counted
+    what = "reads of a store that may lack files"
+    cache = CounterMetricFamily("sfss_cache_reads", what, labels=["outcome"])
+    for event, outcome in _CACHE.items():
+        cache.add_metric([outcome], events.get(event, 0))
+    yield cache
+    failed = CounterMetricFamily("sfss_errors", "requests answered with errors", labels=["kind"])
+    for kind, count in board.errors().items():
+        failed.add_metric([kind], count)
+    yield failed
 
 
 def _of_requests(timings: Timings) -> Iterator[Metric]:
@@ -174,7 +156,3 @@ def _add_all(family: HistogramMetricFamily, lines: Iterable[tuple[Name, Line]]) 
     for labels, each in counts.items():
         buckets = list(zip(_BOUNDS, map(float, accumulate(each)), strict=True))
         family.add_metric(labels, buckets, sums[labels] / _US)
-
-
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, what, value)

@@ -203,6 +203,8 @@ class Runner(web.BaseRunner):
         shapes = [fast.NATIVE] if "native" in app.faces else []
         if "paths" in app.faces:
             shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
+        if self._site.traces is not None:
+            return None  # it takes no longer than a span does
         return ShortWay(self._site.cluster, shapes, app.gate.reader) if shapes else None
 
     async def shutdown(self) -> None:
@@ -215,6 +217,8 @@ class Runner(web.BaseRunner):
         if self._site.objects is not None:
             await self._site.objects.close()
         await self._site.cluster.close()
+        if self._site.traces is not None:
+            await self._site.traces.close()
 
     async def drain(self, idle_s: float) -> None:
         """Wait for the end of all connections, once nobody listens for new ones.
@@ -223,6 +227,7 @@ class Runner(web.BaseRunner):
         requests in flight get as long as the setting ``graceful_timeout_s`` says.
         """
         self._site.readiness.draining = True
+        self._site.watchers.end()
         doors = [asyncio.ensure_future(door.stop()) for door in self._doors]
         for server in self._servers:
             server.drain()

@@ -1,7 +1,10 @@
-"""``GET /status``: what the stores say of themselves, and with ``detail=full`` this server, too."""
+"""``GET /status``: what the stores say of themselves, and with ``detail=full`` this server, too;
+and ``/status/``, the same for people.
+"""
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,12 +13,34 @@ from aiohttp import web
 from sfss import __version__
 from sfss.errors import BadArgument
 from sfss.metrics import Board
-from sfss.web import http
+from sfss.web import figures, http, pages
 
 _STARTED_S: Final = time.monotonic()
 """When this module was imported: by the master of the workers, before it forked any."""
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+TOP: Final = "/status/"
+
+_ASSETS: Final[Mapping[str, pages.Shown]] = {
+    "": pages.shown("status/index.html"),
+    "common.css": pages.shown("common.css"),
+    **{
+        file.name: pages.shown(f"status/{file.name}")
+        for file in (pages.FOLDER / "status").iterdir()
+        if file.suffix in (".css", ".js", ".svg")
+    },
+}
+
+
+async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
+    """``GET /status/*``: the page, or what it is made of; 404 for anything else."""
+    name = request.path.removeprefix(TOP)
+    asset = _ASSETS.get(name)
+    if asset is None:
+        return http.refuse(request, 404, f"there is no {name} beside the page; it is at {TOP}")
+    return await asset(site, request)
 
 
 async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
@@ -29,12 +54,15 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     storages = await site.cluster.stats()
     if detail is None:
         return http.json_answer(storages)
-    owing = await site.cluster.owing()
+    owing, tools = await site.cluster.owing(), await figures.tools_of(site)
     ours = {
         **webserver(site.board),
         "owed": owing.writes,
         "needs_repair": list(owing.needs_repair),
+        "tools": [{"group": group, **each.document()} for group, each in tools],
     }
+    if (migration := figures.migration_of(site)) is not None:
+        ours["migration"] = migration
     if site.objects is not None:
         ours["owed_to_bucket"] = await site.objects.owing()
     if site.cluster.members is not None:
@@ -50,6 +78,7 @@ def webserver(board: Board) -> dict[str, object]:
         "uptime": round(time.monotonic() - _STARTED_S, 3),
         "workers": len(memory),
         "requests": board.statuses(),
+        "errors": board.errors(),
         **board.totals(),
         "events": board.events(),
         "memory_bytes": sum(memory),

@@ -146,6 +146,8 @@ def test_the_routes_are_the_api() -> None:
         ("GET", "/file"),
         ("DELETE", "/file"),
         ("GET", "/status"),
+        ("GET", "/status/events"),
+        ("GET", "/status/*"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
     }
@@ -228,8 +230,8 @@ async def test_each_answered_request_is_counted_once(face: Face) -> None:
     assert totals["received_bytes"] == 8
     sentences = [
         '{"error": "no such file: b"}\n',
-        '{"error": "no such address; known are /files, /file, /status, /health/live,'
-        ' /health/ready"}\n',
+        '{"error": "no such address; known are /files, /file, /status, /status/events,'
+        ' /status/*, /health/live, /health/ready"}\n',
         '{"error": "bad argument: path is missing; one is needed: ?path=folder/file.txt"}\n',
         '{"error": "malformed request: Invalid method encountered"}\n',
     ]
