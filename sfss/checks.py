@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from posixpath import normpath
 from typing import Any, Final
@@ -34,6 +34,12 @@ class Hidden(Check):
     def found(self, value: object) -> str:
         """Return words that do not say what ``value`` is."""
         return "is something else (it is not shown)"
+
+
+def setting(default: Any, help: str, check: Check) -> Any:
+    """Declare one setting: its default, one line of help (with the unit), and what is allowed."""
+    shown = not isinstance(check, Hidden)
+    return field(default=default, repr=shown, metadata={"help": help, "check": check})
 
 
 def in_toml(value: object) -> str:

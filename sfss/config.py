@@ -27,7 +27,9 @@ from sfss.checks import (
     between,
     in_range,
     one_of,
+    setting,
 )
+from sfss.config_answers import AnswersSettings, CorsSettings
 from sfss.keys import KEY_LIMIT
 from sfss.listening import (
     DEFAULT_FACES,
@@ -39,12 +41,6 @@ from sfss.listening import (
 MIB: Final = 1024 * 1024
 
 Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
-
-
-def setting(default: Setting, help: str, check: Check) -> Any:
-    """Declare one setting: its default, one line of help (with the unit), and what is allowed."""
-    shown = not isinstance(check, Hidden)
-    return field(default=default, repr=shown, metadata={"help": help, "check": check})
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +437,8 @@ class Settings:
     paths: PathsSettings = field(default_factory=PathsSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
     objects: ObjectsSettings = field(default_factory=ObjectsSettings)
+    answers: AnswersSettings = field(default_factory=AnswersSettings)
+    cors: CorsSettings = field(default_factory=CorsSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:

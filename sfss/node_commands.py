@@ -16,9 +16,9 @@ from typing import Final, TypeAlias, TypeVar
 from urllib.parse import quote_from_bytes
 
 from sfss.agreement import rank
-from sfss.checks import BOOLEAN, SECRET, between
+from sfss.checks import BOOLEAN, SECRET, between, setting
 from sfss.cluster import Clock
-from sfss.config import MIB, setting
+from sfss.config import MIB
 from sfss.errors import Corrupt, SfssError, StoreFull
 from sfss.items import (
     BadItem,

@@ -18,6 +18,7 @@ from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, folder_of, keeps_files, 
 from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
+from sfss.config_answers import AnswersSettings, read_caching, read_prefix
 from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.config_joined import is_joined
@@ -47,6 +48,7 @@ from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.evicting_store import EvictingStore
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
+from sfss.web.answers import Answers
 from sfss.web.http import Site
 from sfss.web.server import Runner
 
@@ -304,6 +306,13 @@ def _folder(settings: Settings) -> Path | None:
     return None if folder is None else Path(folder)
 
 
+def make_answers(options: AnswersSettings) -> Answers:
+    """Return what the settings say of the heads of answers with files."""
+    trusted = [read_prefix(text) for text in options.trusted]
+    caching = read_caching(options.cache_control)
+    return Answers(options.active_types == "inline", trusted, caching)
+
+
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """Return a runner that serves the cluster of ``settings``; it still has to be given sockets.
 
@@ -326,6 +335,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         settings.server.admin_token,
         settings.content.digest,
         objects,
+        answers=make_answers(settings.answers),
     )
     shown = [listen.faces for listen in settings.listeners()]
     doors = [] if joining is None else [joining.listener]

@@ -202,7 +202,7 @@ class App:
         try:
             answer = await handler(self._site, request)
             await answer.begin()
-            return answer
+            return http.without_sniffing(request, answer)
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:

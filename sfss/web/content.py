@@ -13,7 +13,6 @@ see each other; then the names of one of them stay, everywhere the same.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -25,6 +24,7 @@ from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refuse
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
+from sfss.web.answers import NO_SNIFFING
 from sfss.web.conditional import Validators
 
 MIME_TYPE: Final = "X-Mime-Type"
@@ -197,13 +197,8 @@ def _merged(blob_id: str, content: Content, head: Head) -> Content:
     names = {**(head.metadata or content.names), CHECKED: blob_id}
     ttl_s = content.ttl_s
     if ttl_s is not None:
-        ttl_s = max(ttl_s, _rest_s(head)) if head.expiry else None
+        ttl_s = max(ttl_s, files.rest_of(head)) if head.expiry else None
     return content._replace(names=names, ttl_s=ttl_s)
-
-
-def _rest_s(head: Head) -> int:
-    """Return how many seconds, rounded up, a file that expires is still kept."""
-    return max(0, -(-(head.expiry - time.time_ns() // 1000) // 1_000_000))
 
 
 def _kept(blob_id: str, kept: Kept) -> http.Answer:
@@ -220,11 +215,16 @@ async def _show(
     except NotFound:
         raise NotFound(blob_id) from None
     names = record.head.metadata
+    media_type = _media_type(names)
+    # The name under which it is saved is what the link says, with its extension.
+    shown = dict(site.answers.of(path, media_type, "").fields)
+    if not for_browsers:
+        del shown[NO_SNIFFING]  # other blob servers of SOS would keep it with the blob
     look = files.Look(
         _validators(blob_id, record.head),
-        _media_type(names),
+        media_type,
         {**_caching(blob_id, record.head), **names_kept.shown_fields(names)},
-        for_browsers,
+        shown,
     )
     return await files.answer(request, record, look)
 
@@ -258,5 +258,5 @@ def _media_type(names: Mapping[str, str]) -> str:
 def _caching(blob_id: str, head: Head) -> dict[str, str]:
     if not is_digest(blob_id):
         return {}
-    age_s = min(YEAR_S, _rest_s(head)) if head.expiry else YEAR_S
+    age_s = min(YEAR_S, files.rest_of(head)) if head.expiry else YEAR_S
     return {"Cache-Control": f"public, max-age={age_s}, immutable"}

@@ -27,6 +27,7 @@ from sfss.errors import BadPath, Corrupt, NotFound
 from sfss.http_text import http_date
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
+from sfss.web.answers import Answers
 from sfss.web.locations import locate
 
 REQUEST_LIMIT: Final = 4096
@@ -175,19 +176,23 @@ class _Asked:
     __slots__ = (
         "digest",
         "face",
-        "fields",
         "forwarded",
         "head",
         "kept",
         "kept_in",
         "key",
+        "lines",
+        "lines_of",
         "request_line",
         "says_version",
         "stamp",
     )
 
-    def __init__(self, key: bytes, fields: str, shape: Shape, request_id: str) -> None:
-        self.key, self.fields = key, fields
+    def __init__(
+        self, key: bytes, path: str, lines: Callable[[str, str], str], shape: Shape, request_id: str
+    ) -> None:
+        self.key, self.lines_of = key, partial(lines, path)
+        self.lines = self.lines_of(_type_of(path))
         self.request_line = request_id_line(request_id) if request_id else ""
         self.face, self.says_version = shape.face, shape.says_version
         self.forwarded = ""
@@ -199,7 +204,7 @@ class _Asked:
         ever.
         """
         if form is Form.RAW:
-            return _head(self.fields, records.raw_head(item), False, self.request_line), item
+            return _head(self.lines, records.raw_head(item), False, self.request_line), item
         known = self.stamp
         if (not known or item[: len(known)] != known) and not self._learn(item):
             return None
@@ -216,17 +221,22 @@ class _Asked:
             return False
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
         said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
-        fields = self.fields if said is None else _fields_of_type(said)
-        self.head = _head(fields, head, self.says_version, self.request_line)
+        lines = self.lines if said is None else self.lines_of(said)
+        self.head = _head(lines, head, self.says_version, self.request_line)
         return True
 
 
 class ShortWay:
     """Answers what it can from ``cluster``, of requests that have one of ``shapes``."""
 
-    def __init__(self, cluster: Cluster, shapes: Sequence[Shape] = (NATIVE,)) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        shapes: Sequence[Shape] = (NATIVE,),
+        answers: Answers | None = None,
+    ) -> None:
         self._cluster, self._state = cluster, cluster.state
-        self._shapes = shapes
+        self._shapes, self._answers = shapes, answers or Answers()
         self._verdicts: dict[bytes, str | None] = {}
         self._asked: dict[bytes, _Asked] = {}
         self._bodies_size = 0
@@ -283,7 +293,7 @@ class ShortWay:
             return None  # the long way finds it again, and says it in words
         if path is None or key is None:
             return None
-        asked = _Asked(key, _type_fields(path), shape, request_id)
+        asked = _Asked(key, path, self._lines, shape, request_id)
         if self._cluster.has_http_nodes:
             asked.forwarded = read(request)[1].get("x-forwarded-for", "")
         # What finds no room is not missed: in a flood of requests that come once, to make room for
@@ -292,6 +302,9 @@ class ShortWay:
         if len(self._asked) < _REQUESTS_LIMIT:
             self._asked[request] = asked
         return asked
+
+    def _lines(self, path: str, media_type: str) -> str:
+        return self._answers.of(path, media_type).lines
 
     def _judge(self, block: bytes) -> str | None:
         verdict = verdict_of(block)
@@ -348,9 +361,9 @@ class ShortWay:
             self._bodies_size = 0
 
 
-def _head(fields: str, head: Head, says_version: bool, request_line: str) -> bytes:
+def _head(lines: str, head: Head, says_version: bool, request_line: str) -> bytes:
     """Return the head of a 200 up to its date, as ``files.show`` and aiohttp make it;
-    ``request_line`` names the request.
+    ``lines`` are those of ``answers``, ``request_line`` names the request.
     """
     modified = ""
     if head.version:
@@ -358,24 +371,18 @@ def _head(fields: str, head: Head, says_version: bool, request_line: str) -> byt
         if says_version:
             modified += f"X-Sfss-Version: {head.version}\r\n"
     return (
-        f"HTTP/1.1 200 OK\r\n{fields}"
+        f"HTTP/1.1 200 OK\r\n{lines}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'
         f"Content-Length: {head.size}\r\n{request_line}Server: {http.SOFTWARE}\r\nDate: "
     ).encode("ascii")
 
 
-def _type_fields(path: str) -> str:
+def _type_of(path: str) -> str:
     # Only the first "." behind the last "/" and what follows say the type, and that repeats.
     dot = path.find(".", path.rfind("/") + 1)
-    return _fields_of_suffix(path[dot:] if dot >= 0 else "")
+    return _type_of_suffix(path[dot:] if dot >= 0 else "")
 
 
 @lru_cache(maxsize=1024)
-def _fields_of_suffix(suffix: str) -> str:
-    return _fields_of_type(mediatypes.guess(f"a{suffix}"))
-
-
-def _fields_of_type(media_type: str) -> str:
-    return (
-        f"Content-Type: {media_type}\r\nAccept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n"
-    )
+def _type_of_suffix(suffix: str) -> str:
+    return mediatypes.guess(f"a{suffix}")

@@ -22,6 +22,7 @@ from sfss.objects import Objects
 from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
+from sfss.web.answers import NO_SNIFFING, Answers
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
@@ -90,6 +91,9 @@ class Asked:
 ASKED: Final = web.RequestKey("asked", Asked)
 """What a request is counted for, in a request."""
 
+BLOB_SERVER: Final = "blobs"
+"""The face whose answers have no fields with ``X-`` but those of blobs."""
+
 NO_FACE: Final = "none"
 """What requests to addresses that are not known are counted for."""
 
@@ -121,6 +125,8 @@ class Site:
     """The objects of the face "objects"."""
     readiness: Readiness = field(default_factory=Readiness)
     """Whether this process can serve."""
+    answers: Answers = field(default_factory=Answers)
+    """What stands in the heads of answers with files."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -226,6 +232,15 @@ def asked_of(request: web.BaseRequest) -> Asked:
     if asked is None:
         asked = request[ASKED] = Asked(NO_FACE, OTHER_METHOD)
     return asked
+
+
+def without_sniffing(request: web.BaseRequest, answer: Answer) -> Answer:
+    """Return ``answer``, which has browsers believe its type; but for those of blob servers, whose
+    clients keep what they get with the blob.
+    """
+    if "Content-Type" in answer.headers and asked_of(request).face != BLOB_SERVER:
+        answer.headers.setdefault(NO_SNIFFING, "nosniff")
+    return answer
 
 
 def json_answer(

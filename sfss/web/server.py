@@ -188,7 +188,7 @@ class Runner(web.BaseRunner):
         shapes = [fast.NATIVE] if "native" in app.faces else []
         if "paths" in app.faces:
             shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
-        return ShortWay(self._site.cluster, shapes) if shapes else None
+        return ShortWay(self._site.cluster, shapes, self._site.answers) if shapes else None
 
     async def shutdown(self) -> None:
         """Do nothing: there is nobody to be told."""
