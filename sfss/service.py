@@ -18,7 +18,7 @@ from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, folder_of, keeps_files, 
 from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
-from sfss.config_answers import AnswersSettings, read_caching, read_prefix
+from sfss.config_answers import AnswersSettings, CorsSettings, read_caching, read_prefix
 from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.config_joined import is_joined
@@ -49,6 +49,7 @@ from sfss.stores.evicting_store import EvictingStore
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.answers import Answers
+from sfss.web.cors import Cors
 from sfss.web.http import Site
 from sfss.web.server import Runner
 
@@ -313,6 +314,13 @@ def make_answers(options: AnswersSettings) -> Answers:
     return Answers(options.active_types == "inline", trusted, caching)
 
 
+def make_cors(options: CorsSettings) -> Cors | None:
+    """Return which pages of other origins may ask; None where none may."""
+    if not options.origins:
+        return None
+    return Cors(options.origins, options.methods, options.exposed, options.max_age_s)
+
+
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """Return a runner that serves the cluster of ``settings``; it still has to be given sockets.
 
@@ -336,6 +344,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         settings.content.digest,
         objects,
         answers=make_answers(settings.answers),
+        cors=make_cors(settings.cors),
     )
     shown = [listen.faces for listen in settings.listeners()]
     doors = [] if joining is None else [joining.listener]

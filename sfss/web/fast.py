@@ -28,6 +28,7 @@ from sfss.http_text import http_date
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
 from sfss.web.answers import Answers
+from sfss.web.cors import Cors
 from sfss.web.locations import locate
 
 REQUEST_LIMIT: Final = 4096
@@ -138,6 +139,15 @@ def verdict_of(block: bytes) -> str | None:
     return request_id if b"host" in names else None
 
 
+_ORIGIN: Final = re.compile(rb"(?im)^origin:[ \t]*([^\r]*?)[ \t]*\r$")
+
+
+def _origin_of(block: bytes) -> str | None:
+    """Return the Origin in a header block that has passed ``verdict_of``."""
+    found = _ORIGIN.search(block)
+    return None if found is None else found[1].decode("ascii")
+
+
 def read(request: bytes) -> tuple[str, dict[str, str]]:
     """Return the first line of a request that went the short way, and its fields by lower name."""
     line, *fields = request.decode("ascii").split("\r\n")[:-2]
@@ -186,6 +196,7 @@ class _Asked:
         "request_line",
         "says_version",
         "stamp",
+        "tail",
     )
 
     def __init__(
@@ -193,7 +204,7 @@ class _Asked:
     ) -> None:
         self.key, self.lines_of = key, partial(lines, path)
         self.lines = self.lines_of(_type_of(path))
-        self.request_line = request_id_line(request_id) if request_id else ""
+        self.tail = self.request_line = request_id_line(request_id) if request_id else ""
         self.face, self.says_version = shape.face, shape.says_version
         self.forwarded = ""
         self.stamp = self.digest = self.head = b""
@@ -204,7 +215,7 @@ class _Asked:
         ever.
         """
         if form is Form.RAW:
-            return _head(self.lines, records.raw_head(item), False, self.request_line), item
+            return _head(self.lines, records.raw_head(item), False, self.tail), item
         known = self.stamp
         if (not known or item[: len(known)] != known) and not self._learn(item):
             return None
@@ -222,7 +233,7 @@ class _Asked:
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
         said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
         lines = self.lines if said is None else self.lines_of(said)
-        self.head = _head(lines, head, self.says_version, self.request_line)
+        self.head = _head(lines, head, self.says_version, self.tail)
         return True
 
 
@@ -234,9 +245,10 @@ class ShortWay:
         cluster: Cluster,
         shapes: Sequence[Shape] = (NATIVE,),
         answers: Answers | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._cluster, self._state = cluster, cluster.state
-        self._shapes, self._answers = shapes, answers or Answers()
+        self._shapes, self._answers, self._cors = shapes, answers or Answers(), cors
         self._verdicts: dict[bytes, str | None] = {}
         self._asked: dict[bytes, _Asked] = {}
         self._bodies_size = 0
@@ -294,6 +306,8 @@ class ShortWay:
         if path is None or key is None:
             return None
         asked = _Asked(key, path, self._lines, shape, request_id)
+        if self._cors is not None:
+            asked.tail = self._cors.lines(_origin_of(block)) + asked.tail
         if self._cluster.has_http_nodes:
             asked.forwarded = read(request)[1].get("x-forwarded-for", "")
         # What finds no room is not missed: in a flood of requests that come once, to make room for
@@ -361,9 +375,9 @@ class ShortWay:
             self._bodies_size = 0
 
 
-def _head(lines: str, head: Head, says_version: bool, request_line: str) -> bytes:
+def _head(lines: str, head: Head, says_version: bool, tail: str) -> bytes:
     """Return the head of a 200 up to its date, as ``files.show`` and aiohttp make it;
-    ``lines`` are those of ``answers``, ``request_line`` names the request.
+    ``lines`` are those of ``answers``, ``tail`` those of ``cors`` and the one with the request id.
     """
     modified = ""
     if head.version:
@@ -373,7 +387,7 @@ def _head(lines: str, head: Head, says_version: bool, request_line: str) -> byte
     return (
         f"HTTP/1.1 200 OK\r\n{lines}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'
-        f"Content-Length: {head.size}\r\n{request_line}Server: {http.SOFTWARE}\r\nDate: "
+        f"Content-Length: {head.size}\r\n{tail}Server: {http.SOFTWARE}\r\nDate: "
     ).encode("ascii")
 
 

@@ -23,6 +23,7 @@ from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
 from sfss.web.answers import NO_SNIFFING, Answers
+from sfss.web.cors import Cors
 
 SOFTWARE: Final = f"sfss/{__version__}"
 """What the Server field says."""
@@ -127,6 +128,8 @@ class Site:
     """Whether this process can serve."""
     answers: Answers = field(default_factory=Answers)
     """What stands in the heads of answers with files."""
+    cors: Cors | None = None
+    """Which pages of other origins may ask; None where none may."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 

@@ -170,7 +170,7 @@ class Runner(web.BaseRunner):
         access_log = _access_log if self._settings.access_log else None
         app = App(self._site, faces)
         server = Server(
-            app.answer,
+            app.answer if self._site.cors is None else app.answer_all_origins,
             self._counters,
             self._short_way(app),
             log_short if access_log else None,
@@ -188,7 +188,8 @@ class Runner(web.BaseRunner):
         shapes = [fast.NATIVE] if "native" in app.faces else []
         if "paths" in app.faces:
             shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
-        return ShortWay(self._site.cluster, shapes, self._site.answers) if shapes else None
+        site = self._site
+        return ShortWay(site.cluster, shapes, site.answers, site.cors) if shapes else None
 
     async def shutdown(self) -> None:
         """Do nothing: there is nobody to be told."""

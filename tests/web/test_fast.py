@@ -25,6 +25,7 @@ from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard, Use
 from sfss.web import server as web_server
 from sfss.web.answers import Answers
+from sfss.web.cors import Cors
 from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, means_nothing
 from sfss.web.http import Site
 from sfss.web.server import Runner, Server
@@ -41,6 +42,11 @@ FILES = {
     'ä";.html': b"<p>",
     "large": LARGE,
 }
+CORS = [
+    None,
+    Cors(["*"], ["GET"], ["ETag", "Location"], 60),
+    Cors(["https://a.test", "https://c.test"], ["GET"], [], 60),
+]
 ANSWERS = [
     Answers(),
     Answers(inline=True, caching=[("folder/", "public, max-age=60")]),
@@ -149,6 +155,7 @@ async def serving(
     by_short_way: bool,
     store: ViewableStore | None = None,
     answers: Answers | None = None,
+    cors: Cors | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
@@ -161,7 +168,7 @@ async def serving(
         await store.set(path.encode(), new_record(body, 1_700_000_000_000_000, names))
     board = Board(1)
     board.row(0).start(os.getpid())
-    site = Site(cluster, board, 5, Path("/tmp"), REWRITES, answers=answers or Answers())
+    site = Site(cluster, board, 5, Path("/tmp"), REWRITES, answers=answers or Answers(), cors=cors)
     runner = Runner(site, ServerSettings(**options), board.row(0))
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
     with patch.object(web_server, "LINGERING_S", 0.02):
@@ -211,12 +218,13 @@ async def compare(
     tells: bool = False,
     faces: Sequence[str] = ("native", "status"),
     answers: Answers | None = None,
+    cors: Cors | None = None,
 ) -> int:
     """Assert that both ways give the same bytes; return how many requests the short way took."""
     store = ViewableStore(at_once, tells)
     async with (
-        serving(True, store, answers, faces=faces) as short,
-        serving(False, None, answers, faces=faces) as long,
+        serving(True, store, answers, cors, faces=faces) as short,
+        serving(False, None, answers, cors, faces=faces) as long,
     ):
         one = await short.exchange(segments)
         other = await long.exchange(segments)
@@ -244,6 +252,25 @@ async def test_what_the_heads_of_files_say_is_the_same(answers: Answers) -> None
     segments = [each for each in (*by_url, *by_query) for _ in range(3)] + [LAST]
     faces = ("native", "paths")
     assert await compare(segments, tells=True, faces=faces, answers=answers) >= 2 * len(by_url)
+
+
+@pytest.mark.parametrize("cors", CORS)
+async def test_pages_of_all_origins_are_told_the_same(cors: Cors | None) -> None:
+    gets = [
+        head("GET", "/a.txt", *fields)
+        for fields in (
+            [],
+            ["Origin: https://a.test"],
+            ["origin:https://a.test", "X-Request-ID: 1"],
+            ["Origin:  https://b.test "],
+            ["Origin: null"],
+            ["Origin:"],
+            ["X-Origin: https://a.test"],
+            ["Referer: x", "ORIGIN:\thttps://a.test\t"],
+        )
+    ]
+    segments = [get for get in gets for _ in range(3)] + [LAST_BY_URL]
+    assert await compare(segments, tells=True, faces=["paths"], cors=cors) >= 2 * len(gets)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -390,6 +417,9 @@ FIELDS = st.lists(
             "Accept: application/json",
             "Host: other",
             "Host:other",
+            "Origin: https://a.test",
+            "Origin: https://b.test",
+            "Access-Control-Request-Method: PUT",
             "X-Empty:",
             "X-Space : x",
             " X-Folded: x",
@@ -436,11 +466,13 @@ def conversations(
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
-@given(conversations(), st.booleans(), st.booleans(), st.sampled_from(ANSWERS))
+@given(
+    conversations(), st.booleans(), st.booleans(), st.sampled_from(ANSWERS), st.sampled_from(CORS)
+)
 def test_both_ways_give_the_same_bytes(
-    segments: list[bytes], at_once: bool, tells: bool, answers: Answers
+    segments: list[bytes], at_once: bool, tells: bool, answers: Answers, cors: Cors | None
 ) -> None:
-    asyncio.run(compare(segments, at_once, tells, answers=answers))
+    asyncio.run(compare(segments, at_once, tells, answers=answers, cors=cors))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
