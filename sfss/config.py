@@ -57,6 +57,13 @@ class ServerSettings:
         " health: /health/live and /health/ready; metrics: /metrics, for Prometheus",
         SOME_FACES,
     )
+    tls_certificate: str = setting(
+        "",
+        "file with the certificate, and those between it and the root, in PEM, for HTTPS on host"
+        " and port; empty: HTTP. Renewed files count from the next reload (SIGHUP)",
+        ANY_TEXT,
+    )
+    tls_key: str = setting("", "file with the key of the certificate, without password", ANY_TEXT)
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
     keepalive_timeout_s: float = setting(
         75.0, "seconds an idle connection is kept open", at_least(1)
@@ -444,7 +451,9 @@ class Settings:
     def listeners(self) -> tuple[Listen, ...]:
         """Return on what is listened, whichever way it was said."""
         server = self.server
-        return self.listen or (Listen(address_of(server.host, server.port), server.faces),)
+        address = address_of(server.host, server.port)
+        only = Listen(address, server.faces, server.tls_certificate, server.tls_key)
+        return self.listen or (only,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import logging.config
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from ssl import SSLContext
 from tempfile import TemporaryFile, gettempdir
 from typing import Any, Final
 
@@ -52,6 +53,7 @@ from sfss.web.answers import Answers
 from sfss.web.cors import Cors
 from sfss.web.http import Site
 from sfss.web.server import Runner
+from sfss.web.tls import context_of
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
@@ -314,6 +316,12 @@ def make_answers(options: AnswersSettings) -> Answers:
     return Answers(options.active_types == "inline", trusted, caching)
 
 
+def make_contexts(settings: Settings) -> list[SSLContext | None]:
+    """Return which listeners speak TLS, and with what. Raises ``SettingError``."""
+    section = "listen" if settings.listen else "server"
+    return [context_of(listen, section) for listen in settings.listeners()]
+
+
 def make_cors(options: CorsSettings) -> Cors | None:
     """Return which pages of other origins may ask; None where none may."""
     if not options.origins:
@@ -347,8 +355,9 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         cors=make_cors(settings.cors),
     )
     shown = [listen.faces for listen in settings.listeners()]
+    contexts = make_contexts(settings)
     doors = [] if joining is None else [joining.listener]
-    runner = Runner(site, settings.server, counters, shown, doors)
+    runner = Runner(site, settings.server, counters, shown, doors, contexts)
     await runner.setup()
     return runner
 
@@ -358,6 +367,7 @@ def check(settings: Settings, former: Settings | None = None) -> None:
 
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
+    make_contexts(settings)
     _check_spool_folder(settings.server.spool_folder)
     prepare_objects(settings, former)
     folder = _folder(settings)

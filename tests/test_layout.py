@@ -408,6 +408,8 @@ SIBLINGS = {
     ("web.app", "web.cors"): "pages of other origins are told what they may ask",
     ("web.http", "web.cors"): "who may ask is set for all faces",
     ("web.fast", "web.cors"): "both ways say the same",
+    ("web.server", "web.tls"): "some listeners speak TLS",
+    ("config_checks", "listening"): "two settings of a listener go together",
     ("web.http", "web.answers"): "what the heads of answers say is set for all faces",
     ("web.files", "web.answers"): "the head of an answer says how a file is shown",
     ("web.content", "web.answers"): "a blob is shown as a file is, but to its servers",
