@@ -4,14 +4,14 @@ Whoever may upload says what a file is. Opened in a browser by its address, an H
 would run its scripts in the origin of this service, with all that a page of it may do. So:
 
 - ``nosniff``: the type is what it is said to be, whatever the bytes look like (WHATWG Fetch,
-  3.6).
+  "X-Content-Type-Options header").
 - a policy that makes a document of its own origin, without scripts, forms and plugins (``sandbox``,
-  CSP Level 3, 6.3), which may load pictures, sound and films from here, and nothing from elsewhere.
-  That is what shows a picture: browsers make a document around it. GitHub's raw files have the
-  same policy but for these. Around sound and films, which have no scripts, that document keeps the
-  origin: Chromium asks for the rest of a film only there. PDF goes without the sandbox: neither
-  Chromium nor WebKit starts its viewer in one. A script in a PDF is the viewer's, and knows no
-  origin.
+  CSP Level 3, "Document Directives"), which may load pictures, sound and films from here, and
+  nothing from elsewhere. That is what shows a picture: browsers make a document around it. GitHub's
+  raw files have the same policy but for these. Around sound and films, which have no scripts, that
+  document keeps the origin: in another one, Chromium does not play them. PDF goes without the
+  sandbox: neither Chromium nor WebKit starts its viewer in one. A script in a PDF is the viewer's,
+  and knows no origin.
 - what can hold scripts is saved and not shown (``Content-Disposition: attachment``).
 
 The first two hold whatever the type, so a type that is missing in ``is_active`` runs no script.
@@ -42,7 +42,7 @@ PDF_POLICY: Final = "default-src 'none'; object-src 'self'; style-src 'unsafe-in
 
 _ACTIVE: Final = frozenset(
     {
-        # Documents with scripts (WHATWG HTML, 7.4.2.1 and 7.5; MIME Sniffing, 4.6: XML and HTML).
+        # Documents with scripts (WHATWG MIME Sniffing, "MIME type groups": scriptable).
         "text/html",
         "application/xhtml+xml",
         "image/svg+xml",
@@ -54,7 +54,7 @@ _ACTIVE: Final = frozenset(
         "application/xml-dtd",
         "application/xml-external-parsed-entity",
         "text/xml-external-parsed-entity",
-        # JavaScript (MIME Sniffing, 4.6, all of them): run by documents, and by service workers.
+        # JavaScript (the same: all of them): run by documents, and by service workers.
         "application/ecmascript",
         "application/javascript",
         "application/x-ecmascript",
@@ -71,7 +71,7 @@ _ACTIVE: Final = frozenset(
         "text/livescript",
         "text/x-ecmascript",
         "text/x-javascript",
-        # No type at all, so that browsers look for one (MIME Sniffing, 7).
+        # No type at all, so that browsers look for one (the same: "computed MIME type").
         "*/*",
         "application/unknown",
         "unknown/unknown",

@@ -1,11 +1,11 @@
-"""Which pages of other origins may ask, and read the answers: CORS, of WHATWG Fetch, 3.3. Pure.
+"""Which pages of other origins may ask, and read the answers: CORS, of WHATWG Fetch. Pure.
 
 Nothing here keeps anybody from asking: a browser obeys what is said, others never look. Credentials
-are never allowed (3.3.6): a page that may know a token sends it as a field of its own. So every
-field may be sent, and "*" is a safe answer.
+are never allowed ("CORS protocol and credentials"): a page that may know a token sends it as a
+field of its own. So every field may be sent, and "*" is a safe answer.
 
 An answer that depends on who asks says so (``Vary: Origin``), also where nobody is named, or a
-cache would give it to the next (3.3.5, "CORS protocol and HTTP caches").
+cache would give it to the next ("CORS protocol and HTTP caches").
 """
 
 import re
@@ -60,8 +60,8 @@ class Cors:
         return self._lines.get(origin if self.varies and origin else ANY, self._no_lines)
 
     def permission(self, origin: str, asked: Mapping[str, str]) -> Mapping[str, str]:
-        """Return what a page of ``origin`` that may ask is told before it does (3.3.4), Vary not
-        with it; ``asked`` are the fields of its question.
+        """Return what a page of ``origin`` that may ask is told before it does ("HTTP responses"),
+        Vary not with it; ``asked`` are the fields of its question.
         """
         fields = {
             "Access-Control-Allow-Origin": origin if self.varies else ANY,
