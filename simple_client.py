@@ -24,6 +24,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -162,12 +163,15 @@ def opened(filepath: str) -> BinaryIO:
 
 @dataclass(frozen=True)
 class Server:
-    """Where the server is, how many seconds it may stay silent, and the token it is shown."""
+    """Where the server is, how many seconds it may stay silent, the token it is shown, and whether
+    TLS is spoken.
+    """
 
     host: str
     port: int
     timeout_s: float
     token: str = field(default="", repr=False)
+    secure: bool = False
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -259,6 +263,8 @@ class Connection:
 
     def _may_send(self) -> bool:
         """Wait until there is room to send: True, or until there is something to read: False."""
+        if isinstance(self._socket, ssl.SSLSocket):
+            return True  # what can be read there need not be an answer; sending waits by itself
         readable, writable, _ = select.select(
             [self._socket], [self._socket], [], self._server.timeout_s
         )
@@ -327,13 +333,31 @@ def connected(server: Server) -> socket.socket:
     try:
         connection = socket.create_connection((server.host, server.port), server.timeout_s)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+        return secured(connection, server) if server.secure else connection
     except socket.gaierror as error:
         raise Unreachable(f"cannot find the host {server.host}: {why(error)}") from error
     except TimeoutError as error:
         raise Unreachable(f"cannot connect to {server} in {server.timeout_s:g} s") from error
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"cannot connect to {server}: {why(error)}") from error
+
+
+def secured(connection: socket.socket, server: Server) -> ssl.SSLSocket:
+    """The same with TLS; the certificate must be one that the machine, or SSL_CERT_FILE, trusts."""
+    try:
+        return default_context().wrap_socket(connection, server_hostname=server.host)
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        raise Unreachable(f"{server} is not trusted: {error.verify_message}") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+@functools.cache
+def default_context() -> ssl.SSLContext:
+    """What is trusted; read once, for that takes longer than many uploads."""
+    return ssl.create_default_context()
 
 
 def stays_open(answer: Answer) -> bool:
@@ -848,6 +872,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", type=host_name, default="127.0.0.1", help="the server (%(default)s)")
     add("--port", type=within(1, 65535, int), default=8255, help="its port (%(default)s)")
+    add("--https", action="store_true", help="speak TLS; SSL_CERT_FILE names who is trusted")
     add("--path", type=utf8, help="name of the file on the server; with --recursive a prefix")
     add("--filepath", help='local file or folder; "-": standard input or output (GET: the default)')
     add("--method", choices=list(ENDPOINT), help="POST, the default, and PUT store the file")
@@ -902,7 +927,7 @@ def given_token() -> str:
 
 def perform(options: argparse.Namespace) -> None:
     """Do what the options say; raises Failed."""
-    server = Server(options.host, options.port, options.timeout, given_token())
+    server = Server(options.host, options.port, options.timeout, given_token(), options.https)
     method, path, filepath = options.method or "POST", options.path or "", options.filepath or "-"
     if options.benchmark:
         benchmark(server, options.benchmark, options.concurrency, options.size)

@@ -29,6 +29,7 @@ from sfss.checks import (
     one_of,
 )
 from sfss.config_access import AccessSettings
+from sfss.config_answers import AnswersSettings, CorsSettings
 from sfss.declaring import setting
 from sfss.keys import KEY_LIMIT
 from sfss.listening import (
@@ -57,6 +58,13 @@ class ServerSettings:
         " health: /health/live and /health/ready; metrics: /metrics, for Prometheus",
         SOME_FACES,
     )
+    tls_certificate: str = setting(
+        "",
+        "file with the certificate, and those between it and the root, in PEM, for HTTPS on host"
+        " and port; empty: HTTP. Renewed files count from the next reload (SIGHUP)",
+        ANY_TEXT,
+    )
+    tls_key: str = setting("", "file with the key of the certificate, without password", ANY_TEXT)
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))
     keepalive_timeout_s: float = setting(
         75.0, "seconds an idle connection is kept open", at_least(1)
@@ -446,12 +454,16 @@ class Settings:
     paths: PathsSettings = field(default_factory=PathsSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
     objects: ObjectsSettings = field(default_factory=ObjectsSettings)
+    answers: AnswersSettings = field(default_factory=AnswersSettings)
+    cors: CorsSettings = field(default_factory=CorsSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:
         """Return on what is listened, whichever way it was said."""
         server = self.server
-        return self.listen or (Listen(address_of(server.host, server.port), server.faces),)
+        address = address_of(server.host, server.port)
+        only = Listen(address, server.faces, server.tls_certificate, server.tls_key)
+        return self.listen or (only,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from sfss.config import (
 from sfss.config_access import check_access
 from sfss.config_joined import check_joined
 from sfss.errors import SettingError
+from sfss.listening import check_tls_pair
 
 HELD_FILE_LIMIT: Final = 64 * MIB
 """Bytes that a file may have where records are held in memory."""
@@ -110,11 +111,13 @@ def _holds_whole_files(settings: Settings) -> bool:
 
 
 def _check_listen(settings: Settings, source: str) -> None:
-    for name in ("host", "port", "faces"):
+    for name in ("host", "port", "faces", "tls_certificate", "tls_key"):
         declared, value = DECLARATIONS[f"server.{name}"], getattr(settings.server, name)
         if settings.listen and value != declared.default:
             wanted = "with [[listen]], say it there"
             raise SettingError(source, declared.key, f"is {in_toml(value)} and not used", wanted)
+    if not settings.listen:
+        check_tls_pair(settings.listeners()[0], source, "server")
     kind = settings.cluster.kind
     if "objects" in shown_faces(settings) and kind not in KINDS_WITH_OBJECTS:
         wanted = f'cluster.kind "{kind}" has no objects; {", ".join(KINDS_WITH_OBJECTS)} has'

@@ -39,10 +39,15 @@ def _listen_tables(settings: Settings) -> list[str]:
             "# [[listen]]",
             '# address = "127.0.0.1:8255"',
             '# faces = ["native", "status", "health"]',
+            '# tls_certificate = "site.pem"',
+            '# tls_key = "site.key"',
         ]
     for listen in settings.listen:
         address, faces = in_toml(listen.address), in_toml(listen.faces)
         lines += ["[[listen]]", f"address = {address}", f"faces = {faces}"]
+        if listen.is_secure:
+            certificate, key = in_toml(listen.tls_certificate), in_toml(listen.tls_key)
+            lines += [f"tls_certificate = {certificate}", f"tls_key = {key}"]
     return lines
 
 

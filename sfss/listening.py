@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from sfss.checks import ADDRESSES, Check, distinct_of, in_toml
+from sfss.checks import ADDRESSES, NOT_EMPTY, Check, distinct_of, in_toml
 from sfss.errors import SettingError
 
 FACES: Final = (
@@ -31,10 +31,14 @@ SOME_FACES: Final = distinct_of(*FACES)
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """An ``address`` to listen on, "host:port", and the ``faces`` that are shown there."""
+    """An ``address`` to listen on, "host:port", and the ``faces`` that are shown there; with the
+    names of two files, TLS is spoken.
+    """
 
     address: str
     faces: tuple[str, ...]
+    tls_certificate: str = ""
+    tls_key: str = ""
 
     @property
     def host_and_port(self) -> tuple[str, int]:
@@ -42,12 +46,25 @@ class Listen:
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.tls_certificate != ""
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"http{'s' if self.is_secure else ''}://{self.address}"
+
 
 _ONE_ADDRESS: Final = Check('"host:port"', lambda value: ADDRESSES.holds((value,)))
 _TABLE: Final[Mapping[str, tuple[type, Check]]] = {
     "address": (str, _ONE_ADDRESS),
     "faces": (list, SOME_FACES),
+    "tls_certificate": (str, NOT_EMPTY),
+    "tls_key": (str, NOT_EMPTY),
 }
+_OPTIONAL: Final = ("tls_certificate", "tls_key")
 
 
 def read_listen(source: str, value: object) -> tuple[Listen, ...]:
@@ -69,13 +86,26 @@ def _read_table(source: str, table: Mapping[str, object]) -> Listen:
         if name not in _TABLE:
             raise SettingError(source, f"listen.{name}", "unknown", nearest(name, _TABLE))
     for name, (kind, check) in _TABLE.items():
+        if name in _OPTIONAL and name not in table:
+            continue
         value = table.get(name)
         if type(value) is not kind or not check.holds(value):
             found = "is missing" if name not in table else check.found(value)
             raise SettingError(source, f"listen.{name}", found, f"{check.allowed} is expected")
     faces = table["faces"]
     assert isinstance(faces, list)
-    return Listen(str(table["address"]), tuple(faces))
+    certificate, key = (str(table.get(name, "")) for name in _OPTIONAL)
+    listen = Listen(str(table["address"]), tuple(faces), certificate, key)
+    check_tls_pair(listen, source, "listen")
+    return listen
+
+
+def check_tls_pair(listen: Listen, source: str, section: str) -> None:
+    """Raise ``SettingError`` where one of two files is given without the other."""
+    if bool(listen.tls_certificate) != bool(listen.tls_key):
+        given, missing = _OPTIONAL if listen.tls_certificate else _OPTIONAL[::-1]
+        wanted = f"{given} goes with it"
+        raise SettingError(source, f"{section}.{missing}", "is missing", wanted)
 
 
 def is_loopback(host: str) -> bool:

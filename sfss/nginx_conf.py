@@ -13,6 +13,7 @@ from typing import Final
 
 from sfss import __version__
 from sfss.errors import SettingError
+from sfss.web import answers
 from sfss.web.mediatypes import guess
 
 DAV_EXT_MODULE: Final = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"
@@ -108,6 +109,7 @@ def node_conf(node: Node) -> str:
         "# Where the files are, so that an upload is renamed into its place.",
         uploads,
         *_types(),
+        *_protection(),
         "sendfile on;",
         "tcp_nopush on;",
         "# Gateways ask for files that are not there yet.",
@@ -213,6 +215,29 @@ def _types() -> list[str]:
     return _block("types", rows)
 
 
+def _protection() -> list[str]:
+    """Return what makes ``_PROTECTION`` of the type of a file: the same fields as sfss sends."""
+    policies = [
+        f'default "{answers.SANDBOX}";',
+        f'~^(audio|video)/ "{answers.MEDIA_POLICY}";',
+        f'{answers.PDF} "{answers.PDF_POLICY}";',
+    ]
+    types = {guess(f"file.{suffix}") for suffix in _SUFFIXES.split()}
+    active = [f"{each} attachment;" for each in sorted(types) if answers.is_active(each)]
+    return [
+        *_block("map $sent_http_content_type $sfss_policy", policies),
+        *_block("map $sent_http_content_type $sfss_disposition", ['default "";', *active]),
+    ]
+
+
+_PROTECTION: Final = (
+    "# What users upload cannot run in the origin of this server: see docs/answers.md.",
+    "add_header X-Content-Type-Options nosniff;",
+    "add_header Content-Security-Policy $sfss_policy;",
+    "add_header Content-Disposition $sfss_disposition;",
+)
+
+
 def _geo_dollar(root: str) -> list[str]:
     """Return what makes ``$sfss_dollar`` a dollar sign: nginx has no other way to write one."""
     return _block("geo $sfss_dollar", ['default "$";']) if "$" in root else []
@@ -239,6 +264,7 @@ def _files(node: Node, root: str, prefix: str, has_children: bool) -> list[str]:
         "# A name that nobody may put: a folder is listed whatever is in it.",
         "index .no-index;",
         "absolute_redirect off;",
+        *_PROTECTION,
         *(["error_page 404 = @child1;"] if has_children else []),
     ]
     return _block(f"location {prefix}/", rules)

@@ -9,6 +9,7 @@ import logging.config
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from ssl import SSLContext
 from tempfile import TemporaryFile, gettempdir
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
 from sfss.config_access import rules_of
+from sfss.config_answers import AnswersSettings, CorsSettings, read_caching, read_prefix
 from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups, parts_of
 from sfss.config_joined import is_joined
@@ -49,8 +51,11 @@ from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.evicting_store import EvictingStore
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
+from sfss.web.answers import Answers
+from sfss.web.cors import Cors
 from sfss.web.http import Site
 from sfss.web.server import Runner
+from sfss.web.tls import context_of
 from sfss.web.traces import open_traces
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
@@ -297,6 +302,26 @@ def stores_of(settings: Settings) -> str:
     }.get(settings.cluster.kind) or ", ".join(settings.memcached.servers)
 
 
+def make_answers(options: AnswersSettings) -> Answers:
+    """Return what the settings say of the heads of answers with files."""
+    trusted = [read_prefix(text) for text in options.trusted]
+    caching = read_caching(options.cache_control)
+    return Answers(options.active_types == "inline", trusted, caching)
+
+
+def make_contexts(settings: Settings) -> list[SSLContext | None]:
+    """Return which listeners speak TLS, and with what. Raises ``SettingError``."""
+    section = "listen" if settings.listen else "server"
+    return [context_of(listen, section) for listen in settings.listeners()]
+
+
+def make_cors(options: CorsSettings) -> Cors | None:
+    """Return which pages of other origins may ask; None where none may."""
+    if not options.origins:
+        return None
+    return Cors(options.origins, options.methods, options.exposed, options.max_age_s)
+
+
 async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """Return a runner that serves the cluster of ``settings``; it still has to be given sockets.
 
@@ -322,14 +347,17 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         about=about(settings),
         tool_folders=tool_folders(settings),
         traces=open_traces(os.environ),
+        answers=make_answers(settings.answers),
+        cors=make_cors(settings.cors),
     )
     if site.traces is not None:
         counters.note_store_also = site.traces.note_store
     if objects is not None:
         objects.count_in(counters.events)
     shown = [listen.faces for listen in settings.listeners()]
+    contexts = make_contexts(settings)
     doors = [] if joining is None else [joining.listener]
-    runner = Runner(site, settings.server, counters, shown, doors)
+    runner = Runner(site, settings.server, counters, shown, doors, contexts)
     await runner.setup()
     return runner
 
@@ -339,6 +367,7 @@ def check(settings: Settings, former: Settings | None = None) -> None:
 
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
+    make_contexts(settings)
     _check_spool_folder(settings.server.spool_folder)
     prepare_objects(settings, former)
     folder = work_folder(settings)

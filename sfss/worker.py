@@ -278,7 +278,7 @@ def _heartbeat_folder() -> str | None:
 def describe(settings: Settings) -> str:
     """Return the line that says at the start what is served, where."""
     kind, stores = settings.cluster.kind, service.stores_of(settings)
-    addresses = [f"http://{listen.address}" for listen in settings.listeners()]
+    addresses = [listen.url for listen in settings.listeners()]
     if settings.listen:
         faces = [", ".join(listen.faces) for listen in settings.listen]
         addresses = [

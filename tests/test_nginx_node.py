@@ -15,6 +15,8 @@ import pytest
 
 from sfss.cli import main as sfss
 from sfss.nginx_conf import DAV_EXT_MODULE
+from sfss.web.answers import Answers
+from sfss.web.mediatypes import guess
 from tests.servers import (
     Answer,
     HTTPConnection,
@@ -87,6 +89,17 @@ def test_a_file_is_put_read_in_part_and_deleted(node: Server) -> None:
     assert request(node, "DELETE", "/a/b/c.txt").status == 204
     assert request(node, "GET", "/a/b/c.txt").status == 404
     assert request(node, "DELETE", "/a/b/c.txt").status == 404
+
+
+def test_what_users_upload_cannot_run_in_the_origin_of_the_node(node: Server) -> None:
+    for name in ("a.html", "a.svg", "a.xml", "a.js", "a.png", "a.mp3", "a.pdf", "a"):
+        assert request(node, "PUT", f"/{name}", b"<p>").status == 201
+        ours = Answers().of(name, guess(name)).fields
+        for headers in ({}, {"Range": "bytes=0-1"}):
+            got = request(node, "GET", f"/{name}", headers=headers).headers
+            assert got["x-content-type-options"] == "nosniff"
+            assert got["content-security-policy"] == ours["Content-Security-Policy"]
+            assert ("content-disposition" in got) == ("Content-Disposition" in ours)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -13,6 +13,7 @@ from sfss.grants import ANYBODY, DELETE, LIST, READ, WRITE
 from sfss.web import (
     admin,
     content,
+    cors,
     crawling,
     debug,
     events,
@@ -183,6 +184,18 @@ def _families(address: str) -> tuple[str, str]:
     return f"/{first}/{ANY_NAME}", f"{address.rpartition('/')[0]}/{ANY_NAME}"
 
 
+def _permission(request: web.BaseRequest, allowed: cors.Cors, origin: str) -> http.Answer:
+    """Return what a browser is told that asks whether a page may ask: for that no token is needed,
+    and what is at the address does not matter.
+    """
+    http.begin(request, http.NO_FACE, "OPTIONS")
+    if unclear := http.refuse_framing(request):
+        return unclear
+    if not allowed.allows(origin):
+        return http.refuse(request, 403, "pages of this origin may not ask: see cors.origins")
+    return http.Answer(204, allowed.permission(origin, request.headers))
+
+
 class App:
     """Answers the requests to one listener, which shows ``faces``."""
 
@@ -215,6 +228,21 @@ class App:
             return path
         return next((each for each in _families(path) if each in self._routes), ANYWHERE)
 
+    async def answer_all_origins(self, request: web.BaseRequest) -> http.Answer:
+        """As ``answer``, and tell browsers which pages of other origins may have asked."""
+        allowed, origin = self._site.cors, request.headers.get("Origin")
+        if allowed is None:
+            return await self.answer(request)
+        if origin is not None and cors.is_preflight(request.method, request.headers):
+            answer = _permission(request, allowed, origin)
+        else:
+            answer = await self.answer(request)
+        if allowed.varies:
+            answer.headers["Vary"] = cors.vary(answer.headers.get("Vary"))
+        for name, value in allowed.fields(origin).items():
+            answer.headers.setdefault(name, value)
+        return answer
+
     async def answer(self, request: web.BaseRequest) -> http.Answer:
         """Answer any request: by its handler, or with the refusal that an error stands for."""
         address = self._address(request.path)
@@ -246,7 +274,7 @@ class App:
                 return refusal
             answer = await route.handler(self._site, request)
             await answer.begin()
-            return answer
+            return http.without_sniffing(request, answer)
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:

@@ -42,6 +42,7 @@ class Connection(web.RequestHandler):
         "_draining",
         "_input_ended",
         "_last_payload",
+        "_may_half_close",
         "_open",
         "_slow_s",
         "_stall_check",
@@ -57,10 +58,13 @@ class Connection(web.RequestHandler):
         self._stall_check: asyncio.TimerHandle | None = None
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self._input_ended = False  # nothing that may still come is looked at
+        self._may_half_close = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._open = True
+        # Over TLS, the loop closes a connection whose other side has ended, whatever is said to it.
+        self._may_half_close = transport.get_extra_info("sslcontext") is None
         self._counters.connected(1)
         super().connection_made(transport)
 
@@ -101,7 +105,7 @@ class Connection(web.RequestHandler):
         self._fail_body("it ends before its Content-Length or its last chunk")
         if not self._messages:
             self._close = True
-        return not self._idle()
+        return self._may_half_close and not self._idle()
 
     def _idle(self) -> bool:
         return self._answered == self._request_count

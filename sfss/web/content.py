@@ -13,7 +13,6 @@ see each other; then the names of one of them stay, everywhere the same.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -26,6 +25,7 @@ from sfss.grants import READ
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
+from sfss.web.answers import NO_SNIFFING
 from sfss.web.conditional import Validators
 
 MIME_TYPE: Final = "X-Mime-Type"
@@ -203,13 +203,8 @@ def _merged(blob_id: str, content: Content, head: Head) -> Content:
     names = {**(head.metadata or content.names), CHECKED: blob_id}
     ttl_s = content.ttl_s
     if ttl_s is not None:
-        ttl_s = max(ttl_s, _rest_s(head)) if head.expiry else None
+        ttl_s = max(ttl_s, files.rest_of(head)) if head.expiry else None
     return content._replace(names=names, ttl_s=ttl_s)
-
-
-def _rest_s(head: Head) -> int:
-    """Return how many seconds, rounded up, a file that expires is still kept."""
-    return max(0, -(-(head.expiry - time.time_ns() // 1000) // 1_000_000))
 
 
 def _kept(blob_id: str, kept: Kept) -> http.Answer:
@@ -226,11 +221,16 @@ async def _show(
     except NotFound:
         raise NotFound(blob_id) from None
     names = record.head.metadata
+    media_type = _media_type(names)
+    # The name under which it is saved is what the link says, with its extension.
+    shown = dict(site.answers.of(path, media_type, "").fields)
+    if not for_browsers:
+        del shown[NO_SNIFFING]  # other blob servers of SOS would keep it with the blob
     look = files.Look(
         _validators(blob_id, record.head),
-        _media_type(names),
+        media_type,
         {**_caching(request, blob_id, record.head), **names_kept.shown_fields(names)},
-        for_browsers,
+        shown,
     )
     return await files.answer(request, record, look)
 
@@ -266,5 +266,5 @@ def _caching(request: web.BaseRequest, blob_id: str, head: Head) -> dict[str, st
         return {}
     # A cache that others ask, too, would give them what was given to a token (RFC 9111, 3.5).
     whose = "public" if READ in request[http.GRANT].free else "private"
-    age_s = min(YEAR_S, _rest_s(head)) if head.expiry else YEAR_S
+    age_s = min(YEAR_S, files.rest_of(head)) if head.expiry else YEAR_S
     return {"Cache-Control": f"{whose}, max-age={age_s}, immutable"}

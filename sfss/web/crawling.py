@@ -114,7 +114,7 @@ def _day(missing: Missing) -> str | None:
 async def readme(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /__readme.txt``: commands for this very installation."""
     host = request.headers.get("Host", "")
-    url = f"http://{host if _HOST.fullmatch(host) else 'HOST:PORT'}"
+    url = f"{request.scheme}://{host if _HOST.fullmatch(host) else 'HOST:PORT'}"
     text = _README.format(url=url, wget=_WGET, size=site.cluster.max_file_size)
     fields = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     return http.Answer(200, fields, text.encode("ascii"))

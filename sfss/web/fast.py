@@ -29,6 +29,8 @@ from sfss.grants import Grant
 from sfss.http_text import http_date
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
+from sfss.web.answers import Answers
+from sfss.web.cors import Cors
 from sfss.web.locations import locate
 
 REQUEST_LIMIT: Final = 4096
@@ -139,6 +141,15 @@ def verdict_of(block: bytes) -> str | None:
     return request_id if b"host" in names else None
 
 
+_ORIGIN: Final = re.compile(rb"(?im)^origin:[ \t]*([^\r]*?)[ \t]*\r$")
+
+
+def _origin_of(block: bytes) -> str | None:
+    """Return the Origin in a header block that has passed ``verdict_of``."""
+    found = _ORIGIN.search(block)
+    return None if found is None else found[1].decode("ascii")
+
+
 def read(request: bytes) -> tuple[str, dict[str, str]]:
     """Return the first line of a request that went the short way, and its fields by lower name."""
     line, *fields = request.decode("ascii").split("\r\n")[:-2]
@@ -188,7 +199,6 @@ class _Asked:
     __slots__ = (
         "digest",
         "face",
-        "fields",
         "forwarded",
         "grant",
         "has_end",
@@ -196,17 +206,27 @@ class _Asked:
         "kept",
         "kept_in",
         "key",
+        "lines",
+        "lines_of",
         "request_line",
         "says_version",
         "stamp",
+        "tail",
     )
 
     def __init__(
-        self, key: bytes, fields: str, shape: Shape, request_id: str, grant: Grant
+        self,
+        key: bytes,
+        path: str,
+        lines: Callable[[str, str], str],
+        shape: Shape,
+        request_id: str,
+        grant: Grant,
     ) -> None:
-        self.key, self.fields, self.grant = key, fields, grant
+        self.key, self.lines_of, self.grant = key, partial(lines, path), grant
         self.has_end = grant.until_s != inf
-        self.request_line = request_id_line(request_id) if request_id else ""
+        self.lines = self.lines_of(_type_of(path))
+        self.tail = self.request_line = request_id_line(request_id) if request_id else ""
         self.face, self.says_version = shape.face, shape.says_version
         self.forwarded = ""
         self.stamp = self.digest = self.head = b""
@@ -217,7 +237,7 @@ class _Asked:
         ever.
         """
         if form is Form.RAW:
-            return _head(self.fields, records.raw_head(item), False, self.request_line), item
+            return _head(self.lines, records.raw_head(item), False, self.tail), item
         known = self.stamp
         if (not known or item[: len(known)] != known) and not self._learn(item):
             return None
@@ -234,8 +254,8 @@ class _Asked:
             return False
         self.stamp, self.digest = bytes(item[: len(item) - head.size]), head.digest
         said = names_kept.media_type(head.metadata.get(names_kept.CONTENT_TYPE))
-        fields = self.fields if said is None else _fields_of_type(said)
-        self.head = _head(fields, head, self.says_version, self.request_line)
+        lines = self.lines if said is None else self.lines_of(said)
+        self.head = _head(lines, head, self.says_version, self.tail)
         return True
 
 
@@ -245,10 +265,15 @@ class ShortWay:
     """
 
     def __init__(
-        self, cluster: Cluster, shapes: Sequence[Shape] = (NATIVE,), reader: Reader = _anybody
+        self,
+        cluster: Cluster,
+        shapes: Sequence[Shape] = (NATIVE,),
+        reader: Reader = _anybody,
+        answers: Answers | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._cluster, self._state, self._reader = cluster, cluster.state, reader
-        self._shapes = shapes
+        self._shapes, self._answers, self._cors = shapes, answers or Answers(), cors
         self._verdicts: dict[bytes, str | None] = {}
         self._asked: dict[bytes, _Asked] = {}
         self._bodies_size = 0
@@ -309,7 +334,9 @@ class ShortWay:
         grant = self._reader(block, path)
         if grant is None:
             return None
-        asked = _Asked(key, _type_fields(path), shape, request_id, grant)
+        asked = _Asked(key, path, self._lines, shape, request_id, grant)
+        if self._cors is not None:
+            asked.tail = self._cors.lines(_origin_of(block)) + asked.tail
         if self._cluster.has_http_nodes:
             asked.forwarded = read(request)[1].get("x-forwarded-for", "")
         # What finds no room is not missed: in a flood of requests that come once, to make room for
@@ -318,6 +345,9 @@ class ShortWay:
         if len(self._asked) < _REQUESTS_LIMIT:
             self._asked[request] = asked
         return asked
+
+    def _lines(self, path: str, media_type: str) -> str:
+        return self._answers.of(path, media_type).lines
 
     def _judge(self, block: bytes) -> str | None:
         verdict = verdict_of(block)
@@ -374,9 +404,9 @@ class ShortWay:
             self._bodies_size = 0
 
 
-def _head(fields: str, head: Head, says_version: bool, request_line: str) -> bytes:
+def _head(lines: str, head: Head, says_version: bool, tail: str) -> bytes:
     """Return the head of a 200 up to its date, as ``files.show`` and aiohttp make it;
-    ``request_line`` names the request.
+    ``lines`` are those of ``answers``, ``tail`` those of ``cors`` and the one with the request id.
     """
     modified = ""
     if head.version:
@@ -384,24 +414,18 @@ def _head(fields: str, head: Head, says_version: bool, request_line: str) -> byt
         if says_version:
             modified += f"X-Sfss-Version: {head.version}\r\n"
     return (
-        f"HTTP/1.1 200 OK\r\n{fields}"
+        f"HTTP/1.1 200 OK\r\n{lines}"
         f'ETag: "{head.digest.hex()}"\r\n{modified}'
-        f"Content-Length: {head.size}\r\n{request_line}Server: {http.SOFTWARE}\r\nDate: "
+        f"Content-Length: {head.size}\r\n{tail}Server: {http.SOFTWARE}\r\nDate: "
     ).encode("ascii")
 
 
-def _type_fields(path: str) -> str:
+def _type_of(path: str) -> str:
     # Only the first "." behind the last "/" and what follows say the type, and that repeats.
     dot = path.find(".", path.rfind("/") + 1)
-    return _fields_of_suffix(path[dot:] if dot >= 0 else "")
+    return _type_of_suffix(path[dot:] if dot >= 0 else "")
 
 
 @lru_cache(maxsize=1024)
-def _fields_of_suffix(suffix: str) -> str:
-    return _fields_of_type(mediatypes.guess(f"a{suffix}"))
-
-
-def _fields_of_type(media_type: str) -> str:
-    return (
-        f"Content-Type: {media_type}\r\nAccept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n"
-    )
+def _type_of_suffix(suffix: str) -> str:
+    return mediatypes.guess(f"a{suffix}")

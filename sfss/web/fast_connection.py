@@ -79,7 +79,7 @@ class FastConnection(Connection):
         super().connection_made(transport)
         name: Any = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) else ""
-        if transport.get_extra_info("sslcontext") is None:
+        if self._may_half_close:  # what is written past the transport would not be encrypted
             self._descriptor = transport.get_extra_info("socket").fileno()
         self._settle()
 
@@ -179,7 +179,7 @@ class FastConnection(Connection):
         """Take note that the client has sent all it will; return whether it still gets answers."""
         if self._awaits_store:
             self._input_ended = self._interrupted = True
-            return True
+            return self._may_half_close
         self._short_way_open = False
         return super().eof_received()
 

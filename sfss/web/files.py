@@ -1,7 +1,9 @@
 """What every face does with a file: take it in, and answer with it, whole or in ranges."""
 
 import asyncio
+import re
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -13,6 +15,7 @@ from sfss.http_text import http_date
 from sfss.record import Buffer, Content, Head, Record, StreamedBody, digest_of_any
 from sfss.streams import stream
 from sfss.web import body, conditional, http, mediatypes, names_kept
+from sfss.web.answers import CACHE_CONTROL
 from sfss.web.conditional import Span, Validators
 
 PARTS_SIZE_LIMIT: Final = 4 * 1024 * 1024
@@ -75,18 +78,15 @@ async def remove(
     return http.Answer(204, {})
 
 
-_NO_SNIFFING: Final = {"X-Content-Type-Options": "nosniff"}
-
-
 class Look(NamedTuple):
-    """How a file is shown: what tells its states apart, its type, and ``more`` header fields.
-    ``for_browsers``: they are told to believe the type.
+    """How a file is shown: what tells its states apart, its type, ``more`` header fields, and those
+    that go with its type and path, which count more.
     """
 
     validators: Validators
     media_type: str
     more: Mapping[str, str]
-    for_browsers: bool = True
+    shown: Mapping[str, str]
 
 
 async def show(
@@ -102,7 +102,9 @@ async def show(
     """
     record = await found(site, request, path)
     head = record.head
-    look = Look(validators_of(head), media_type_of(head, path), more(head))
+    media_type = media_type_of(head, path)
+    shown = site.answers.of(path, media_type).fields
+    look = Look(validators_of(head), media_type, more(head), shown)
     return await answer(request, record, look)
 
 
@@ -111,19 +113,21 @@ async def answer(request: web.BaseRequest, record: Record, look: Look) -> http.A
 
     Raises ``PreconditionFailed``.
     """
-    validators = look.validators
+    validators, shown = look.validators, _in_time(look.shown, record.head)
     unmet = conditional.unmet(preconditions(request), validators, reading=True)
     if unmet in conditional.NOT_MODIFIED:
-        return http.Answer(304, {**validators.fields(), **look.more})
+        # What a cache keeps is brought up to date by these (RFC 9110, 15.4.5).
+        return http.Answer(304, {**validators.fields(), **look.more, **shown})
     if unmet:
         raise PreconditionFailed(unmet)
     fields = {
         "Content-Type": look.media_type,
         "Accept-Ranges": "bytes",
-        **(_NO_SNIFFING if look.for_browsers else http.NO_FIELDS),
+        **shown,
         **validators.fields(),
         **_expires(record.head),
         **look.more,
+        **shown,  # where they stand; but no field that was kept with a file takes their place
     }
     whole = (0, record.head.size)
     part = await _part(request, record, validators, fields)
@@ -132,6 +136,24 @@ async def answer(request: web.BaseRequest, record: Record, look: Look) -> http.A
 
 def _expires(head: Head) -> dict[str, str]:
     return {"Expires": http_date(head.expiry // 1_000_000)} if head.expiry else {}
+
+
+_AGE: Final = re.compile(r"(?<![a-z-])((?:s-maxage|max-age)=)([0-9]+)")
+
+
+def _in_time(shown: Mapping[str, str], head: Head) -> Mapping[str, str]:
+    """Return ``shown`` as it is for a file that expires: no cache may have it for longer."""
+    caching = shown.get(CACHE_CONTROL)
+    if not head.expiry or caching is None:
+        return shown
+    rest_s = rest_of(head)
+    capped = _AGE.sub(lambda match: f"{match[1]}{min(int(match[2]), rest_s)}", caching)
+    return {**shown, CACHE_CONTROL: capped}
+
+
+def rest_of(head: Head) -> int:
+    """Return how many seconds, rounded up, a file that expires is still kept."""
+    return max(0, -(-(head.expiry - time.time_ns() // 1000) // 1_000_000))
 
 
 async def found(site: http.Site, request: web.BaseRequest, path: str) -> Record:

@@ -23,6 +23,8 @@ from sfss.objects import Objects
 from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
+from sfss.web.answers import NO_SNIFFING, Answers
+from sfss.web.cors import Cors
 from sfss.web.traces import UNTRACED, Trace, Traces
 from sfss.web.watchers import Watchers
 
@@ -108,6 +110,9 @@ class Asked:
 ASKED: Final = web.RequestKey("asked", Asked)
 """What a request is counted for, in a request."""
 
+BLOB_SERVER: Final = "blobs"
+"""The face whose answers have no fields with ``X-`` but those of blobs."""
+
 NO_FACE: Final = "none"
 """What requests to addresses that are not known are counted for."""
 
@@ -147,6 +152,10 @@ class Site:
     """Where spans are noted, if anywhere."""
     watchers: Watchers = field(default_factory=Watchers)
     """Who watches how this process is."""
+    answers: Answers = field(default_factory=Answers)
+    """What stands in the heads of answers with files."""
+    cors: Cors | None = None
+    """Which pages of other origins may ask; None where none may."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -261,6 +270,15 @@ def asked_of(request: web.BaseRequest) -> Asked:
     if asked is None:
         asked = request[ASKED] = Asked(NO_FACE, OTHER_METHOD)
     return asked
+
+
+def without_sniffing(request: web.BaseRequest, answer: Answer) -> Answer:
+    """Return ``answer``, which has browsers believe its type; but for those of blob servers, whose
+    clients keep what they get with the blob.
+    """
+    if "Content-Type" in answer.headers and asked_of(request).face != BLOB_SERVER:
+        answer.headers.setdefault(NO_SNIFFING, "nosniff")
+    return answer
 
 
 def json_answer(

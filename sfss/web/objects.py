@@ -78,10 +78,10 @@ async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
     if found.entry.is_deleted:
         fields = {"X-Meta-Id": object_id, _DELETED: "true"}
         return http.refuse(request, 404, f"object {object_id} was deleted", fields)
-    return await _show(request, found)
+    return await _show(site, request, found)
 
 
-async def _show(request: web.BaseRequest, found: Found) -> http.Answer:
+async def _show(site: http.Site, request: web.BaseRequest, found: Found) -> http.Answer:
     entry = found.entry
     more = object_fields.shown(entry.id, entry.traits)
     if found.is_elsewhere and not found.was_fetched:
@@ -90,7 +90,9 @@ async def _show(request: web.BaseRequest, found: Found) -> http.Answer:
         more["X-Meta-Fetched"] = "true"
     said = names_kept.well_formed_type(entry.traits.media_type)
     media_type = said or mediatypes.guess(entry.traits.name)
-    look = files.Look(files.validators_of(entry.head), media_type, more)
+    name = entry.traits.name.rpartition("/")[2]
+    shown = site.answers.of(f"objects/{entry.id}", media_type, name).fields
+    look = files.Look(files.validators_of(entry.head), media_type, more, shown)
     return await files.answer(request, Record(entry.head, found.body), look)
 
 

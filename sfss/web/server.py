@@ -7,6 +7,7 @@ for what is in flight: a connection closed just as a request arrives would drop 
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from math import inf
@@ -25,6 +26,7 @@ from sfss.web.connection import Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
 from sfss.web.gate import Gate
+from sfss.web.tls import options_for
 
 LINGERING_S: Final = 5.0
 """Seconds for which the rest of a refused body is read and dropped, so that the client, busy with
@@ -69,6 +71,8 @@ class Server(web.Server):
         super().__init__(handler, **options)
         self._counters, self._short_way, self._log = counters, short_way, log
         self._draining = False
+        self.tls: ssl.SSLContext | None = None
+        """What is spoken below HTTP, if anything."""
         self.slow_s = inf
         """Seconds that a request may take until that is logged."""
         self._empty = asyncio.Event()
@@ -126,7 +130,7 @@ class Server(web.Server):
 class Runner(web.BaseRunner):
     """Serves ``site`` on the sockets that it is given, and closes its cluster in the end. For each
     listener, ``shown`` names the faces; None: one listener with those of ``settings``. ``doors``
-    are given the last of the sockets.
+    are given the last of the sockets; ``contexts`` say which listeners speak TLS.
 
     aiohttp's Application is left out: to find the one route in it costs as much as all of ours.
     """
@@ -138,10 +142,12 @@ class Runner(web.BaseRunner):
         counters: Counters,
         shown: Sequence[Sequence[str]] | None = None,
         doors: Sequence[Door] = (),
+        contexts: Sequence[ssl.SSLContext | None] = (),
     ) -> None:
         super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
         self._site, self._settings, self._counters = site, settings, counters
         self._shown, self._doors = shown or [settings.faces], doors
+        self._contexts = contexts or [None] * len(self._shown)
         self._servers: list[Server] = []
         self._gates: list[Gate] = []
         self._listening: list[asyncio.Server] = []
@@ -167,7 +173,8 @@ class Runner(web.BaseRunner):
         for server, sock in zip(servers, sockets[:ours], strict=True):
             # web.Server is called as a factory of protocols; its own type does not say so.
             factory: Any = server
-            self._listening.append(await loop.create_server(factory, sock=sock, backlog=backlog))
+            options = {"sock": sock, "backlog": backlog, **options_for(server.tls)}
+            self._listening.append(await loop.create_server(factory, **options))
 
     def stop_listening(self) -> None:
         """Take no more connections."""
@@ -176,16 +183,17 @@ class Runner(web.BaseRunner):
 
     async def _make_server(self) -> Server:
         self._servers, self._gates = [], []
-        for faces in self._shown:
+        for faces, context in zip(self._shown, self._contexts, strict=True):
             app = App(self._site, faces)
             self._gates.append(app.gate)
             self._servers.append(self._server_of(app))
+            self._servers[-1].tls = context
         return self._servers[0]
 
     def _server_of(self, app: App) -> Server:
         access_log = _access_log if self._settings.access_log else None
         server = Server(
-            app.answer,
+            app.answer if self._site.cors is None else app.answer_all_origins,
             self._counters,
             self._short_way(app),
             log_short if access_log else None,
@@ -203,9 +211,12 @@ class Runner(web.BaseRunner):
         shapes = [fast.NATIVE] if "native" in app.faces else []
         if "paths" in app.faces:
             shapes.append(fast.paths_shape(self._site.rewrites, app.addresses))
-        if self._site.traces is not None:
+        site = self._site
+        if site.traces is not None:
             return None  # it takes no longer than a span does
-        return ShortWay(self._site.cluster, shapes, app.gate.reader) if shapes else None
+        if not shapes:
+            return None
+        return ShortWay(site.cluster, shapes, app.gate.reader, site.answers, site.cors)
 
     async def shutdown(self) -> None:
         """Do nothing: there is nobody to be told."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,8 @@ from sfss.record import Buffer, Form, Kind, Record, new_record
 from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard, Use
 from sfss.web import server as web_server
+from sfss.web.answers import Answers
+from sfss.web.cors import Cors
 from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, means_nothing
 from sfss.web.http import Site
 from sfss.web.server import Runner, Server
@@ -32,7 +35,24 @@ from tests.stores.scripted import until
 from tests.web.client import chunked, head
 
 LARGE = bytes(range(256)) * 1024
-FILES = {"a.txt": b"0123456789", "folder/b.tar.gz": b"", "ä b.png": b"x" * 2000, "large": LARGE}
+FILES = {
+    "a.txt": b"0123456789",
+    "folder/b.tar.gz": b"",
+    "folder/typed.txt": b"<svg/>",
+    "ä b.png": b"x" * 2000,
+    'ä";.html': b"<p>",
+    "large": LARGE,
+}
+CORS = [
+    None,
+    Cors(["*"], ["GET"], ["ETag", "Location"], 60),
+    Cors(["https://a.test", "https://c.test"], ["GET"], [], 60),
+]
+ANSWERS = [
+    Answers(),
+    Answers(inline=True, caching=[("folder/", "public, max-age=60")]),
+    Answers(trusted=["folder/"], caching=[("ä", "private"), ("", "no-cache")]),
+]
 
 BROWSERS = {
     "chromium": [
@@ -136,6 +156,8 @@ async def serving(
     by_short_way: bool,
     store: ViewableStore | None = None,
     rules: Rules = OPEN,
+    answers: Answers | None = None,
+    cors: Cors | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
@@ -144,10 +166,13 @@ async def serving(
         Routed([store], Owner({"dict": store}, lambda _: "dict")), KeyScheme("plain"), 2**20
     )
     for path, body in FILES.items():
-        await store.set(path.encode(), new_record(body, 1_700_000_000_000_000))
+        names = {"Content-Type": "image/svg+xml"} if path == "folder/typed.txt" else {}
+        await store.set(path.encode(), new_record(body, 1_700_000_000_000_000, names))
     board = Board(1)
     board.row(0).start(os.getpid())
-    site = Site(cluster, board, 5, Path("/tmp"), REWRITES, rules)
+    site = Site(
+        cluster, board, 5, Path("/tmp"), REWRITES, rules, answers=answers or Answers(), cors=cors
+    )
     runner = Runner(site, ServerSettings(**options), board.row(0))
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
     with patch.object(web_server, "LINGERING_S", 0.02):
@@ -197,12 +222,14 @@ async def compare(
     tells: bool = False,
     faces: Sequence[str] = ("native", "status"),
     rules: Rules = OPEN,
+    answers: Answers | None = None,
+    cors: Cors | None = None,
 ) -> int:
     """Assert that both ways give the same bytes; return how many requests the short way took."""
     store = ViewableStore(at_once, tells)
     async with (
-        serving(True, store, rules, faces=faces) as short,
-        serving(False, None, rules, faces=faces) as long,
+        serving(True, store, rules, answers, cors, faces=faces) as short,
+        serving(False, None, rules, answers, cors, faces=faces) as long,
     ):
         one = await short.exchange(segments)
         other = await long.exchange(segments)
@@ -221,6 +248,34 @@ async def test_requests_of_real_clients_go_the_short_way(
     request = head("GET", f"/file?path={path}", *BROWSERS[browser])
     # The first request of a connection may come before aiohttp's loop waits for it.
     assert await compare([request, request, request, LAST], at_once) >= 2
+
+
+@pytest.mark.parametrize("answers", ANSWERS)
+async def test_what_the_heads_of_files_say_is_the_same(answers: Answers) -> None:
+    by_url = [head("GET", "/" + quote(path)) for path in FILES]
+    by_query = [head("GET", "/file?path=" + quote(path)) for path in FILES]
+    segments = [each for each in (*by_url, *by_query) for _ in range(3)] + [LAST]
+    faces = ("native", "paths")
+    assert await compare(segments, tells=True, faces=faces, answers=answers) >= 2 * len(by_url)
+
+
+@pytest.mark.parametrize("cors", CORS)
+async def test_pages_of_all_origins_are_told_the_same(cors: Cors | None) -> None:
+    gets = [
+        head("GET", "/a.txt", *fields)
+        for fields in (
+            [],
+            ["Origin: https://a.test"],
+            ["origin:https://a.test", "X-Request-ID: 1"],
+            ["Origin:  https://b.test "],
+            ["Origin: null"],
+            ["Origin:"],
+            ["X-Origin: https://a.test"],
+            ["Referer: x", "ORIGIN:\thttps://a.test\t"],
+        )
+    ]
+    segments = [get for get in gets for _ in range(3)] + [LAST_BY_URL]
+    assert await compare(segments, tells=True, faces=["paths"], cors=cors) >= 2 * len(gets)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -277,6 +332,8 @@ TARGETS = st.sampled_from(
         *["/file?path=a.txt"] * 5,
         "/file?path=folder/b.tar.gz",
         "/file?path=%C3%A4%20b.png",
+        "/file?path=%C3%A4%22%3B.html",
+        "/file?path=folder/typed.txt",
         "/file?path=%c3%a4+b.png",
         "/file?path=%2561.txt",
         "/file?path=a%2etxt",
@@ -314,6 +371,7 @@ ADDRESSES = st.sampled_from(
         "/old/b.tar.gz",
         "/%6fld/b.tar.gz",
         "/%C3%A4%20b.png",
+        "/folder/typed.txt",
         "/%2561.txt",
         "/a%2etxt",
         "/a.txt?x=1",
@@ -364,6 +422,9 @@ FIELDS = st.lists(
             "Accept: application/json",
             "Host: other",
             "Host:other",
+            "Origin: https://a.test",
+            "Origin: https://b.test",
+            "Access-Control-Request-Method: PUT",
             "X-Empty:",
             "X-Space : x",
             " X-Folded: x",
@@ -410,9 +471,13 @@ def conversations(
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
-@given(conversations(), st.booleans(), st.booleans())
-def test_both_ways_give_the_same_bytes(segments: list[bytes], at_once: bool, tells: bool) -> None:
-    asyncio.run(compare(segments, at_once, tells))
+@given(
+    conversations(), st.booleans(), st.booleans(), st.sampled_from(ANSWERS), st.sampled_from(CORS)
+)
+def test_both_ways_give_the_same_bytes(
+    segments: list[bytes], at_once: bool, tells: bool, answers: Answers, cors: Cors | None
+) -> None:
+    asyncio.run(compare(segments, at_once, tells, answers=answers, cors=cors))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -421,11 +486,12 @@ def test_both_ways_give_the_same_bytes(segments: list[bytes], at_once: bool, tel
     st.booleans(),
     st.booleans(),
     st.sampled_from([("paths",), ("native", "paths"), ("paths", "status", "debug")]),
+    st.sampled_from(ANSWERS),
 )
 def test_both_ways_give_the_same_bytes_by_url_path(
-    segments: list[bytes], at_once: bool, tells: bool, faces: tuple[str, ...]
+    segments: list[bytes], at_once: bool, tells: bool, faces: tuple[str, ...], answers: Answers
 ) -> None:
-    asyncio.run(compare(segments, at_once, tells, faces))
+    asyncio.run(compare(segments, at_once, tells, faces, answers))
 
 
 async def test_remembered_answers_have_the_same_bytes() -> None:
