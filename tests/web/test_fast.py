@@ -491,7 +491,7 @@ def test_both_ways_give_the_same_bytes(
 def test_both_ways_give_the_same_bytes_by_url_path(
     segments: list[bytes], at_once: bool, tells: bool, faces: tuple[str, ...], answers: Answers
 ) -> None:
-    asyncio.run(compare(segments, at_once, tells, faces, answers))
+    asyncio.run(compare(segments, at_once, tells, faces, answers=answers))
 
 
 async def test_remembered_answers_have_the_same_bytes() -> None:
