@@ -10,6 +10,7 @@ from sfss.asking import FORWARDED
 from sfss.errors import SfssError
 from sfss.web import (
     admin,
+    browser,
     content,
     crawling,
     debug,
@@ -46,7 +47,7 @@ class Route(NamedTuple):
 
 NATIVE: Final = (
     Route("POST", "/files", native.create, "?path=P  create or replace a file: 201"),
-    Route("GET", "/files", native.page, "?prefix=&after=&limit=  list files, a page at a time"),
+    Route("GET", "/files", native.page, "?prefix=&after=&limit=&delimiter=/  list files, in pages"),
     Route("PUT", "/file", native.put, "?path=P  create or replace a file: 200"),
     Route("GET", "/file", native.read, "?path=P  the file; ranges and conditions are honoured"),
     Route("DELETE", "/file", native.remove, "?path=P  remove a file: 204"),
@@ -99,6 +100,10 @@ HEALTH: Final = (
     Route("GET", "/health/live", health.live, "200 as long as this process answers"),
     Route("GET", "/health/ready", health.ready, "200 if requests can be served, else 503"),
 )
+BROWSER: Final = (
+    Route("GET", "/browse", browser.moved, "to /browse/"),
+    Route("GET", "/browse/*", browser.show, "/browse/  files and folders, for people"),
+)
 METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus"),)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
@@ -112,6 +117,7 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "objects": OBJECTS,
     "health": HEALTH,
     "metrics": METRICS,
+    "browser": BROWSER,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 

@@ -1,0 +1,61 @@
+// What stands in place of a list: that there is nothing, or why there is none.
+
+import { Place } from "./address.js";
+import { byId, make, named } from "./elements.js";
+import { sizeOf } from "./figures.js";
+
+export function showNotice(kind, ...content) {
+  const notice = byId("notice");
+  notice.className = `notice ${kind}`;
+  notice.replaceChildren(...content);
+  notice.hidden = false;
+}
+
+export function hideNotice() {
+  byId("notice").hidden = true;
+}
+
+export function showFailure(error, again) {
+  if (error.status === 501) {
+    showCannotList(error.message);
+    return;
+  }
+  const retry = make("button", { type: "button", on: { click: again } }, "Try again");
+  showNotice("bad", make("p", {}, error.message), retry);
+}
+
+// Stores that cannot list can still be asked for a file by its path.
+function showCannotList(sentence) {
+  const field = make("input", { type: "text", id: "path", required: true, placeholder: "folder/name.txt" });
+  field.spellcheck = false;
+  const submit = (event) => {
+    event.preventDefault();
+    location.hash = new Place("", "", field.value.replace(/^\/+/, "")).hash;
+  };
+  const label = make("label", { htmlFor: "path" }, "Open a file by its path");
+  const form = make("form", { className: "by-path", on: { submit } }, label, field, make("button", {}, "Open"));
+  showNotice(
+    "warn",
+    make("p", {}, make("strong", {}, "These stores cannot list what they hold."), " You can upload files, and open those whose paths you know."),
+    form,
+    make("p", { className: "small" }, sentence),
+  );
+}
+
+export function showMissingFace() {
+  const face = make("code", {}, "native");
+  showNotice("bad", "This page shows files by the face ", face, ", which is not shown on this address. Add it to ", make("code", {}, "server.faces"), " or to the listener's ", make("code", {}, "faces"), ".");
+}
+
+export function showEmpty(place, limit) {
+  const empty = byId("empty");
+  const words = place.begins
+    ? [make("h2", {}, "Nothing begins with “", named(place.begins), "” here"), make("p", { className: "soft" }, "Only the beginnings of names in this folder are compared.")]
+    : [make("h2", {}, "Nothing here yet"), make("p", { className: "soft" }, `Drop files or folders anywhere on this page. A file may have ${sizeOf(limit)}.`)];
+  empty.replaceChildren(...words);
+  empty.hidden = false;
+}
+
+export function hideEmpty() {
+  byId("empty").hidden = true;
+}

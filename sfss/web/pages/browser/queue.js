@@ -1,0 +1,170 @@
+// Uploads: which are under way, which wait, and what became of the others.
+
+import { send } from "./sending.js";
+
+const AT_ONCE = 4;
+
+export const WAITING = "waiting";
+export const SENDING = "sending";
+export const ASKING = "asking"; // there is a file of that name
+export const DONE = "done";
+export const SKIPPED = "skipped";
+export const FAILED = "failed";
+export const CANCELLED = "cancelled";
+
+const ENDED = new Set([DONE, SKIPPED, FAILED, CANCELLED]);
+
+export class Upload {
+  constructor(file, path) {
+    this.file = file;
+    this.path = path;
+    this.size = file?.size ?? 0;
+    this.restart();
+  }
+
+  restart() {
+    this.state = WAITING;
+    this.sent = 0;
+    this.sentence = "";
+    this.cancelling = new AbortController();
+  }
+
+  get hasEnded() {
+    return ENDED.has(this.state);
+  }
+}
+
+// `limit()` gives the bytes that a file may have. `ask(upload)` is called where there is a file of
+// that name: it answers {replaces, forAll}. `changed(upload)` is called after every step.
+export class Queue {
+  constructor({ limit, ask, changed }) {
+    this.limit = limit;
+    this.ask = ask;
+    this.changed = changed;
+    this.uploads = [];
+    this.waiting = [];
+    this.underWay = 0;
+    this.answer = null; // what was answered for all the others
+    this.question = Promise.resolve(); // one at a time
+  }
+
+  get isIdle() {
+    return this.uploads.every((each) => each.hasEnded);
+  }
+
+  count(state) {
+    return this.uploads.filter((each) => each.state === state).length;
+  }
+
+  // Add what `dropped` and `filesChosen` return, to go into `folder`.
+  add(chosen, folder) {
+    if (this.isIdle) {
+      this.answer = null;
+    }
+    const added = chosen.map(({ file, path }) => new Upload(file, folder + path));
+    this.uploads.push(...added);
+    this.waiting.push(...added);
+    this.go();
+  }
+
+  retry(upload) {
+    upload.restart();
+    this.waiting.push(upload);
+    this.go();
+  }
+
+  cancel(upload) {
+    if (upload.hasEnded) {
+      return;
+    }
+    this.waiting = this.waiting.filter((each) => each !== upload);
+    this.step(upload, CANCELLED);
+    upload.cancelling.abort();
+  }
+
+  cancelAll() {
+    [...this.uploads].forEach((each) => this.cancel(each));
+  }
+
+  clear() {
+    this.uploads = this.uploads.filter((each) => !each.hasEnded);
+  }
+
+  step(upload, state, sentence = "") {
+    if (upload.state !== CANCELLED || state === WAITING) {
+      upload.state = state;
+      upload.sentence = sentence;
+    }
+    this.changed(upload);
+  }
+
+  go() {
+    while (this.underWay < AT_ONCE && this.waiting.length) {
+      const upload = this.waiting.shift();
+      this.underWay += 1;
+      this.take(upload).finally(() => {
+        this.underWay -= 1;
+        this.go();
+      });
+    }
+  }
+
+  async take(upload) {
+    if (upload.file === null) {
+      this.step(upload, FAILED, "This file cannot be read.");
+      return;
+    }
+    if (upload.size > this.limit()) {
+      const sentence = `A file may have ${this.limit()} bytes; this has ${upload.size}.`;
+      this.step(upload, FAILED, sentence);
+      return;
+    }
+    this.step(upload, SENDING);
+    try {
+      await this.bring(upload, upload.replaces ?? this.answer === true);
+      this.step(upload, DONE);
+    } catch (error) {
+      if (error.status === 412) {
+        this.settle(upload); // not waited for: others may go meanwhile
+      } else if (upload.state !== CANCELLED) {
+        this.step(upload, FAILED, error.message);
+      }
+    }
+  }
+
+  bring(upload, replaces) {
+    const progressed = (sent) => {
+      upload.sent = sent;
+      this.changed(upload);
+    };
+    const { signal } = upload.cancelling;
+    return send(upload.file, upload.path, { replaces, progressed, signal });
+  }
+
+  // Ask what is to be done about a file of that name.
+  settle(upload) {
+    this.step(upload, ASKING);
+    this.question = this.question.then(async () => {
+      if (upload.state !== ASKING) {
+        return;
+      }
+      let replaces = this.answer;
+      if (replaces === null) {
+        const answer = await this.ask(upload, this.count(ASKING) + this.waiting.length > 1);
+        replaces = answer.replaces;
+        this.answer = answer.forAll ? replaces : null;
+      }
+      if (upload.state !== ASKING) {
+        return;
+      }
+      if (!replaces) {
+        this.step(upload, SKIPPED);
+        return;
+      }
+      upload.restart();
+      upload.replaces = true;
+      this.waiting.unshift(upload);
+      this.go();
+    });
+  }
+}
