@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.servers import CHECKOUT, binary
 
@@ -31,6 +31,8 @@ _OPTIONS = (
     "--disable-sync",
 )
 _WAIT_MS = 20_000
+
+expect.set_options(timeout=_WAIT_MS)
 
 Screenshot = Callable[..., Awaitable[Path]]
 

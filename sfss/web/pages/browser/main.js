@@ -217,7 +217,7 @@ class Page {
     let file = this.listing?.things.find((each) => each.path === path);
     if (!file) {
       // Not on the pages that are here, or they are still to come.
-      file = await describe(path).catch((error) => ({ path, type: "", size: null, error }));
+      file = await describe(path).catch((error) => ({ path, error }));
     }
     if (placeOf(location.hash).file === path) {
       await this.preview.show(file, { before: !this.neighbour(file, -1), behind: !this.neighbour(file, 1) });

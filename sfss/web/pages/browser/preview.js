@@ -48,13 +48,16 @@ export class Preview {
     return this.dialog.open;
   }
 
-  // Show `file`: {path, size, type, modified}, of which only the path need be known. `ends`: there
-  // is nothing {before, behind} it.
+  // Show `file`: {path, size, type, modified}, or {path, error} where that could not be learned.
+  // `ends`: there is nothing {before, behind} it.
   async show(file, ends) {
     this.empty();
     this.file = file;
     byId("preview-name").replaceChildren(named(nameOf(file.path)));
-    byId("preview-facts").textContent = factsOf(file);
+    byId("preview-facts").textContent = file.error ? "" : factsOf(file);
+    for (const id of ["preview-download", "preview-delete"]) {
+      byId(id).disabled = Boolean(file.error);
+    }
     byId("preview-back").disabled = ends.before;
     byId("preview-on").disabled = ends.behind;
     if (!this.isOpen) {
@@ -91,6 +94,9 @@ export class Preview {
   }
 
   async shown(file, signal) {
+    if (file.error) {
+      throw file.error;
+    }
     if (file.size === 0) {
       return sentence("The file is empty.");
     }

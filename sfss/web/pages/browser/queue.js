@@ -15,9 +15,11 @@ export const CANCELLED = "cancelled";
 const ENDED = new Set([DONE, SKIPPED, FAILED, CANCELLED]);
 
 export class Upload {
-  constructor(file, path) {
+  // `name` is the path below the folder that it goes to.
+  constructor(file, folder, name) {
     this.file = file;
-    this.path = path;
+    this.name = name;
+    this.path = folder + name;
     this.size = file?.size ?? 0;
     this.restart();
   }
@@ -61,7 +63,7 @@ export class Queue {
     if (this.isIdle) {
       this.answer = null;
     }
-    const added = chosen.map(({ file, path }) => new Upload(file, folder + path));
+    const added = chosen.map(({ file, path }) => new Upload(file, folder, path));
     this.uploads.push(...added);
     this.waiting.push(...added);
     this.go();
@@ -150,7 +152,8 @@ export class Queue {
       }
       let replaces = this.answer;
       if (replaces === null) {
-        const answer = await this.ask(upload, this.count(ASKING) + this.waiting.length > 1);
+        const others = this.uploads.filter((each) => !each.hasEnded).length - 1;
+        const answer = await this.ask(upload, others > 0);
         replaces = answer.replaces;
         this.answer = answer.forAll ? replaces : null;
       }

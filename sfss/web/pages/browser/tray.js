@@ -88,16 +88,16 @@ class Row {
   constructor(upload, queue) {
     this.upload = upload;
     this.progress = make("progress", { max: 1 });
-    this.progress.setAttribute("aria-label", upload.path);
+    this.progress.setAttribute("aria-label", upload.name);
     this.words = make("span", { className: "words" });
     this.mark = make("span", { className: "mark" });
-    this.cancel = iconButton("close", `Cancel ${upload.path}`, () => queue.cancel(upload));
-    this.retry = iconButton("again", `Try again: ${upload.path}`, () => queue.retry(upload));
+    this.cancel = iconButton("close", `Cancel ${upload.name}`, () => queue.cancel(upload));
+    this.retry = iconButton("again", `Try again: ${upload.name}`, () => queue.retry(upload));
     this.element = make(
       "li",
       {},
       this.mark,
-      make("div", { className: "what" }, named(upload.path), this.progress, this.words),
+      make("div", { className: "what", title: upload.path }, named(upload.name), this.progress, this.words),
       this.retry,
       this.cancel,
     );
