@@ -77,6 +77,7 @@ async def test_a_token_is_asked_for_and_kept_while_the_tab_is_open(
     assert await shelf.names() == ["picture.png", "sound.wav"]
     await _is_used_for_everything(shelf, tmp_path)
     await page.get_by_role("button", name="Forget token").click()
+    await expect(page.get_by_role("textbox", name="Token")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(page.locator("#notice")).to_contain_text("a token is needed")
     await expect(page.locator("#things")).to_be_hidden()
@@ -117,6 +118,7 @@ async def test_an_upload_goes_on_when_the_token_was_given(
     for file in files:
         file.write_text(file.name)
     await shelf.open(top=guarded)
+    await expect(page.get_by_role("textbox", name="Token")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(page.locator("#notice")).to_contain_text("a token is needed")
     await shelf.drop(files)

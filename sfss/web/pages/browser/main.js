@@ -49,6 +49,7 @@ class Page {
     byId("sign-out").hidden = !token();
     byId("sign-out").addEventListener("click", () => {
       forgetToken();
+      this.showNothing();
       this.load();
     });
     showCrumbs(placeOf(location.hash).folder);
