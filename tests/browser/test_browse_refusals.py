@@ -28,6 +28,8 @@ async def gateway_that_wants_a_token(gateway: Gateway) -> AsyncIterator[str]:
         if not request.path.startswith(_OPEN) and given != f"Bearer {TOKEN}":
             fields = {"WWW-Authenticate": 'Bearer realm="sfss"'}
             return web.json_response({"error": "a token is needed"}, status=401, headers=fields)
+        if request.query.get("prefix") == "":
+            return web.json_response({"error": "the token is for guarded/"}, status=403)
         fields = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         body = await request.read()
         url = gateway.url + request.raw_path
@@ -128,6 +130,21 @@ async def test_an_upload_goes_on_when_the_token_was_given(
     assert await shelf.names() == [file.name for file in files]
 
 
+async def test_a_token_for_some_folders_opens_these(
+    page: Page, gateway: Gateway, guarded: str, complaints: Complaints
+) -> None:
+    complaints.expect("status of 403")
+    await page.add_init_script(f"sessionStorage.setItem('sfss-token', '{TOKEN}')")
+    shelf = Shelf(page, gateway, "guarded/")
+    shelf.put("deep/a.txt")
+    await page.goto(f"{guarded}/browse/")
+    await expect(page.locator("#notice")).to_contain_text("the token is for guarded/")
+    await page.get_by_label("Open a file, or a folder, by its path").fill("guarded/deep/")
+    await page.keyboard.press("Enter")
+    await expect(shelf.link("deep/a.txt")).to_be_visible()
+    await expect(page.locator("#notice")).to_be_hidden()
+
+
 async def test_where_nothing_is_listed_files_are_opened_by_path(
     page: Page, tmp_path: Path, complaints: Complaints, screenshot: Screenshot
 ) -> None:
@@ -142,7 +159,7 @@ async def test_where_nothing_is_listed_files_are_opened_by_path(
         await shelf.open()
         await expect(page.locator("#notice")).to_contain_text("cannot list what they hold")
         await screenshot("browse-unlisted-wide-light")
-        await page.get_by_label("Open a file by its path").fill("/a/b c.txt")
+        await page.get_by_label("Open a file, or a folder, by its path").fill("/a/b c.txt")
         await page.keyboard.press("Enter")
         await expect(page.locator("#preview-body pre")).to_have_text("found")
         await page.keyboard.press("Escape")

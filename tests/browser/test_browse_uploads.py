@@ -50,7 +50,7 @@ async def test_files_are_uploaded_where_they_are_dropped(
     await screenshot("browse-target-wide-light")
     await shelf.drag("dragOver", files)
     await shelf.drag("drop", files)
-    await expect(shelf.page.locator("#said")).to_have_text("3 files uploaded")
+    await expect(shelf.page.locator("#told")).to_have_text("3 files uploaded")
     await expect(shelf.page.locator("#target")).to_be_hidden()
     assert await shelf.names() == sorted(file.name for file in files)
     for file in files:
@@ -69,7 +69,7 @@ async def test_a_folder_is_dropped_with_all_that_is_in_it(shelf: Shelf, tmp_path
         file.write_text(name)
     await shelf.open()
     await shelf.drop([tree])
-    await expect(shelf.page.locator("#said")).to_have_text("130 files uploaded")
+    await expect(shelf.page.locator("#told")).to_have_text("130 files uploaded")
     listed = shelf.gateway.request("GET", f"/files?prefix={shelf.folder.replace(' ', '+')}").json()
     assert {file["path"].removeprefix(shelf.folder) for file in listed["files"]} == expected
     assert await shelf.names() == ["tree/"]
@@ -82,7 +82,7 @@ async def test_files_and_folders_are_chosen_by_buttons(
     async with shelf.page.expect_file_chooser() as waiting:
         await shelf.page.locator("#upload-files").click()
     await (await waiting.value).set_files(files)
-    await expect(shelf.page.locator("#said")).to_have_text("3 files uploaded")
+    await expect(shelf.page.locator("#told")).to_have_text("3 files uploaded")
     chosen = tmp_path / "chosen" / "in it"
     chosen.mkdir(parents=True)
     (chosen / "x.txt").write_text("x")

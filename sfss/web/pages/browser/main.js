@@ -125,11 +125,13 @@ class Page {
       await more();
       if (listing === this.listing) {
         hideNotice();
+        byId("search-field").hidden = false;
         this.showThings();
       }
     } catch (error) {
       if (listing === this.listing && error.name !== "AbortError") {
         this.showNothing();
+        byId("search-field").hidden = error.status === 501;
         showFailure(error, () => this.load());
       }
     } finally {

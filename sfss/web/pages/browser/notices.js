@@ -17,28 +17,34 @@ export function hideNotice() {
 
 export function showFailure(error, again) {
   if (error.status === 501) {
-    showCannotList(error.message);
+    const heading = "These stores cannot list what they hold.";
+    showByPath(heading, " You can upload files, and open those whose paths you know.", error);
+    return;
+  }
+  if (error.status === 403) {
+    const heading = "You may not see what is in this folder.";
+    showByPath(heading, " There may be others, and files, that are open to you.", error);
     return;
   }
   const retry = make("button", { type: "button", on: { click: again } }, "Try again");
   showNotice("bad", make("p", {}, error.message), retry);
 }
 
-// Stores that cannot list can still be asked for a file by its path.
-function showCannotList(sentence) {
-  const field = make("input", { type: "text", id: "path", required: true, placeholder: "folder/name.txt" });
+// What is not listed can still be asked for by its path.
+function showByPath(heading, rest, { message }) {
+  const field = make("input", { type: "text", id: "path", required: true, placeholder: "folder/name.txt or folder/" });
   field.spellcheck = false;
   const submit = (event) => {
     event.preventDefault();
-    location.hash = new Place("", "", field.value.replace(/^\/+/, "")).hash;
+    location.hash = new Place(field.value.replace(/^\/+/, "")).hash;
   };
-  const label = make("label", { htmlFor: "path" }, "Open a file by its path");
+  const label = make("label", { htmlFor: "path" }, "Open a file, or a folder, by its path");
   const form = make("form", { className: "by-path", on: { submit } }, label, field, make("button", {}, "Open"));
   showNotice(
     "warn",
-    make("p", {}, make("strong", {}, "These stores cannot list what they hold."), " You can upload files, and open those whose paths you know."),
+    make("p", {}, make("strong", {}, heading), rest),
     form,
-    make("p", { className: "small" }, sentence),
+    make("p", { className: "small" }, message),
   );
 }
 

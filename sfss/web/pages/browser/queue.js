@@ -12,6 +12,7 @@ export const SKIPPED = "skipped";
 export const FAILED = "failed";
 export const CANCELLED = "cancelled";
 
+// The states that are final, unless the person tries again.
 const ENDED = new Set([DONE, SKIPPED, FAILED, CANCELLED]);
 
 export class Upload {
@@ -48,14 +49,23 @@ export class Queue {
     this.underWay = 0;
     this.answer = null; // what was answered for all the others
     this.question = Promise.resolve(); // one at a time
+    this.counts = new Map(); // of uploads, by state: there may be thousands
+  }
+
+  get left() {
+    return [WAITING, SENDING, ASKING].reduce((sum, state) => sum + this.count(state), 0);
   }
 
   get isIdle() {
-    return this.uploads.every((each) => each.hasEnded);
+    return this.left === 0;
   }
 
   count(state) {
-    return this.uploads.filter((each) => each.state === state).length;
+    return this.counts.get(state) ?? 0;
+  }
+
+  change(state, number) {
+    this.counts.set(state, this.count(state) + number);
   }
 
   // Add what `dropped` and `filesChosen` return, to go into `folder`.
@@ -64,15 +74,22 @@ export class Queue {
       this.answer = null;
     }
     const added = chosen.map(({ file, path }) => new Upload(file, folder, path));
-    this.uploads.push(...added);
-    this.waiting.push(...added);
+    this.uploads = this.uploads.concat(added);
+    this.waiting = this.waiting.concat(added);
+    this.change(WAITING, added.length);
     this.go();
   }
 
   retry(upload) {
-    upload.restart();
+    this.restart(upload);
     this.waiting.push(upload);
     this.go();
+  }
+
+  restart(upload) {
+    this.change(upload.state, -1);
+    upload.restart();
+    this.change(WAITING, 1);
   }
 
   cancel(upload) {
@@ -85,18 +102,22 @@ export class Queue {
   }
 
   cancelAll() {
-    [...this.uploads].forEach((each) => this.cancel(each));
+    this.uploads.forEach((each) => this.cancel(each));
   }
 
   clear() {
     this.uploads = this.uploads.filter((each) => !each.hasEnded);
+    ENDED.forEach((state) => this.counts.set(state, 0));
   }
 
   step(upload, state, sentence = "") {
-    if (upload.state !== CANCELLED || state === WAITING) {
-      upload.state = state;
-      upload.sentence = sentence;
+    if (upload.state === CANCELLED) {
+      return; // what comes back of it after that says nothing
     }
+    this.change(upload.state, -1);
+    this.change(state, 1);
+    upload.state = state;
+    upload.sentence = sentence;
     this.changed(upload);
   }
 
@@ -152,8 +173,7 @@ export class Queue {
       }
       let replaces = this.answer;
       if (replaces === null) {
-        const others = this.uploads.filter((each) => !each.hasEnded).length - 1;
-        const answer = await this.ask(upload, others > 0);
+        const answer = await this.ask(upload, this.left > 1);
         replaces = answer.replaces;
         this.answer = answer.forAll ? replaces : null;
       }
@@ -164,7 +184,7 @@ export class Queue {
         this.step(upload, SKIPPED);
         return;
       }
-      upload.restart();
+      this.restart(upload);
       upload.replaces = true;
       this.waiting.unshift(upload);
       this.go();

@@ -14,6 +14,7 @@ export class Table {
     this.acts = acts;
     this.order = { by: "name", ascending: true };
     this.body = byId("things");
+    this.made = new Map(); // rows, by all that they show
     this.body.addEventListener("keydown", (event) => this.key(event));
     this.body.addEventListener("focusin", (event) => this.roam(event.target.closest("tr")));
     for (const head of document.querySelectorAll("th[data-by]")) {
@@ -36,14 +37,30 @@ export class Table {
 
   // Show `things`, whose names are what stands behind `folder`. The focus stays with what has it.
   show(things, folder) {
+    const made = new Map();
+    const rows = things.map((thing) => {
+      const key = JSON.stringify([thing, folder, token() !== null]);
+      made.set(key, this.made.get(key) ?? this.row(thing, folder));
+      return made.get(key);
+    });
+    this.made = made;
+    this.place(rows);
+    if (!this.body.querySelector("a[tabindex='0']")) {
+      this.roam(this.body.firstElementChild);
+    }
+  }
+
+  // Have `rows` in the table; those at its beginning that are there already stay as they are.
+  place(rows) {
+    const present = [...this.body.rows];
+    if (present.every((each, at) => each === rows[at])) {
+      this.body.append(...rows.slice(present.length));
+      return;
+    }
     const focused = this.focusedPath();
-    const rows = things.map((thing) => this.row(thing, folder));
     this.body.replaceChildren(...rows);
     if (focused !== null) {
       this.focus(focused);
-    }
-    if (!this.body.querySelector("a[tabindex='0']")) {
-      this.roam(this.body.firstElementChild);
     }
   }
 
@@ -53,10 +70,13 @@ export class Table {
       : null;
   }
 
-  // Focus the thing at `path`, or else what stands in its place now.
+  // Focus the thing at `path`, or else the folder it is in, or what stands in its place now.
   focus(path) {
     const rows = [...this.body.rows];
-    const row = rows.find((each) => each.dataset.path === path) ?? rows.find((each) => each.dataset.path > path);
+    const row =
+      rows.find(({ dataset }) => dataset.path === path) ??
+      rows.find(({ dataset }) => isFolder(dataset) && path.startsWith(dataset.path)) ??
+      rows.find(({ dataset }) => dataset.path > path);
     (row ?? rows.at(-1))?.querySelector("a").focus();
   }
 

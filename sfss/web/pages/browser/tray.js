@@ -5,6 +5,7 @@ import { counted, sizeOf } from "./figures.js";
 import { ASKING, CANCELLED, DONE, FAILED, SENDING, SKIPPED } from "./queue.js";
 
 const SHOWN_LIMIT = 100;
+const SUMMARY_MS = 100;
 const WORDS = {
   [ASKING]: "There is a file of this name",
   [DONE]: "Uploaded",
@@ -17,6 +18,7 @@ export class Tray {
   constructor(queue, closed) {
     this.queue = queue;
     this.rows = new Map();
+    this.summary = null;
     this.list = byId("tray-list");
     byId("tray-cancel").addEventListener("click", () => queue.cancelAll());
     byId("tray-close").addEventListener("click", () => {
@@ -31,8 +33,11 @@ export class Tray {
   show(upload) {
     byId("tray").hidden = false;
     this.row(upload).show();
-    this.summarise();
     this.dropOldest();
+    this.summary ??= setTimeout(() => {
+      this.summary = null;
+      this.summarise();
+    }, SUMMARY_MS);
   }
 
   row(upload) {

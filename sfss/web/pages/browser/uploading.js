@@ -3,7 +3,7 @@
 import { nameOf } from "./address.js";
 import { confirmReplacement } from "./dialogs.js";
 import { filesChosen, filesDropped } from "./dropped.js";
-import { byId, named, say } from "./elements.js";
+import { byId, named } from "./elements.js";
 import { Queue } from "./queue.js";
 import { summaryOf, Tray } from "./tray.js";
 
@@ -31,7 +31,7 @@ export function startUploading({ limit, folder, stored }) {
         clearTimeout(refresh);
         refresh = null;
         stored();
-        say(summaryOf(queue));
+        byId("told").textContent = summaryOf(queue);
       } else {
         refreshed(REFRESH_MS);
       }
