@@ -157,6 +157,22 @@ async def test_files_are_shown_by_what_they_are(shelf: Shelf, screenshot: Screen
     await expect(body).to_contain_text("no preview")
 
 
+async def test_what_could_run_is_not_run(shelf: Shelf) -> None:
+    page = "<!DOCTYPE html><title>t</title><script>top.location='http://127.0.0.2/'</script>"
+    image = (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30" onload="alert(1)">'
+        '<script>alert(2)</script><image href="http://127.0.0.2/x.png"/></svg>'
+    )
+    shelf.put("page.html", page.encode())
+    shelf.put("picture.svg", image.encode())
+    await shelf.open("page.html")
+    await expect(shelf.page.locator("#preview-body pre")).to_have_text(page)
+    await shelf.page.keyboard.press("ArrowRight")
+    shown = shelf.page.locator("#preview-body img")
+    await expect(shown).to_have_js_property("naturalWidth", 40)
+    await expect(shelf.page).to_have_title("picture.svg · Files")
+
+
 async def test_a_link_to_a_file_shows_it_before_its_folder(shelf: Shelf) -> None:
     fill(shelf)
     await shelf.open("2026/a.txt")

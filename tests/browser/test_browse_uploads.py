@@ -1,5 +1,6 @@
 """Uploads in the file browser: by drop and by button, what is in their way, and what fails."""
 
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from tests.browser.browsing import Shelf
+from tests.browser.browsing import Shelf, png
 from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
 from tests.servers import Gateway, gateway, running
 from tests.web.client import LIMIT
@@ -183,6 +184,53 @@ async def test_the_sentence_of_the_server_is_shown(
         f"too large: a file may have at most {LIMIT} bytes"
     )
     await expect(shelf.upload("slash")).to_contain_text("it contains a backslash")
+
+
+async def test_a_server_that_is_busy_is_asked_again_later(
+    shelf: Shelf, files: list[Path], complaints: Complaints
+) -> None:
+    complaints.expect("status of (429|503)")
+    refusals = iter([(429, "0"), (503, "0"), (429, "later")])
+
+    async def refuse(route: Route) -> None:
+        status, wait = next(refusals, (0, ""))
+        if status:
+            headers = {"Retry-After": wait}
+            await route.fulfill(status=status, headers=headers, json={"error": "too many"})
+        else:
+            await route.continue_()
+
+    await shelf.open()
+    await shelf.page.route(re.compile("/file[?]path="), refuse)
+    await shelf.drop(files[:1])
+    await expect(shelf.page.locator("#tray-title")).to_have_text("1 file uploaded")
+    assert shelf.stored("a.txt") == b"from here"
+    assert next(refusals, None) is None
+
+
+async def test_an_image_that_was_replaced_is_shown_as_it_is_now(
+    shelf: Shelf, files: list[Path]
+) -> None:
+    shelf.put("image.png", png(20, 10))
+    await shelf.open()
+    image = shelf.link("image.png").locator("img")
+    await expect(image).to_have_js_property("naturalWidth", 20)
+    shelf.put("image.png", png(30, 10))
+    await shelf.drop(files[:1])
+    await expect(image).to_have_js_property("naturalWidth", 30)
+
+
+async def test_a_new_folder_is_there_when_a_file_is(shelf: Shelf, files: list[Path]) -> None:
+    shelf.put("there.txt")
+    await shelf.open()
+    await shelf.page.get_by_role("button", name="New folder").click()
+    await shelf.page.keyboard.type("new & empty")
+    await shelf.page.keyboard.press("Enter")
+    await expect(shelf.page.locator("#empty")).to_contain_text("Nothing here yet")
+    await shelf.drop(files[:1])
+    await expect(shelf.link("new & empty/a.txt")).to_be_visible()
+    await shelf.page.go_back()
+    assert await shelf.names() == ["new & empty/", "there.txt"]
 
 
 async def test_what_failed_because_the_server_was_gone_is_tried_again(

@@ -51,6 +51,12 @@ export function urlOf(path) {
   return new URL(`../file?path=${encodePath(path)}`, document.baseURI).href;
 }
 
+// The same for what is shown here: another one for another state of the file, so that an image that
+// was replaced is not taken from memory.
+export function urlOfState({ path, etag }) {
+  return etag ? `${urlOf(path)}&state=${encodeURIComponent(etag)}` : urlOf(path);
+}
+
 // The folders on the way to `folder`: {name, folder}, the topmost not among them.
 export function waysTo(folder) {
   const names = folder.split("/").slice(0, -1);

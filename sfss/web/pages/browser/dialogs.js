@@ -61,6 +61,20 @@ export async function confirmReplacement(name, size, areMore) {
   return { replaces: answer === "replace", forAll: box.checked };
 }
 
+// Return the name of a folder that is to be, or null.
+export async function askForFolder() {
+  const field = make("input", { type: "text", id: "folder-name", autocomplete: "off", required: true });
+  field.spellcheck = false;
+  const label = make("label", { htmlFor: "folder-name" }, "Name");
+  const note = make("p", { className: "soft small" }, "It is kept as soon as there is a file in it.");
+  const answer = await question(["New folder"], [label, field, note], [
+    ["no", "Cancel", ""],
+    ["go", "Go there", "primary"],
+  ]);
+  const name = field.value.replace(/^\/+|\/+$/g, "");
+  return answer === "go" && name ? name : null;
+}
+
 export async function askForToken(sentence, wasGiven) {
   const field = make("input", { type: "password", id: "token", autocomplete: "off", required: true });
   const label = make("label", { htmlFor: "token" }, "Token");

@@ -2,7 +2,7 @@
 
 import { nameOf, Place, placeOf } from "./address.js";
 import { showCrumbs } from "./crumbs.js";
-import { askForToken } from "./dialogs.js";
+import { askForFolder, askForToken } from "./dialogs.js";
 import { byId } from "./elements.js";
 import { counted } from "./figures.js";
 import { copyLink, download } from "./giving.js";
@@ -33,6 +33,7 @@ class Page {
     });
     this.startMore();
     this.startSearch();
+    byId("new-folder").addEventListener("click", () => this.makeFolder());
     startUploading({
       limit: () => this.settings.max_file_size,
       folder: () => placeOf(location.hash).folder,
@@ -73,6 +74,7 @@ class Page {
   go() {
     const place = placeOf(location.hash);
     const name = nameOf(place.file ?? place.folder);
+    byId("title").textContent = nameOf(place.folder) || "Files";
     document.title = name ? `${name} · Files` : "Files";
     const isListed = this.place?.folder === place.folder;
     if (!isListed || (place.file === null && this.place.begins !== place.begins)) {
@@ -211,6 +213,14 @@ class Page {
       location.hash = new Place(above && `${above}/`).hash;
     } else if (event.key === "Escape" && this.place.begins) {
       this.replace(new Place(this.place.folder));
+    }
+  }
+
+  async makeFolder() {
+    const { folder } = placeOf(location.hash);
+    const name = await askForFolder();
+    if (name !== null) {
+      location.hash = new Place(`${folder}${name}/`).hash;
     }
   }
 

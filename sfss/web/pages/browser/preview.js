@@ -1,6 +1,6 @@
 // A file, shown: image, sound, film or text; never as a page that could run anything.
 
-import { nameOf, urlOf } from "./address.js";
+import { nameOf, urlOfState } from "./address.js";
 import { byId, make, named } from "./elements.js";
 import { kindOf, momentOf, sizeOf } from "./figures.js";
 import { body, token } from "./service.js";
@@ -110,7 +110,7 @@ export class Preview {
     if (file.size > WHOLE_LIMIT) {
       return sentence("The file is too large for a preview: download it.");
     }
-    const source = kind === "image" && !token() ? urlOf(file.path) : await this.fetched(file, signal);
+    const source = kind === "image" && !token() ? urlOfState(file) : await this.fetched(file, signal);
     return kind === "image" ? imageOf(file, source) : playerOf(kind, source);
   }
 

@@ -1,17 +1,23 @@
 // One file on its way to the server.
 
 import { urlOf } from "./address.js";
-import { anotherToken, fieldsWith, Refusal, sentenceIn, token, unreachable } from "./service.js";
+import { anotherToken, fieldsWith, isBusy, pause, PAUSES, token } from "./service.js";
+import { Refusal, sentenceIn, unreachable } from "./service.js";
 
 // Send `file` to `path`; `progressed` is called with the bytes that have gone out. Unless `replaces`,
 // what is there stays: a `Refusal` with status 412. `signal` cancels: an AbortError.
 export async function send(file, path, { replaces, progressed, signal }) {
-  for (;;) {
+  for (let pauses = 0; ; ) {
     const tried = token();
     try {
       await sendOnce(file, path, { replaces, progressed, signal });
       return;
     } catch (error) {
+      if (isBusy(error.status) && pauses < PAUSES) {
+        pauses += 1;
+        await pause(error.retryAfter, signal);
+        continue;
+      }
       if (error.status !== 401 || !(await anotherToken(tried, error.message))) {
         throw error;
       }
@@ -32,8 +38,12 @@ function sendOnce(file, path, { replaces, progressed, signal }) {
       if (request.status >= 200 && request.status < 300) {
         resolve();
       } else {
-        const sentence = sentenceIn(request.responseText, request.status);
-        reject(new Refusal(request.status, sentence));
+        const refusal = new Refusal(
+          request.status,
+          sentenceIn(request.responseText, request.status),
+        );
+        refusal.retryAfter = request.getResponseHeader("Retry-After");
+        reject(refusal);
       }
     });
     request.addEventListener("error", () => reject(unreachable()));

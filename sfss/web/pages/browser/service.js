@@ -69,14 +69,39 @@ export function fieldsWith(fields = {}) {
 
 // -- requests
 
+export const PAUSES = 4;
+const LONGEST_PAUSE_S = 30;
+
+// Whether a status says that the same request may do later.
+export function isBusy(status) {
+  return status === 429 || status === 503;
+}
+
+// Wait for as long as the server has said (`Retry-After`, in seconds), within reason.
+export function pause(told, signal) {
+  const seconds = /^\d+$/.test(told ?? "") ? Math.min(Number(told), LONGEST_PAUSE_S) : 1;
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal?.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
 async function ask(address, options = {}) {
-  for (;;) {
+  for (let pauses = 0; ; ) {
     const tried = token();
     const answer = await answered(address, { ...options, headers: fieldsWith(options.headers) });
     if (answer.ok) {
       return answer;
     }
     const sentence = sentenceIn(await answer.text().catch(() => ""), answer.status);
+    if (isBusy(answer.status) && pauses < PAUSES) {
+      pauses += 1;
+      await pause(answer.headers.get("Retry-After"), options.signal);
+      continue;
+    }
     if (answer.status !== 401 || !(await anotherToken(tried, sentence))) {
       throw new Refusal(answer.status, sentence);
     }
@@ -122,7 +147,7 @@ export async function list(prefix, { after = "", limit = 200, deep = false, sign
   return { folders: [], ...page };
 }
 
-// What is known of one file: {path, size, type, modified}.
+// What is known of one file: {path, size, type, etag, modified}.
 export async function describe(path) {
   const { headers } = await ask(urlOf(path), { method: "HEAD" });
   const modified = headers.get("Last-Modified");
@@ -130,6 +155,7 @@ export async function describe(path) {
     path,
     size: Number(headers.get("Content-Length")),
     type: headers.get("Content-Type") ?? "",
+    etag: headers.get("ETag"),
     modified: modified && new Date(modified).toISOString(),
   };
 }

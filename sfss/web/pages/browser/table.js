@@ -1,6 +1,6 @@
 // The table of files and folders, and how keys move in it.
 
-import { Place, urlOf } from "./address.js";
+import { Place, urlOfState } from "./address.js";
 import { byId, iconButton, make, named, picture } from "./elements.js";
 import { kindOf, momentOf, sizeOf, timeOf } from "./figures.js";
 import { isFolder } from "./listing.js";
@@ -107,7 +107,7 @@ export class Table {
     }
     const shown = make("img", { loading: "lazy", decoding: "async", alt: "", className: "thumbnail" });
     shown.addEventListener("error", () => shown.replaceWith(icon));
-    shown.src = urlOf(thing.path);
+    shown.src = urlOfState(thing);
     return shown;
   }
 
