@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from playwright.async_api import Locator, Page
+from playwright.async_api import Locator, Page, expect
 
 from tests.servers import DEADLINE_S, Gateway, ask
 
@@ -77,6 +77,10 @@ class Shelf:
         """Return the names that are listed, when there is a list."""
         await self.page.locator("#things tr, #empty:not([hidden])").first.wait_for()
         return await self.page.locator("#things .name").all_inner_texts()
+
+    async def lists(self, names: Sequence[str]) -> None:
+        """Wait until these are listed, in this order."""
+        await expect(self.page.locator("#things .name")).to_have_text(list(names))
 
     def row(self, name: str) -> Locator:
         """Return the line of what is called exactly so."""

@@ -74,9 +74,9 @@ async def test_a_token_is_asked_for_and_kept_while_the_tab_is_open(
     await expect(page.get_by_role("dialog")).to_contain_text("not accepted: a token is needed")
     await page.keyboard.type(TOKEN)
     await page.keyboard.press("Enter")
-    assert await shelf.names() == ["picture.png", "sound.wav"]
+    await shelf.lists(["picture.png", "sound.wav"])
     await page.reload()
-    assert await shelf.names() == ["picture.png", "sound.wav"]
+    await shelf.lists(["picture.png", "sound.wav"])
     await _is_used_for_everything(shelf, tmp_path)
     await page.get_by_role("button", name="Forget token").click()
     await expect(page.get_by_role("textbox", name="Token")).to_be_focused()
@@ -127,7 +127,7 @@ async def test_an_upload_goes_on_when_the_token_was_given(
     await page.get_by_role("textbox", name="Token").fill(TOKEN)
     await page.keyboard.press("Enter")
     await expect(page.locator("#tray-title")).to_have_text("5 files uploaded")
-    assert await shelf.names() == [file.name for file in files]
+    await shelf.lists([file.name for file in files])
 
 
 async def test_a_token_for_some_folders_opens_these(

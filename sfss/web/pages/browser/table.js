@@ -105,7 +105,7 @@ export class Table {
     if (kind !== "image" || token() || thing.size > THUMBNAIL_LIMIT || !thing.size) {
       return icon;
     }
-    const shown = make("img", { loading: "lazy", decoding: "async", alt: "", className: "thumbnail" });
+    const shown = make("img", { loading: "lazy", decoding: "async", alt: "", className: "thumbnail", draggable: false });
     shown.addEventListener("error", () => shown.replaceWith(icon));
     shown.src = urlOfState(thing);
     return shown;

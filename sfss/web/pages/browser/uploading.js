@@ -71,17 +71,20 @@ function startDropping(queue, folder) {
       target.firstElementChild.replaceChildren("Drop to upload into ", named(folder() || "/"));
     }
   };
-  const takes = (event) =>
-    event.dataTransfer?.types.includes("Files") && !document.querySelector("dialog[open]");
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+  const takes = (event) => hasFiles(event) && !document.querySelector("dialog[open]");
   addEventListener("dragenter", (event) => takes(event) && show(depth + 1));
   addEventListener("dragleave", (event) => takes(event) && show(depth - 1));
   addEventListener("dragover", (event) => {
-    if (event.dataTransfer?.types.includes("Files")) {
+    if (hasFiles(event)) {
       event.preventDefault(); // or the browser would open the file in place of the page
       event.dataTransfer.dropEffect = takes(event) ? "copy" : "none";
     }
   });
   addEventListener("drop", async (event) => {
+    if (!hasFiles(event)) {
+      return;
+    }
     event.preventDefault();
     show(0);
     if (takes(event)) {
