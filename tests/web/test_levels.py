@@ -10,8 +10,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sfss.web.levels import before
+from sfss.cluster import Cluster
+from sfss.keys import KeyScheme
+from sfss.record import encode, new_record
+from sfss.routed import Owner, Routed
+from sfss.stores.base import Entry
+from sfss.web.levels import before, level
 from tests.servers import Gateway, gateway, memcached, running, s3
+from tests.stores.dict_store import DictStore
 from tests.web.client import sentence
 from tests.web.conftest import over
 
@@ -199,3 +205,29 @@ def test_servers_that_cannot_list_say_so(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=4), st.text())
 def test_names_with_a_beginning_come_behind_the_text_before_it(beginning: str, rest: str) -> None:
     assert before(beginning) < beginning + rest
+
+
+class CountingStore(DictStore):
+    """Counts the entries that it has shown."""
+
+    shown = 0
+
+    async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
+        entries = await super().scan(prefix, after, limit)
+        self.shown += len(entries)
+        return entries
+
+
+async def test_what_is_in_a_folder_is_passed_over() -> None:
+    store = CountingStore()
+    owner = Owner({"dict": store}, lambda _: "dict")
+    cluster = Cluster(Routed([store], owner), KeyScheme("plain"), 1)
+    empty = encode(new_record(b"", 1))
+    for folder in range(3):
+        for number in range(5000):
+            store.values[b"top/%d/%d" % (folder, number)] = empty
+    found = await level(cluster, "top/", "top/0/", 9)
+    assert [thing.name for thing in found] == ["top/1/", "top/2/"]
+    assert store.shown < 100
+    assert await level(cluster, "top/3", "", 9) == []
+    await cluster.close()
