@@ -356,7 +356,7 @@ async def test_a_narrow_window_shows_everything(
     await expect(page.locator("#preview img")).to_be_visible()
     await screenshot(f"browse-image-narrow-{scheme}")
     await _fits(page)
-    await page.locator("#preview-delete").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
     await screenshot(f"browse-dialog-narrow-{scheme}")
     await page.get_by_role("button", name="Cancel").click()
     await page.locator("#preview-close").click()

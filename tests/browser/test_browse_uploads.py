@@ -44,7 +44,8 @@ async def test_files_are_uploaded_where_they_are_dropped(
     shelf: Shelf, files: list[Path], screenshot: Screenshot
 ) -> None:
     await shelf.open()
-    await expect(shelf.page.locator("#empty")).to_contain_text("A file may have 2 MiB")
+    await expect(shelf.page.locator("#empty")).to_contain_text("Drop files or folders anywhere")
+    await expect(shelf.page.locator("#limit")).to_have_text("Files may have up to 2 MiB")
     await screenshot("browse-empty-wide-light")
     await shelf.drag("dragEnter", files)
     await expect(shelf.page.locator("#target")).to_contain_text(shelf.folder)

@@ -4,7 +4,7 @@ import { nameOf, Place, placeOf } from "./address.js";
 import { showCrumbs } from "./crumbs.js";
 import { askForFolder, askForToken } from "./dialogs.js";
 import { byId } from "./elements.js";
-import { counted } from "./figures.js";
+import { counted, sizeOf } from "./figures.js";
 import { copyLink, download } from "./giving.js";
 import { isFolder, Listing, PAGE } from "./listing.js";
 import { hideEmpty, hideNotice, showEmpty, showFailure, showMissingFace } from "./notices.js";
@@ -60,6 +60,7 @@ class Page {
       showFailure(error, () => location.reload());
       return;
     }
+    byId("limit").textContent = `Files may have up to ${sizeOf(this.settings.max_file_size)}`;
     byId("to-status").hidden = !this.settings.has_status;
     if (this.settings.has_files) {
       this.go();
@@ -157,7 +158,7 @@ class Page {
     if (things.length) {
       hideEmpty();
     } else {
-      showEmpty(this.place, this.settings.max_file_size);
+      showEmpty(this.place);
     }
   }
 

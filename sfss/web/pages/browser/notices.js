@@ -2,7 +2,6 @@
 
 import { Place } from "./address.js";
 import { byId, make, named } from "./elements.js";
-import { sizeOf } from "./figures.js";
 
 export function showNotice(kind, ...content) {
   const notice = byId("notice");
@@ -53,11 +52,11 @@ export function showMissingFace() {
   showNotice("bad", "This page shows files by the face ", face, ", which is not shown on this address. Add it to ", make("code", {}, "server.faces"), " or to the listener's ", make("code", {}, "faces"), ".");
 }
 
-export function showEmpty(place, limit) {
+export function showEmpty(place) {
   const empty = byId("empty");
   const words = place.begins
     ? [make("h2", {}, "Nothing begins with “", named(place.begins), "” here"), make("p", { className: "soft" }, "Only the beginnings of names in this folder are compared.")]
-    : [make("h2", {}, "Nothing here yet"), make("p", { className: "soft" }, `Drop files or folders anywhere on this page. A file may have ${sizeOf(limit)}.`)];
+    : [make("h2", {}, "Nothing here yet"), make("p", { className: "soft" }, "Drop files or folders anywhere on this page, or use the button.")];
   empty.replaceChildren(...words);
   empty.hidden = false;
 }
