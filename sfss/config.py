@@ -55,7 +55,8 @@ class ServerSettings:
         "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
         " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration; upload,"
         " fetch, blobs: /upload, /fetch and /blob, files by their content; objects: /api/v1;"
-        " health: /health/live and /health/ready; metrics: /metrics, for Prometheus",
+        " health: /health/live and /health/ready; metrics: /metrics, for Prometheus;"
+        " browser: /browse/, files and folders for people",
         SOME_FACES,
     )
     tls_certificate: str = setting(

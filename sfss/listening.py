@@ -21,10 +21,11 @@ FACES: Final = (
     "objects",
     "health",
     "metrics",
+    "browser",
 )
 """The faces that there are; ``web.app`` has their routes."""
 
-DEFAULT_FACES: Final = ("native", "status", "health")
+DEFAULT_FACES: Final = ("native", "status", "health", "browser")
 
 SOME_FACES: Final = distinct_of(*FACES)
 

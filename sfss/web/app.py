@@ -12,6 +12,7 @@ from sfss.grants import ADMIN as ADMIN_SCOPE
 from sfss.grants import ANYBODY, DELETE, LIST, READ, WRITE
 from sfss.web import (
     admin,
+    browser,
     content,
     cors,
     crawling,
@@ -55,7 +56,11 @@ class Route(NamedTuple):
 NATIVE: Final = (
     Route("POST", "/files", native.create, "?path=P  create or replace a file: 201", WRITE),
     Route(
-        "GET", "/files", native.page, "?prefix=&after=&limit=  list files, a page at a time", LIST
+        "GET",
+        "/files",
+        native.page,
+        "?prefix=&after=&limit=&delimiter=/  list files, in pages",
+        LIST,
     ),
     Route("PUT", "/file", native.put, "?path=P  create or replace a file: 200", WRITE),
     Route(
@@ -137,6 +142,10 @@ HEALTH: Final = (
     Route("GET", "/health/live", health.live, "200 as long as this process answers", ANYBODY),
     Route("GET", "/health/ready", health.ready, "200 if requests can be served, else 503", ANYBODY),
 )
+BROWSER: Final = (
+    Route("GET", "/browse", browser.moved, "to /browse/", ANYBODY),
+    Route("GET", "/browse/*", browser.show, "/browse/  files and folders, for people", ANYBODY),
+)
 METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus", LIST),)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
@@ -150,6 +159,7 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "objects": OBJECTS,
     "health": HEALTH,
     "metrics": METRICS,
+    "browser": BROWSER,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 

@@ -10,7 +10,9 @@ from urllib.parse import quote
 from aiohttp import web
 
 from sfss.cluster import Listed
+from sfss.errors import BadArgument
 from sfss.web import files, http
+from sfss.web.levels import level
 
 
 async def create(site: http.Site, request: web.BaseRequest) -> http.Answer:
@@ -40,11 +42,16 @@ async def read(site: http.Site, request: web.BaseRequest) -> http.Answer:
 async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /files?prefix=&after=&limit=``: a page of what is stored, in byte order of the path.
 
-    ``next`` is what to give as ``after`` for the next page; null on the last.
+    ``next`` is what to give as ``after`` for the next page; null on the last. With ``delimiter=/``
+    only files that have no "/" behind the prefix, and ``folders``, which end with "/".
     """
     prefix = http.argument(request, "prefix") or ""
     after = http.argument(request, "after") or ""
     limit = http.page_limit(http.argument(request, "limit"))
+    if (delimiter := http.argument(request, "delimiter")) is not None:
+        if delimiter != "/":
+            raise BadArgument("delimiter", repr(delimiter), 'only "/" is known')
+        return await _level(site, prefix, after, limit)
     # One more than asked tells whether there is a next page.
     found = await site.cluster.list(prefix, after, limit + 1)
     listed = found[:limit]
@@ -52,6 +59,18 @@ async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
         {
             "files": [_describe(each) for each in listed],
             "next": listed[-1].path if len(found) > limit else None,
+        }
+    )
+
+
+async def _level(site: http.Site, prefix: str, after: str, limit: int) -> http.Answer:
+    found = await level(site.cluster, prefix, after, limit + 1)
+    things = found[:limit]
+    return http.json_answer(
+        {
+            "files": [_describe(Listed(path, head)) for path, head in things if head is not None],
+            "folders": [path for path, head in things if head is None],
+            "next": things[-1].name if len(found) > limit else None,
         }
     )
 

@@ -79,6 +79,8 @@ ASKS = [
     Ask("GET", "/__readme.txt", "/__readme.txt", ""),
     Ask("GET", "/status", "/status", "list"),
     Ask("GET", "/status/*", "/status/", ""),
+    Ask("GET", "/browse", "/browse", ""),
+    Ask("GET", "/browse/*", "/browse/", ""),
     Ask("HEAD", "/status/events", "/status/events", "list"),  # a GET goes on for ever
     Ask("GET", "/debug/vars", "/debug/vars", "list"),
     Ask("GET", "/metrics", "/metrics", "list"),

@@ -150,6 +150,8 @@ def test_the_routes_are_the_api() -> None:
         ("GET", "/status/*"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),
+        ("GET", "/browse"),
+        ("GET", "/browse/*"),
     }
     assert all(route.summary for face in FACES.values() for route in face)
 
@@ -231,7 +233,7 @@ async def test_each_answered_request_is_counted_once(face: Face) -> None:
     sentences = [
         '{"error": "no such file: b"}\n',
         '{"error": "no such address; known are /files, /file, /status, /status/events,'
-        ' /status/*, /health/live, /health/ready"}\n',
+        ' /status/*, /health/live, /health/ready, /browse, /browse/*"}\n',
         '{"error": "bad argument: path is missing; one is needed: ?path=folder/file.txt"}\n',
         '{"error": "malformed request: Invalid method encountered"}\n',
     ]
