@@ -112,7 +112,7 @@ async def answer(request: web.BaseRequest, record: Record, look: Look) -> http.A
     Raises ``PreconditionFailed``.
     """
     validators = look.validators
-    unmet = conditional.unmet(_precondition_fields(request), validators, reading=True)
+    unmet = conditional.unmet(preconditions(request), validators, reading=True)
     if unmet in conditional.NOT_MODIFIED:
         return http.Answer(304, {**validators.fields(), **look.more})
     if unmet:
@@ -155,7 +155,7 @@ def guard_of(
     ``validators``: of a file, ``validators_of`` unless given.
     """
     of = validators or validators_of
-    fields = _precondition_fields(request)
+    fields = preconditions(request)
     if not fields:
         return None
     if name := conditional.malformed(fields):
@@ -170,7 +170,8 @@ def guard_of(
     return guard
 
 
-def _precondition_fields(request: web.BaseRequest) -> dict[str, str]:
+def preconditions(request: web.BaseRequest) -> dict[str, str]:
+    """Return the fields of a request that say under which conditions it is to be done."""
     headers = request.headers
     return {name: ", ".join(headers.getall(name)) for name in conditional.FIELDS if name in headers}
 
