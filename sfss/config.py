@@ -58,7 +58,8 @@ class ServerSettings:
         "what is shown on host and port; native: /file and /files; status: /status; paths: files by"
         " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration; upload,"
         " fetch, blobs: /upload, /fetch and /blob, files by their content; objects: /api/v1;"
-        " health: /health/live and /health/ready; metrics: /metrics, for Prometheus",
+        " health: /health/live and /health/ready; metrics: /metrics, for Prometheus; api:"
+        " /openapi.json, and /api/ to read it",
         SOME_FACES,
     )
     workers: int = setting(1, "worker processes; two a core are plenty", between(1, 128))

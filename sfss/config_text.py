@@ -38,7 +38,7 @@ def _listen_tables(settings: Settings) -> list[str]:
         lines += [
             "# [[listen]]",
             '# address = "127.0.0.1:8255"',
-            '# faces = ["native", "status", "health"]',
+            '# faces = ["native", "status", "health", "api"]',
         ]
     for listen in settings.listen:
         address, faces = in_toml(listen.address), in_toml(listen.faces)

@@ -20,10 +20,11 @@ FACES: Final = (
     "objects",
     "health",
     "metrics",
+    "api",
 )
 """The faces that there are; ``web.app`` has their routes."""
 
-DEFAULT_FACES: Final = ("native", "status", "health")
+DEFAULT_FACES: Final = ("native", "status", "health", "api")
 
 SOME_FACES: Final = distinct_of(*FACES)
 

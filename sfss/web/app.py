@@ -10,6 +10,7 @@ from sfss.asking import FORWARDED
 from sfss.errors import SfssError
 from sfss.web import (
     admin,
+    api,
     content,
     crawling,
     debug,
@@ -18,6 +19,7 @@ from sfss.web import (
     metrics,
     native,
     objects,
+    pages,
     paths,
     status,
     webdav,
@@ -100,6 +102,12 @@ HEALTH: Final = (
     Route("GET", "/health/ready", health.ready, "200 if requests can be served, else 503"),
 )
 METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus"),)
+API: Final = (
+    Route("GET", "/openapi.json", api.document, "this description, as OpenAPI 3.1"),
+    Route("GET", "/api/", api.page, "this description, as a page"),
+    Route("GET", "/api/common.css", pages.shown("common.css"), "how all pages look"),
+    Route("GET", "/api/page.css", pages.shown("api/page.css"), "how that page looks"),
+)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
@@ -112,6 +120,7 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "objects": OBJECTS,
     "health": HEALTH,
     "metrics": METRICS,
+    "api": API,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 
@@ -146,6 +155,16 @@ def _families(address: str) -> tuple[str, str]:
     return f"/{first}/{ANY_NAME}", f"{address.rpartition('/')[0]}/{ANY_NAME}"
 
 
+def shown_of(faces: Container[str]) -> tuple[http.Shown, ...]:
+    """Return the routes of ``faces`` as they can be described."""
+    return tuple(
+        http.Shown(face, route.method, route.address, route.summary, face in FOR_PROGRAMS)
+        for face, routes in FACES.items()
+        if face in faces
+        for route in routes
+    )
+
+
 class App:
     """Answers the requests to one listener, which shows ``faces``."""
 
@@ -161,6 +180,7 @@ class App:
                 self._face_of[route.address] = face
                 if face in FOR_PROGRAMS:
                     self._only_json.add(route.address)
+        self._shown = shown_of(self.faces)
         self.addresses = Addresses(frozenset(self._handlers) - {ANYWHERE})
         """The addresses that have a meaning of their own."""
 
@@ -186,6 +206,7 @@ class App:
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
         request[http.TAKEN] = self.addresses
+        request[http.SHOWN] = self._shown
         if self._by_path_only and (misled := paths.refuse_native(request)):
             return misled
         methods = self._handlers.get(address)

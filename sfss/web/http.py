@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -60,6 +60,22 @@ TAKEN: Final = web.RequestKey("taken", Container[str])
 
 ONLY_JSON: Final = web.RequestKey("only_json", bool)
 """What is set in a request to say that a refusal is not for people, whoever asks."""
+
+
+class Shown(NamedTuple):
+    """A route of a listener, as far as it can be described: the ``face`` that it belongs to, method
+    and address, a few words, and whether its refusals are JSON, whoever asks.
+    """
+
+    face: str
+    method: str
+    address: str
+    summary: str
+    only_json: bool
+
+
+SHOWN: Final = web.RequestKey("shown", tuple[Shown, ...])
+"""All that its listener shows, in a request."""
 
 
 class Asked:
