@@ -376,6 +376,7 @@ SIBLINGS = {
     ("web.app", "web.health"): "the routes name their handlers",
     ("web.app", "web.metrics"): "the routes name their handlers",
     ("web.app", "web.pages"): "the routes name their handlers",
+    ("web.app", "web.description"): "some routes refuse what they are not said to take",
     ("web.app", "web.api"): "the routes name their handlers",
     ("web.api", "web.api_page"): "the description is shown as a page, too",
     ("web.api", "web.conditional"): "who has the description is told so",

@@ -24,6 +24,7 @@ from sfss.web import (
     status,
     webdav,
 )
+from sfss.web.description import STRICT
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -155,6 +156,17 @@ def _families(address: str) -> tuple[str, str]:
     return f"/{first}/{ANY_NAME}", f"{address.rpartition('/')[0]}/{ANY_NAME}"
 
 
+def _strict(route: Route) -> Handler:
+    """Return the handler of a route that refuses arguments of the query that it does not know."""
+    known = STRICT[route.method, route.address]
+
+    async def answer(site: http.Site, request: web.BaseRequest) -> http.Answer:
+        http.check_arguments(request, known)
+        return await route.handler(site, request)
+
+    return answer
+
+
 def shown_of(faces: Container[str]) -> tuple[http.Shown, ...]:
     """Return the routes of ``faces`` as they can be described."""
     return tuple(
@@ -186,9 +198,10 @@ class App:
 
     def _add(self, route: Route) -> None:
         methods = self._handlers.setdefault(route.address, {})
-        methods[route.method] = route.handler
+        handler = _strict(route) if (route.method, route.address) in STRICT else route.handler
+        methods[route.method] = handler
         if route.method == "GET":
-            methods["HEAD"] = route.handler
+            methods["HEAD"] = handler
 
     def _address(self, path: str) -> str:
         """Return the address of the route for ``path``."""

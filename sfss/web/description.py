@@ -9,6 +9,7 @@ from typing import Final
 
 from sfss.web.description_content import BLOBS, OBJECTS
 from sfss.web.description_parts import (
+    ARGUMENTS,
     CONDITIONS,
     JSON,
     KEEPS,
@@ -83,6 +84,7 @@ NATIVE: Final[Mapping[Key, Entry]] = {
         refusals=READING,
         links={"remove": Link(_REMOVE_FILE, "path", _QUERY)},
         example='curl "$SFSS_URL/file?path=a/photo.jpg" -o copy.jpg',
+        more="Whatever else the query says makes no difference.",
     ),
     _REMOVE_FILE: Entry(
         {204: REMOVED},
@@ -310,3 +312,26 @@ FACES: Final[Mapping[str, str]] = {
     "api": "This description.",
 }
 """What is said of each face."""
+
+
+def arguments_of(key: Key) -> tuple[str, ...]:
+    """Return the names of the arguments of the query that a route has."""
+    found = [ARGUMENTS[each] for each in ENTRIES[key].takes]
+    return tuple(each["name"] for each in found if each["in"] == "query")
+
+
+STRICT: Final[Mapping[Key, tuple[str, ...]]] = {
+    key: arguments_of(key)
+    for key in (
+        ("POST", "/files"),
+        ("GET", "/files"),
+        ("PUT", "/file"),
+        ("DELETE", "/file"),
+        ("GET", "/status"),
+        ("GET", "/admin/migration"),
+        ("POST", "/admin/migration"),
+    )
+}
+"""The routes that refuse other arguments than theirs, with those: what is misspelt would be left
+out without a word. Not so where files are read: others write arguments of their own behind links.
+"""
