@@ -207,6 +207,7 @@ PATHS: Final[Mapping[Key, Entry]] = {
         links={"remove": Link(_REMOVE, "url_path", _IN_PATH)},
         example='curl "$SFSS_URL/a/photo.jpg" -o copy.jpg',
         more="Whatever the query says makes no difference.",
+        summary="a file; ranges and conditions are honoured",
     ),
     ("GET", FOLDER): Entry(
         {
@@ -221,6 +222,7 @@ PATHS: Final[Mapping[Key, Entry]] = {
         refusals=(404, *LISTING),
         example='curl -H "Accept: application/json" "$SFSS_URL/a/"',
         more="The topmost folder is /. JSON comes whole where neither after nor limit is given.",
+        summary="what is in a folder",
     ),
     ("PUT", _ANYWHERE): Entry(
         {
@@ -252,6 +254,7 @@ PATHS: Final[Mapping[Key, Entry]] = {
         refusals=(404, *LISTING),
         example='curl -X DELETE "$SFSS_URL/empty/"',
         more="One that is not empty is 403: its files have to be removed first, one by one.",
+        summary="whether a folder is empty",
     ),
     ("OPTIONS", _ANYWHERE): Entry(
         {200: Answer("The methods, whatever is there.", {}, ("Allow", "DAV"))},

@@ -161,7 +161,9 @@ ARGUMENTS: Final[Mapping[str, Json]] = {
     "after": _query("after", "The path after which to begin: next of the page before.", _BEGINNING),
     "limit": _query("limit", "How many there are on a page at most.", _LIMIT),
     "name_after": _query("after", "The name after which to begin.", _BEGINNING),
-    "place_after": _query("after", "next of the page before.", _ANY_TEXT),
+    "place_after": _query(
+        "after", "The place after which to begin: next of the page before.", _ANY_TEXT
+    ),
     "store": _query("store", "The address of one store: its writes alone.", {"type": "string"}),
     "detail": _query("detail", "full: this server, too.", {"type": "string", "enum": ["full"]}),
     "step": _query(

@@ -32,7 +32,8 @@ class Link(NamedTuple):
 class Entry(NamedTuple):
     """What is said of one route: which arguments it takes (by our names), whether it takes a file
     for its body, what it answers, how it refuses, what can be
-    done next by name, a command to try it, where SFSS_URL is that of the server, and more text.
+    done next by name, a command to try it, where SFSS_URL is that of the server, and more text;
+    and a summary, where it is not that of the route.
     """
 
     answers: Mapping[int, Answer]
@@ -43,6 +44,7 @@ class Entry(NamedTuple):
     example: str = ""
     more: str = ""
     needs_token: bool = False
+    summary: str = ""
 
 
 STATE: Final = ("ETag",)

@@ -33,6 +33,7 @@ MORE_METHODS: Final = "x-additionalOperations"
 SAMPLES: Final = "x-codeSamples"
 
 _TOKEN: Final = "token"
+_STATUSES: Final = re.compile(r": [0-9]{3}(, [0-9]{3})*$")
 _ABOUT: Final = """\
 A store for small files. Refusals are `{"error": "what is wrong, and what is allowed"}`, or that \
 sentence as text for curl and for whoever asks for text first in Accept; where there is no such \
@@ -110,7 +111,7 @@ def _operation(route: Shown, entry: Entry, shown: Sequence[Shown]) -> Json:
     found: Json = {
         "operationId": operation_id((route.method, route.address)),
         "tags": [route.face],
-        "summary": route.summary.rpartition("  ")[2].strip(),
+        "summary": entry.summary or _STATUSES.sub("", route.summary.rpartition("  ")[2].strip()),
         "security": [{_TOKEN: []}] if entry.needs_token else [{}, {_TOKEN: []}],
         "parameters": [_reference("parameters", each) for each in entry.takes],
         "responses": {
