@@ -17,7 +17,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.11",
     packages=find_packages(include=["sfss", "sfss.*"]),
-    package_data={"sfss": ["py.typed"], "sfss.web": ["pages/*.css", "pages/*/*"]},
+    package_data={"sfss": ["py.typed"], "sfss.web": ["pages/*", "pages/*/*"]},
     zip_safe=False,
     install_requires=[
         # web/connection.py reaches into its connections; minor releases change them.

@@ -156,15 +156,17 @@ def _families(address: str) -> tuple[str, str]:
     return f"/{first}/{ANY_NAME}", f"{address.rpartition('/')[0]}/{ANY_NAME}"
 
 
-def _strict(route: Route) -> Handler:
-    """Return the handler of a route that refuses arguments of the query that it does not know."""
-    known = STRICT[route.method, route.address]
+def _strict(route: Route) -> Route:
+    """Return ``route``; if it is one of ``STRICT``, it refuses arguments that it does not know."""
+    known = STRICT.get((route.method, route.address))
+    if known is None:
+        return route
 
     async def answer(site: http.Site, request: web.BaseRequest) -> http.Answer:
         http.check_arguments(request, known)
         return await route.handler(site, request)
 
-    return answer
+    return route._replace(handler=answer)
 
 
 def shown_of(faces: Container[str]) -> tuple[http.Shown, ...]:
@@ -198,7 +200,7 @@ class App:
 
     def _add(self, route: Route) -> None:
         methods = self._handlers.setdefault(route.address, {})
-        handler = _strict(route) if (route.method, route.address) in STRICT else route.handler
+        handler = _strict(route).handler
         methods[route.method] = handler
         if route.method == "GET":
             methods["HEAD"] = handler
