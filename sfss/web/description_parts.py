@@ -234,10 +234,11 @@ REFUSALS: Final[Mapping[int, tuple[str, Sequence[str]]]] = {
     403: ("Whoever asks may not do this, or nobody may.", ()),
     404: ("It is not there: every store that could have it was asked, and said so.", ()),
     405: ("This method means nothing here; Allow says which do.", ("Allow",)),
-    408: ("The body did not arrive in time. Nothing was stored.", ()),
+    408: ("The request did not arrive in time. Nothing was stored.", ()),
     409: ("It does not go with how things are now. Nothing was changed.", ()),
     412: ("A condition does not hold. Nothing was changed.", ()),
     413: ("The file is larger than this service or a store takes. Nothing was stored.", ()),
+    414: ("The address is too long.", ()),
     415: ("The body is compressed or otherwise coded. Nothing was stored.", ()),
     416: ("The file has no such bytes.", ("Content-Range",)),
     429: ("Too many requests: ask again later.", ("Retry-After",)),
@@ -254,7 +255,7 @@ REFUSALS: Final[Mapping[int, tuple[str, Sequence[str]]]] = {
 }
 """What the statuses of refusals say, and their header fields; ``http.STATUS`` gives the errors."""
 
-ALWAYS: Final = (400, 401, 403, 429, 431, 500, 503, 505)
+ALWAYS: Final = (400, 401, 403, 408, 414, 429, 431, 500, 503, 505)
 """What any request may be refused with."""
 
 READING: Final = (404, 412, 416, 504)
