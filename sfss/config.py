@@ -56,7 +56,8 @@ class ServerSettings:
         " URL path, for WebDAV clients, too; debug: /debug/vars; admin: /admin/migration; upload,"
         " fetch, blobs: /upload, /fetch and /blob, files by their content; objects: /api/v1;"
         " health: /health/live and /health/ready; metrics: /metrics, for Prometheus;"
-        " browser: /browse/, files and folders for people",
+        " browser: /browse/, files and folders for people; api: /openapi.json, and /api/ to read"
+        " it",
         SOME_FACES,
     )
     tls_certificate: str = setting(

@@ -38,7 +38,7 @@ def _listen_tables(settings: Settings) -> list[str]:
         lines += [
             "# [[listen]]",
             '# address = "127.0.0.1:8255"',
-            '# faces = ["native", "status", "health"]',
+            '# faces = ["native", "status", "health", "browser", "api"]',
             '# tls_certificate = "site.pem"',
             '# tls_key = "site.key"',
         ]

@@ -22,10 +22,11 @@ FACES: Final = (
     "health",
     "metrics",
     "browser",
+    "api",
 )
 """The faces that there are; ``web.app`` has their routes."""
 
-DEFAULT_FACES: Final = ("native", "status", "health", "browser")
+DEFAULT_FACES: Final = ("native", "status", "health", "browser", "api")
 
 SOME_FACES: Final = distinct_of(*FACES)
 

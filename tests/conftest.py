@@ -15,6 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("probe")
     group.addoption("--probe-s", type=float, default=25.0, help="seconds that each probe takes")
     group.addoption("--probe-seed", type=int, help="repeat the probe that printed this seed")
+    group.addoption("--api-s", type=int, default=0, help="seconds of each run of schemathesis")
+    group.addoption("--api-seed", type=int, default=1, help="what decides what it tries")
 
 
 @pytest.fixture(autouse=True)

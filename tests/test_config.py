@@ -330,7 +330,7 @@ def test_a_cluster_that_the_file_does_not_have() -> None:
 
 def test_listeners_take_the_place_of_host_and_port() -> None:
     assert load("[server]\nport = 80\nhost = '::1'").listeners() == (
-        Listen("[::1]:80", ("native", "status", "health", "browser")),
+        Listen("[::1]:80", ("native", "status", "health", "browser", "api")),
     )
     settings = load(PATHS + "[[listen]]\naddress = '[::1]:81'\nfaces = ['native', 'debug']")
     assert settings.listeners() == (Listen("A:1", ("paths",)), settings.listen[1])

@@ -12,6 +12,7 @@ from sfss.grants import ADMIN as ADMIN_SCOPE
 from sfss.grants import ANYBODY, DELETE, LIST, READ, WRITE
 from sfss.web import (
     admin,
+    api,
     browser,
     content,
     cors,
@@ -23,11 +24,13 @@ from sfss.web import (
     metrics,
     native,
     objects,
+    pages,
     paths,
     status,
     webdav,
 )
 from sfss.web.access import redacted
+from sfss.web.description import STRICT
 from sfss.web.gate import Gate
 
 Handler = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
@@ -147,6 +150,12 @@ BROWSER: Final = (
     Route("GET", "/browse/*", browser.show, "/browse/  files and folders, for people", ANYBODY),
 )
 METRICS: Final = (Route("GET", "/metrics", metrics.show, "counters, for Prometheus", LIST),)
+API: Final = (
+    Route("GET", "/openapi.json", api.document, "this description, as OpenAPI 3.1", ANYBODY),
+    Route("GET", "/api/", api.page, "this description, as a page", ANYBODY),
+    Route("GET", "/api/common.css", pages.shown("common.css"), "how all pages look", ANYBODY),
+    Route("GET", "/api/page.css", pages.shown("api/page.css"), "how that page looks", ANYBODY),
+)
 FACES: Final[Mapping[str, Sequence[Route]]] = {
     "native": NATIVE,
     "status": STATUS,
@@ -160,6 +169,7 @@ FACES: Final[Mapping[str, Sequence[Route]]] = {
     "health": HEALTH,
     "metrics": METRICS,
     "browser": BROWSER,
+    "api": API,
 }
 """Wherever GET is allowed, so is HEAD: the same without a body."""
 
@@ -206,6 +216,29 @@ def _permission(request: web.BaseRequest, allowed: cors.Cors, origin: str) -> ht
     return http.Answer(204, allowed.permission(origin, request.headers))
 
 
+def _strict(route: Route) -> Route:
+    """Return ``route``; if it is one of ``STRICT``, it refuses arguments that it does not know."""
+    known = STRICT.get((route.method, route.address))
+    if known is None:
+        return route
+
+    async def answer(site: http.Site, request: web.BaseRequest) -> http.Answer:
+        http.check_arguments(request, known)
+        return await route.handler(site, request)
+
+    return route._replace(handler=answer)
+
+
+def shown_of(faces: Container[str]) -> tuple[http.Shown, ...]:
+    """Return the routes of ``faces`` as they can be described."""
+    return tuple(
+        http.Shown(face, route.method, route.address, route.summary, face in FOR_PROGRAMS)
+        for face, routes in FACES.items()
+        if face in faces
+        for route in routes
+    )
+
+
 class App:
     """Answers the requests to one listener, which shows ``faces``."""
 
@@ -223,10 +256,12 @@ class App:
                 self._face_of[route.address] = face
                 if face in FOR_PROGRAMS:
                     self._only_json.add(route.address)
+        self._shown = shown_of(self.faces)
         self.addresses = Addresses(frozenset(self._routes) - {ANYWHERE})
         """The addresses that have a meaning of their own."""
 
     def _add(self, route: Route) -> None:
+        route = _strict(route)
         methods = self._routes.setdefault(route.address, {})
         methods[route.method] = route
         if route.method == "GET":
@@ -265,6 +300,7 @@ class App:
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
         request[http.TAKEN] = self.addresses
+        request[http.SHOWN] = self._shown
         if self._by_path_only and (misled := paths.refuse_native(request)):
             return misled
         methods = self._routes.get(address)

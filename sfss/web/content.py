@@ -14,7 +14,7 @@ see each other; then the names of one of them stay, everywhere the same.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
@@ -54,14 +54,14 @@ async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
     blob_id = check_id(name_in(request))
     path = path_of(blob_id)
     site.cluster.check(path)
+    guard = files.guard_of(request, lambda head: _validators(blob_id, head))
     content = await _received(site, request)
     if not is_digest(blob_id):
-        guard = files.guard_of(request)
         return _kept(blob_id, await site.cluster.put(path, content, guard))
     found = await _in_thread(content, lambda: digest_like(blob_id, content.body))
     if found != blob_id:
         raise BadArgument("the id", repr(blob_id), f"this body has {found}")
-    return _kept(blob_id, await _keep(site, blob_id, content))
+    return _kept(blob_id, await _keep(site, blob_id, content, guard))
 
 
 async def fetch(site: http.Site, request: web.BaseRequest) -> http.Answer:
@@ -155,6 +155,9 @@ async def _in_thread(content: Content, find: Callable[[], str]) -> str:
     return find() if len(content.body) <= _INLINE_SIZE else await asyncio.to_thread(find)
 
 
+Guard: TypeAlias = Callable[[Head | None], None]
+
+
 class _There(Exception):
     """Raised when the blob is there, and is not as it was expected to be."""
 
@@ -163,11 +166,14 @@ class _There(Exception):
         self.head = head
 
 
-async def _keep(site: http.Site, blob_id: str, content: Content) -> Kept:
-    """Keep ``content`` as the blob ``blob_id``, whose digest it has; see the head of this module.
+async def _keep(
+    site: http.Site, blob_id: str, content: Content, conditions: Guard | None = None
+) -> Kept:
+    """Keep ``content`` as the blob ``blob_id``, whose digest it has, under ``conditions``; see the
+    head of this module.
 
     Where it cannot be told what is there, it is kept as it came; but raises ``NoStoreReachable`` if
-    it is to expire, for it might take the place of what is not.
+    it is to expire, for it might take the place of what is not, and if there are conditions.
     """
     path = path_of(blob_id)
     new = content._replace(names={**content.names, CHECKED: blob_id})
@@ -175,6 +181,8 @@ async def _keep(site: http.Site, blob_id: str, content: Content) -> Kept:
     def guard(head: Head | None) -> None:
         # Where other bytes are, there is not the blob.
         is_there = head is not None and head.digest == new.digest
+        if conditions is not None:
+            conditions(head if is_there else None)
         if is_there and head and not _keeps(new, _merged(blob_id, content, head)):
             raise _There(head)
 
@@ -184,7 +192,7 @@ async def _keep(site: http.Site, blob_id: str, content: Content) -> Kept:
         except _There as there:
             new = _merged(blob_id, content, there.head)
         except NoStoreReachable:
-            if content.ttl_s is not None:
+            if content.ttl_s is not None or conditions is not None:
                 raise
             return await site.cluster.put(path, new)
     raise Refused(f"{blob_id} is uploaded again and again at this moment")

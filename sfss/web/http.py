@@ -3,13 +3,13 @@
 import json
 import logging
 import re
-from collections.abc import AsyncGenerator, Container, Mapping, Sequence
+from collections.abc import AsyncGenerator, Container, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -18,6 +18,7 @@ from sfss import __version__, errors
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.grants import OPEN, Grant, Rules
+from sfss.listening import nearest
 from sfss.metrics import Board
 from sfss.objects import Objects
 from sfss.readiness import Readiness
@@ -76,6 +77,22 @@ ONLY_JSON: Final = web.RequestKey("only_json", bool)
 
 GRANT: Final = web.RequestKey("grant", Grant)
 """What whoever asks may do, and by the name of which token, in a request that is handled."""
+
+
+class Shown(NamedTuple):
+    """A route of a listener, as far as it can be described: the ``face`` that it belongs to, method
+    and address, a few words, and whether its refusals are JSON, whoever asks.
+    """
+
+    face: str
+    method: str
+    address: str
+    summary: str
+    only_json: bool
+
+
+SHOWN: Final = web.RequestKey("shown", tuple[Shown, ...])
+"""All that its listener shows, in a request."""
 
 
 class Asked:
@@ -354,14 +371,8 @@ def argument(request: web.BaseRequest, name: str) -> str | None:
     space and %XX a byte, and the bytes are UTF-8. Raises ``BadArgument`` when it is given twice,
     ``BadPath`` when it is not UTF-8.
     """
-    # Not request.query: that replaces what is not UTF-8, and would store under another path.
-    target = request.raw_path.encode("utf-8", "surrogateescape").partition(b"#")[0]
     wanted = name.encode()
-    found: list[bytes] = []
-    for pair in target.partition(b"?")[2].split(b"&"):
-        key, _, value = pair.partition(b"=")
-        if _decoded(key) == wanted:
-            found.append(_decoded(value))
+    found = [_decoded(value) for key, value in _query(request) if _decoded(key) == wanted]
     if len(found) > 1:
         raise errors.BadArgument(name, f"given {len(found)} times", "once is allowed")
     try:
@@ -370,6 +381,27 @@ def argument(request: web.BaseRequest, name: str) -> str | None:
         raise errors.BadPath(
             "it is not UTF-8" if name == "path" else f"{name} is not UTF-8"
         ) from None
+
+
+def _query(request: web.BaseRequest) -> Iterator[tuple[bytes, bytes]]:
+    """Yield names and values of the query, both as they came."""
+    # Not request.query: that replaces what is not UTF-8, and would store under another path.
+    target = request.raw_path.encode("utf-8", "surrogateescape").partition(b"#")[0]
+    for pair in target.partition(b"?")[2].split(b"&"):
+        name, _, value = pair.partition(b"=")
+        yield name, value
+
+
+SIGNED: Final = ("expires", "key", "signature")
+"""The arguments of signed URLs, which may be there wherever others are."""
+
+
+def check_arguments(request: web.BaseRequest, known: Sequence[str]) -> None:
+    """Raise ``BadArgument`` for an argument of the query that is not ``known``."""
+    for encoded, _ in _query(request):
+        name = _decoded(encoded).decode("utf-8", "backslashreplace")
+        if name and name not in known and name not in SIGNED:
+            raise errors.BadArgument(name, "unknown", nearest(name, known))
 
 
 def _decoded(text: bytes) -> bytes:

@@ -66,10 +66,14 @@ def well_formed_type(text: str | None) -> str | None:
 
 
 def ttl_s(argument: str | None, field: str | None) -> int | None:
-    """Return for how many seconds a file is kept, as ``ttl`` in the query or the field Expires-In
-    says, None for ever; raise ``BadArgument`` for what is no such number.
+    """Return for how many seconds a file is kept, as ``ttl`` in the query or, without it, the field
+    Expires-In says, None for ever; raise ``BadArgument`` for what is no such number.
     """
-    name, text = ("ttl", argument) if argument is not None else ("Expires-In", field)
+    said = [_seconds("ttl", argument), _seconds("Expires-In", field)]
+    return next((seconds for seconds in said if seconds is not None), None)
+
+
+def _seconds(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     seconds = int(text) if _SECONDS.fullmatch(text.strip()) else 0

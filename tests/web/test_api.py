@@ -429,6 +429,39 @@ class TestList:
         assert api.request("GET", f"/files?{query}").status == 400
 
 
+class TestUnknownArguments:
+    """What is misspelt is not left out without a word."""
+
+    @pytest.mark.parametrize(
+        ("method", "target", "words"),
+        [
+            ("PUT", "/file?path=unknown&tll=60", ["tll is unknown", "did you mean ttl?"]),
+            ("POST", "/files?path=unknown&tt%6C=60&x=", ["x is unknown", "known are path, ttl"]),
+            ("PUT", "/file?Path=unknown", ["Path is unknown", "did you mean path?"]),
+            ("DELETE", "/file?path=unknown&force", ["force is unknown", "known are path"]),
+            ("GET", "/files?perfix=a", ["perfix is unknown", "did you mean prefix?"]),
+            ("GET", "/status?details=full", ["details is unknown", "did you mean detail?"]),
+            ("GET", "/status?%FF=1", ["is unknown"]),
+        ],
+    )
+    def test_they_are_refused_by_name(
+        self, gateway: Gateway, method: str, target: str, words: list[str]
+    ) -> None:
+        answer = gateway.request(method, target, None if method == "GET" else b"x")
+        assert answer.status == 400
+        for word in words:
+            assert word in sentence(answer)
+        assert gateway.get("unknown").status == 404
+
+    def test_those_of_signed_urls_are_known(self, gateway: Gateway, path: str) -> None:
+        signed = f"{file_at(path)}&expires=1&key=a&signature=b"
+        assert gateway.request("PUT", signed, b"x").status != 400
+
+    def test_links_to_files_may_be_decorated(self, gateway: Gateway, path: str) -> None:
+        gateway.put(path, b"x")
+        assert gateway.request("GET", f"{file_at(path)}&v=2&fbclid=1").body == b"x"
+
+
 class TestStatus:
     """GET /status."""
 

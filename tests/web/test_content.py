@@ -257,6 +257,22 @@ def test_an_id_that_is_the_digest_of_something_else(site: Gateway) -> None:
     assert fetch(site, right).body == b"right"
 
 
+def test_conditions_of_a_blob_that_is_put_under_its_digest(site: Gateway) -> None:
+    body = b"under a condition"
+    blob = f"/blob/{sha1(body)}"
+
+    def put(fields: Mapping[str, str]) -> int:
+        return site.request("POST", blob, body, fields).status
+
+    assert put({"If-Match": "*"}) == 412
+    assert put({"If-None-Match": "bare"}) == 400
+    assert site.request("GET", blob).status == 404
+    assert put({"If-None-Match": "*"}) == 200
+    assert put({"If-None-Match": "*"}) == 412
+    assert put({"If-Match": '"other"'}) == 412
+    assert put({"If-Match": f'"{sha1(body)}"'}) == 200
+
+
 def test_an_id_that_is_no_digest_is_a_name(site: Gateway) -> None:
     assert site.request("POST", "/blob/steve", b"one", {"X-A": "1"}).status == 200
     got = site.request("GET", "/blob/steve")

@@ -64,6 +64,8 @@ def test_what_is_no_time_to_live(text: str) -> None:
         ttl_s(text, None)
     with pytest.raises(BadArgument, match="Expires-In is"):
         ttl_s(None, text)
+    with pytest.raises(BadArgument, match="Expires-In is"):
+        ttl_s("5", text)
 
 
 def test_fields_that_begin_with_x_are_kept() -> None:

@@ -152,6 +152,10 @@ def test_the_routes_are_the_api() -> None:
         ("GET", "/health/ready"),
         ("GET", "/browse"),
         ("GET", "/browse/*"),
+        ("GET", "/openapi.json"),
+        ("GET", "/api/"),
+        ("GET", "/api/common.css"),
+        ("GET", "/api/page.css"),
     }
     assert all(route.summary for face in FACES.values() for route in face)
 
@@ -233,7 +237,8 @@ async def test_each_answered_request_is_counted_once(face: Face) -> None:
     sentences = [
         '{"error": "no such file: b"}\n',
         '{"error": "no such address; known are /files, /file, /status, /status/events,'
-        ' /status/*, /health/live, /health/ready, /browse, /browse/*"}\n',
+        " /status/*, /health/live, /health/ready, /browse, /browse/*, /openapi.json, /api/,"
+        ' /api/common.css, /api/page.css"}\n',
         '{"error": "bad argument: path is missing; one is needed: ?path=folder/file.txt"}\n',
         '{"error": "malformed request: Invalid method encountered"}\n',
     ]

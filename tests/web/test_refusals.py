@@ -13,7 +13,7 @@ from tests.web.client import FILE, file_at, files_at, head, multipart, sentence,
     [
         ("", "path is missing"),
         ("?", "path is missing"),
-        ("?Path=a", "path is missing"),
+        ("?Path=a", "path"),  # is missing, or is what may have been meant
         ("?path", "it is empty"),
         ("?path=", "it is empty"),
         ("?path=a&path=a", "path is given 2 times"),
