@@ -9,6 +9,7 @@ from typing import Final
 
 from sfss.web.description_content import BLOBS, OBJECTS
 from sfss.web.description_parts import (
+    ANY_TYPE,
     ARGUMENTS,
     CONDITIONS,
     JSON,
@@ -35,6 +36,7 @@ from sfss.web.description_terms import (
 )
 
 HTML: Final = "text/html"
+EVENTS: Final = "text/event-stream"
 XML: Final = "application/xml"
 PLAIN_OR_OPEN: Final = ("text/plain", "application/openmetrics-text")
 
@@ -60,7 +62,7 @@ NATIVE: Final[Mapping[Key, Entry]] = {
     ),
     ("GET", "/files"): Entry(
         {200: json_answer("A page, in byte order of the paths.", "Page")},
-        ("prefix", "after", "limit"),
+        ("prefix", "after", "limit", "delimiter"),
         refusals=LISTING,
         links={
             "next": Link(("GET", "/files"), "after", "$response.body#/next"),
@@ -102,6 +104,12 @@ _STYLE: Final = Entry(
     refusals=(412,),
 )
 
+_PAGE: Final = Entry(
+    {200: Answer("The page, or what it is made of.", {ANY_TYPE: None}), 304: _SAME},
+    ("asset", *_PAGE_CONDITIONS),
+    refusals=(404, 412),
+)
+
 SERVICE: Final[Mapping[Key, Entry]] = {
     ("GET", "/status"): Entry(
         {200: json_answer("Statistics.", "Statistics")},
@@ -109,6 +117,17 @@ SERVICE: Final[Mapping[Key, Entry]] = {
         refusals=(504,),
         example='curl "$SFSS_URL/status?detail=full"',
     ),
+    ("GET", "/status/events"): Entry(
+        {200: Answer("How all is, every second: server-sent events.", {EVENTS: None})},
+        refusals=(503,),
+        example='curl -N --max-time 2 "$SFSS_URL/status/events" || [ $? = 28 ]',
+        more="It goes on until the client leaves. 503 where too many watch already.",
+    ),
+    ("GET", "/status/*"): _PAGE,
+    ("GET", "/browse"): Entry(
+        {301: Answer("The page is at browse/.", {}, ("Location",))}, summary="to the page"
+    ),
+    ("GET", "/browse/*"): _PAGE,
     ("GET", "/debug/vars"): Entry(
         {200: json_answer("Counters.", "Counters")}, example='curl "$SFSS_URL/debug/vars"'
     ),
@@ -313,6 +332,7 @@ FACES: Final[Mapping[str, str]] = {
     "health": "For whoever decides what to restart, and whom to ask.",
     "metrics": "For Prometheus.",
     "api": "This description.",
+    "browser": "Files and folders, for people.",
 }
 """What is said of each face."""
 

@@ -160,6 +160,17 @@ ARGUMENTS: Final[Mapping[str, Json]] = {
     "prefix": _query("prefix", "What the paths begin with.", _BEGINNING),
     "after": _query("after", "The path after which to begin: next of the page before.", _BEGINNING),
     "limit": _query("limit", "How many there are on a page at most.", _LIMIT),
+    "delimiter": _query(
+        "delimiter",
+        "/: only files without a / behind the prefix, and folders.",
+        {"type": "string", "enum": ["/"]},
+    ),
+    "asset": _argument(
+        "path",
+        "name",
+        "What the page is made of; without a name, behind the last /, the page itself.",
+        _ANY_TEXT,
+    ),
     "name_after": _query("after", "The name after which to begin.", _BEGINNING),
     "place_after": _query(
         "after", "The place after which to begin: next of the page before.", _ANY_TEXT
@@ -306,6 +317,7 @@ SCHEMAS: Final[Mapping[str, Json]] = {
         "type": "object",
         "properties": {
             "files": _list_of({"$ref": "#/components/schemas/Listed"}),
+            "folders": {**_list_of(_STRING), "description": "only with a delimiter"},
             "next": _NEXT,
         },
         "required": ["files", "next"],

@@ -9,7 +9,7 @@ from tests.servers import PYTHON_ENVIRON, SFSS, Gateway, free_port, gateway, run
 
 TOKEN = "the token of the tests"
 SHOWN: Mapping[str, tuple[str, ...]] = {
-    "native": ("native", "status", "health", "metrics", "debug", "api"),
+    "native": ("native", "status", "health", "metrics", "debug", "browser", "api"),
     "paths": ("paths", "api"),
     "blobs": ("upload", "fetch", "blobs", "api"),
     "admin": ("admin", "api"),
