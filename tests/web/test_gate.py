@@ -79,6 +79,10 @@ ASKS = [
     Ask("GET", "/__readme.txt", "/__readme.txt", ""),
     Ask("GET", "/status", "/status", "list"),
     Ask("GET", "/status/*", "/status/", ""),
+    Ask("GET", "/openapi.json", "/openapi.json", ""),
+    Ask("GET", "/api/", "/api/", ""),
+    Ask("GET", "/api/common.css", "/api/common.css", ""),
+    Ask("GET", "/api/page.css", "/api/page.css", ""),
     Ask("GET", "/browse", "/browse", ""),
     Ask("GET", "/browse/*", "/browse/", ""),
     Ask("HEAD", "/status/events", "/status/events", "list"),  # a GET goes on for ever
