@@ -6,7 +6,7 @@ docs and ``sfss config`` are made from these declarations. Pure.
 """
 
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from sfss.checks import (
     ADDRESS,
@@ -28,6 +28,9 @@ from sfss.checks import (
     in_range,
     one_of,
 )
+from sfss.config_limits import LimitsSettings
+from sfss.declaring import Setting as Setting
+from sfss.declaring import setting as setting
 from sfss.keys import KEY_LIMIT
 from sfss.listening import (
     DEFAULT_FACES,
@@ -37,14 +40,6 @@ from sfss.listening import (
 )
 
 MIB: Final = 1024 * 1024
-
-Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
-
-
-def setting(default: Setting, help: str, check: Check) -> Any:
-    """Declare one setting: its default, one line of help (with the unit), and what is allowed."""
-    shown = not isinstance(check, Hidden)
-    return field(default=default, repr=shown, metadata={"help": help, "check": check})
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +436,7 @@ class Settings:
     paths: PathsSettings = field(default_factory=PathsSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
     objects: ObjectsSettings = field(default_factory=ObjectsSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:

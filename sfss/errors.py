@@ -90,11 +90,17 @@ class BadBody(RequestError):
 
 @dataclass(eq=False)
 class BodyTimeout(RequestError):
-    """Raised when no byte of an announced body arrived for ``seconds``."""
+    """Raised when no byte of an announced body arrived for ``seconds``; or fewer than ``rate`` a
+    second, for that much longer than they take.
+    """
 
     seconds: float
+    rate: int | None = None
 
     def __str__(self) -> str:
+        if self.rate is not None:
+            slow = f"the body came with fewer than {self.rate} bytes a second"
+            return f"{slow}, for more than {self.seconds:g} s; nothing was stored"
         return f"no byte of the body arrived for {self.seconds:g} s; nothing was stored"
 
 

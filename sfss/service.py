@@ -326,10 +326,11 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         settings.server.admin_token,
         settings.content.digest,
         objects,
+        limits=settings.limits,
     )
     shown = [listen.faces for listen in settings.listeners()]
     doors = [] if joining is None else [joining.listener]
-    runner = Runner(site, settings.server, counters, shown, doors)
+    runner = Runner(site, settings.server, counters, shown, doors, settings.limits)
     await runner.setup()
     return runner
 

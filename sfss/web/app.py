@@ -183,6 +183,8 @@ class App:
         http.begin(request, self._face_of.get(address, http.NO_FACE), method)
         if unclear := http.refuse_framing(request):
             return unclear
+        if large := http.refuse_large_head(request, self._site.limits.head_bytes):
+            return large
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
         request[http.TAKEN] = self.addresses

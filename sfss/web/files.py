@@ -41,7 +41,12 @@ async def receive(
 
 async def read_body(site: http.Site, request: web.BaseRequest) -> body.Received:
     """Return the file that ``request`` carries; errors as ``body.read_file``."""
-    limits = body.Limits(site.cluster.max_file_size, site.body_timeout_s, site.spool_folder)
+    limits = body.Limits(
+        site.cluster.max_file_size,
+        site.body_timeout_s,
+        site.spool_folder,
+        least_bytes_per_s=site.limits.least_bytes_per_s,
+    )
     return await body.read_file(request, limits)
 
 

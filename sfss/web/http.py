@@ -17,6 +17,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from sfss import __version__, errors
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
+from sfss.config_limits import LimitsSettings
 from sfss.metrics import Board
 from sfss.objects import Objects
 from sfss.readiness import Readiness
@@ -121,6 +122,8 @@ class Site:
     """The objects of the face "objects"."""
     readiness: Readiness = field(default_factory=Readiness)
     """Whether this process can serve."""
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    """What a client may have."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -187,7 +190,25 @@ class Answer(web.StreamResponse):
         return 0 if self._must_be_empty_body else self._part[1] - self._part[0]
 
 
+def too_large_head(limit: int) -> str:
+    """Return what is said of a request that has more than ``limit`` bytes before its body."""
+    return f"the request has more than {limit} bytes before its body (limits.head_bytes)"
+
+
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)
+
+
+def refuse_large_head(request: web.BaseRequest, limit: int) -> Answer | None:
+    """Return a refusal that closes the connection when ``request`` has more than ``limit`` bytes
+    before its body.
+    """
+    fields = request._message.raw_headers
+    size = len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in fields)
+    if size <= limit:
+        return None
+    answer = refuse(request, 431, too_large_head(limit))
+    answer.force_close()
+    return answer
 
 
 def refuse_framing(request: web.BaseRequest) -> Answer | None:

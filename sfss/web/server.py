@@ -15,12 +15,13 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from sfss.config import ServerSettings
+from sfss.config_limits import LimitsSettings
 from sfss.errors import SettingError
 from sfss.metrics import Counters
 from sfss.web import fast, http
 from sfss.web.access import AccessLogger
 from sfss.web.app import App
-from sfss.web.connection import Connection
+from sfss.web.connection import Bounds, Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
 
@@ -55,12 +56,15 @@ class Server(web.Server):
         self,
         handler: Any,
         counters: Counters,
+        bounds: Bounds,
         short_way: ShortWay | None,
         log: ShortLog | None,
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self._counters, self._short_way, self._log = counters, short_way, log
+        self._bounds = bounds
+        self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self.slow_s = inf
         """Seconds that a request may take until that is logged."""
@@ -71,17 +75,40 @@ class Server(web.Server):
         """Return the protocol of a new connection."""
         options = {"loop": self._loop, **self._kwargs}
         if self._short_way is None:
-            return Connection(self, self._counters, self.slow_s, **options)
+            return Connection(self, self._counters, self._bounds, self.slow_s, **options)
+        ways = (self._short_way, self._log)
         return FastConnection(
-            self, self._counters, self._short_way, self._log, slow_s=self.slow_s, **options
+            self, self._counters, self._bounds, ways, slow_s=self.slow_s, **options
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection up."""
         super().connection_made(handler, transport)
         self._empty.clear()
+        if self._watch is None:
+            self._look_later()
         if self._draining and isinstance(handler, Connection):
             handler.drain()  # it was accepted before, and is known only now
+
+    def _look_later(self) -> None:
+        pause_s = min(1.0, self._bounds.limits.head_timeout_s / 4)
+        self._watch = self._loop.call_later(pause_s, self._look)
+
+    def _look(self) -> None:
+        """Refuse the requests that have not come in time. One look at all, and not an alarm for
+        each: most come at once.
+        """
+        self._watch = None
+        due_s = self._loop.time() - self._bounds.limits.head_timeout_s
+        late = [
+            connection
+            for connection in self._connections
+            if isinstance(connection, Connection) and (connection.head_began_s or inf) <= due_s
+        ]
+        for connection in late:
+            connection.refuse_late()
+        if self._connections:
+            self._look_later()
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
@@ -131,8 +158,10 @@ class Runner(web.BaseRunner):
         counters: Counters,
         shown: Sequence[Sequence[str]] | None = None,
         doors: Sequence[Door] = (),
+        limits: LimitsSettings | None = None,
     ) -> None:
         super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
+        self._bounds = Bounds.of(limits or LimitsSettings())
         self._site, self._settings, self._counters = site, settings, counters
         self._shown, self._doors = shown or [settings.faces], doors
         self._servers: list[Server] = []
@@ -172,6 +201,7 @@ class Runner(web.BaseRunner):
         server = Server(
             app.answer,
             self._counters,
+            self._bounds,
             self._short_way(app),
             log_short if access_log else None,
             keepalive_timeout=self._settings.keepalive_timeout_s,

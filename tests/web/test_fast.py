@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sfss.cluster import Cluster
 from sfss.config import ServerSettings
+from sfss.config_limits import LimitsSettings
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
 from sfss.record import Buffer, Form, Kind, Record, new_record
@@ -132,7 +133,10 @@ async def read_all(connection: socket.socket, answers: bytearray) -> None:
 
 @asynccontextmanager
 async def serving(
-    by_short_way: bool, store: ViewableStore | None = None, **options: Any
+    by_short_way: bool,
+    store: ViewableStore | None = None,
+    limits: LimitsSettings | None = None,
+    **options: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
     store = store or ViewableStore()
@@ -144,7 +148,7 @@ async def serving(
     board = Board(1)
     board.row(0).start(os.getpid())
     site = Site(cluster, board, 5, Path("/tmp"), REWRITES)
-    runner = Runner(site, ServerSettings(**options), board.row(0))
+    runner = Runner(site, ServerSettings(**options), board.row(0), limits=limits)
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.
     with patch.object(web_server, "LINGERING_S", 0.02):
         await runner.setup()
