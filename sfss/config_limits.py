@@ -37,6 +37,12 @@ class LimitsSettings:
     connections_per_address: int = setting(
         0, "the same of one address, of IPv6 of one /64; 0: any number", between(0, 1_000_000)
     )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "addresses or networks of the proxies before this service, whose X-Forwarded-For is"
+        " believed",
+        NETWORKS,
+    )
     head_timeout_s: float = setting(
         10.0, "seconds within which a request has to come up to its body, until 408", at_least(0.1)
     )

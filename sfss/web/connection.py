@@ -64,6 +64,7 @@ class Connection(web.RequestHandler):
     """One connection of a client."""
 
     __slots__ = (
+        "__weakref__",
         "_answered",
         "_bounds",
         "_counters",
@@ -138,6 +139,15 @@ class Connection(web.RequestHandler):
         self._head_bytes += size
         if self._head_bytes > self._bounds.limits.head_bytes:
             self._refuse_head(http.too_large_head(self._bounds.limits.head_bytes), 431)
+
+    def idle_since_s(self) -> float | None:
+        """Return since when, in the loop's time, the connection is kept for a next request and has
+        nothing to do; None while that is not so.
+        """
+        is_kept = self.head_began_s is None and self._idle() and not self._paused
+        if not is_kept or self.transport is None or self._keepalive_timeout <= 0:
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
 
     def refuse_late(self) -> None:
         """Answer 408, the head of a request not having come in time."""

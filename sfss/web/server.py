@@ -7,7 +7,7 @@ for what is in flight: a connection closed just as a request arrives would drop 
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, Protocol
@@ -20,6 +20,7 @@ from sfss.errors import SettingError
 from sfss.metrics import Counters
 from sfss.web import fast, http
 from sfss.web.access import AccessLogger
+from sfss.web.admission import Admission
 from sfss.web.app import App
 from sfss.web.connection import Bounds, Connection
 from sfss.web.fast import ShortWay
@@ -56,14 +57,13 @@ class Server(web.Server):
         self,
         handler: Any,
         counters: Counters,
-        bounds: Bounds,
-        short_way: ShortWay | None,
-        log: ShortLog | None,
+        rules: tuple[Bounds, Admission],
+        ways: tuple[ShortWay | None, ShortLog | None],
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
-        self._counters, self._short_way, self._log = counters, short_way, log
-        self._bounds = bounds
+        self._counters = counters
+        (self._bounds, self._admission), (self._short_way, self._log) = rules, ways
         self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self.slow_s = inf
@@ -71,8 +71,14 @@ class Server(web.Server):
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
         """Return the protocol of a new connection."""
+        return self._admission.protocol(self._make, self._others)
+
+    def _others(self) -> Iterator[Connection]:
+        return (each for each in self._connections if isinstance(each, Connection))
+
+    def _make(self) -> Connection:
         options = {"loop": self._loop, **self._kwargs}
         if self._short_way is None:
             return Connection(self, self._counters, self._bounds, self.slow_s, **options)
@@ -84,6 +90,8 @@ class Server(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection up."""
         super().connection_made(handler, transport)
+        if isinstance(handler, Connection):
+            self._admission.took_up(handler)
         self._empty.clear()
         if self._watch is None:
             self._look_later()
@@ -115,6 +123,8 @@ class Server(web.Server):
     ) -> None:
         """Let a connection go, as soon as its request, if there is one, is done."""
         task = handler._task_handler
+        if handler in self._connections and isinstance(handler, Connection):
+            self._admission.let_go(handler)
         super().connection_lost(handler, exc)
         if task is None:
             self._check_empty()
@@ -161,7 +171,8 @@ class Runner(web.BaseRunner):
         limits: LimitsSettings | None = None,
     ) -> None:
         super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
-        self._bounds = Bounds.of(limits or LimitsSettings())
+        limits = limits or LimitsSettings()
+        self._bounds, self._admission = Bounds.of(limits), Admission(limits, counters)
         self._site, self._settings, self._counters = site, settings, counters
         self._shown, self._doors = shown or [settings.faces], doors
         self._servers: list[Server] = []
@@ -201,9 +212,8 @@ class Runner(web.BaseRunner):
         server = Server(
             app.answer,
             self._counters,
-            self._bounds,
-            self._short_way(app),
-            log_short if access_log else None,
+            (self._bounds, self._admission),
+            (self._short_way(app), log_short if access_log else None),
             keepalive_timeout=self._settings.keepalive_timeout_s,
             lingering_time=LINGERING_S,
             auto_decompress=False,
