@@ -30,16 +30,18 @@ def gateway_for_few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatewa
         yield server
 
 
-def open_connections(server: Gateway) -> int:
-    """Return how many connections the worker has, seen from outside."""
-    sockets = 0
-    for link in Path(f"/proc/{server.workers()[0]}/fd").iterdir():
-        with suppress(OSError):
-            sockets += str(link.readlink()).startswith("socket:")
-    return sockets
+def let_all_go(server: Gateway) -> None:
+    """Wait until nobody is connected."""
+
+    def is_empty() -> bool:
+        answer = server.request("GET", "/status?detail=full")
+        return answer.status == 200 and answer.json()["webserver"]["connections"] == 1
+
+    wait_until(is_empty, "all connections are gone")
 
 
 def test_who_comes_beyond_the_limit_is_503_and_told_when_to_come_again(small: Gateway) -> None:
+    let_all_go(small)
     with ExitStack() as stack:
         silent = [stack.enter_context(Wire(small.host, small.port)) for _ in range(MOST)]
         with Wire(small.host, small.port) as beyond:
@@ -55,6 +57,7 @@ def test_who_comes_beyond_the_limit_is_503_and_told_when_to_come_again(small: Ga
 
 
 def test_an_idle_connection_makes_room(small: Gateway) -> None:
+    let_all_go(small)
     with ExitStack() as stack:
         kept = [stack.enter_context(Wire(small.host, small.port)) for _ in range(MOST)]
         for one in kept:
@@ -73,6 +76,7 @@ def test_an_idle_connection_makes_room(small: Gateway) -> None:
 
 
 def test_a_worker_without_descriptors_serves_on_and_recovers(small: Gateway) -> None:
+    let_all_go(small)
     (worker,) = small.workers()
     before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     with Wire(small.host, small.port) as known:
