@@ -37,6 +37,18 @@ class LimitsSettings:
     connections_per_address: int = setting(
         0, "the same of one address, of IPv6 of one /64; 0: any number", between(0, 1_000_000)
     )
+    requests_per_s: float = setting(
+        0.0,
+        "requests a second of one address, of IPv6 of one /64, in all workers, until 429; 0: any",
+        at_least(0),
+    )
+    burst: int = setting(0, "the same at once; 0: as many as in a second", between(0, 1_000_000))
+    token_requests_per_s: float = setting(
+        0.0, "requests a second with one token, which do not count for an address", at_least(0)
+    )
+    token_burst: int = setting(
+        0, "the same at once; 0: as many as in a second", between(0, 1_000_000)
+    )
     trusted_proxies: tuple[str, ...] = setting(
         (),
         "addresses or networks of the proxies before this service, whose X-Forwarded-For is"

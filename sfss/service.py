@@ -49,6 +49,7 @@ from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.http import Site
 from sfss.web.server import Runner
+from sfss.web.throttling import Throttle
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
@@ -317,6 +318,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     if has_objects(settings):
         members = None if joining is None else joining.members
         objects = make_objects(settings, cluster, make_scheme(settings), members)
+    throttle = Throttle(settings.limits, board.rates)
     site = Site(
         cluster,
         board,
@@ -327,6 +329,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         settings.content.digest,
         objects,
         limits=settings.limits,
+        throttle=throttle if throttle.is_on else None,
     )
     shown = [listen.faces for listen in settings.listeners()]
     doors = [] if joining is None else [joining.listener]

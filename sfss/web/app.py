@@ -185,6 +185,11 @@ class App:
             return unclear
         if large := http.refuse_large_head(request, self._site.limits.head_bytes):
             return large
+        throttle = self._site.throttle
+        if throttle is not None:
+            face = self._face_of.get(address, http.NO_FACE)
+            if limited := throttle.refuse(request, face):
+                return limited
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
         request[http.TAKEN] = self.addresses

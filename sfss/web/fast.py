@@ -265,6 +265,10 @@ class ShortWay:
             )
         return self._cluster.view(asked.key, partial(self._finish, asked, state, request, client))
 
+    def understands(self, request: bytes) -> bool:
+        """Tell whether ``request`` is one for this way; what answers it may not be."""
+        return request in self._asked or self._understand(request) is not None
+
     def _understand(self, request: bytes) -> _Asked | None:
         found = self._shape_of(request)
         if found is None or len(request) > REQUEST_LIMIT:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -61,6 +61,20 @@ TAKEN: Final = web.RequestKey("taken", Container[str])
 
 ONLY_JSON: Final = web.RequestKey("only_json", bool)
 """What is set in a request to say that a refusal is not for people, whoever asks."""
+
+
+TOKEN_NAME: Final = web.RequestKey("token_name", str)
+"""The name of the token that a request came with and that was found to be good, in a request."""
+
+
+class Throttle(Protocol):
+    """Takes requests on, as many as each client may make."""
+
+    def refuse(self, request: web.BaseRequest, face: str, /) -> "Answer | None":
+        """Return the refusal of a request to ``face`` that comes too early; None takes it on."""
+
+    def lets(self, request: bytes, peer: str, /) -> bool:
+        """Tell whether the bytes of ``request`` may be answered at once, and take it on."""
 
 
 class Asked:
@@ -124,6 +138,8 @@ class Site:
     """Whether this process can serve."""
     limits: LimitsSettings = field(default_factory=LimitsSettings)
     """What a client may have."""
+    throttle: Throttle | None = None
+    """What counts requests, where that is done."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 

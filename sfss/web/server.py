@@ -25,6 +25,7 @@ from sfss.web.app import App
 from sfss.web.connection import Bounds, Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
+from sfss.web.rated_connection import RatedConnection
 
 LINGERING_S: Final = 5.0
 """Seconds for which the rest of a refused body is read and dropped, so that the client, busy with
@@ -68,6 +69,8 @@ class Server(web.Server):
         self._draining = False
         self.slow_s = inf
         """Seconds that a request may take until that is logged."""
+        self.throttle: http.Throttle | None = None
+        """What counts requests, where that is done."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -82,10 +85,10 @@ class Server(web.Server):
         options = {"loop": self._loop, **self._kwargs}
         if self._short_way is None:
             return Connection(self, self._counters, self._bounds, self.slow_s, **options)
-        ways = (self._short_way, self._log)
-        return FastConnection(
-            self, self._counters, self._bounds, ways, slow_s=self.slow_s, **options
-        )
+        parts = (self, self._counters, self._bounds, (self._short_way, self._log))
+        if self.throttle is not None:
+            return RatedConnection(self.throttle.lets, *parts, slow_s=self.slow_s, **options)
+        return FastConnection(*parts, slow_s=self.slow_s, **options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection up."""
@@ -221,6 +224,7 @@ class Runner(web.BaseRunner):
             access_log=access_log,
             logger=_log,
         )
+        server.throttle = self._site.throttle
         server.slow_s = (self._settings.slow_request_ms or inf) / 1000
         return server
 
