@@ -29,6 +29,7 @@ from sfss.checks import (
     one_of,
 )
 from sfss.config_limits import LimitsSettings
+from sfss.config_quota import QuotaSettings
 from sfss.declaring import Setting as Setting
 from sfss.declaring import setting as setting
 from sfss.keys import KEY_LIMIT
@@ -437,6 +438,7 @@ class Settings:
     content: ContentSettings = field(default_factory=ContentSettings)
     objects: ObjectsSettings = field(default_factory=ObjectsSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
+    quota: QuotaSettings = field(default_factory=QuotaSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:

@@ -32,6 +32,7 @@ from sfss.metrics import Board, Counters
 from sfss.moved_places import warn_of_lost
 from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
+from sfss.quotas import Quotas
 from sfss.replicas import (
     MARKS,
     SWEEPER,
@@ -45,6 +46,7 @@ from sfss.routed import Owner, Proxies, Route, Routed
 from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.evicting_store import EvictingStore
+from sfss.stores.ledger import Ledger
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.http import Site
@@ -53,6 +55,9 @@ from sfss.web.throttling import Throttle
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
+
+COUNTER: Final = "counter"
+"""The lock of the process that counts what quotas are about."""
 
 
 def read_settings(
@@ -312,6 +317,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """
     joining = _open_joining(settings, board) if is_joined(settings) else None
     cluster = make_cluster(settings, board, counters, joining)
+    _limit(cluster, settings)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
     objects = None
@@ -336,6 +342,17 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     runner = Runner(site, settings.server, counters, shown, doors, settings.limits)
     await runner.setup()
     return runner
+
+
+def _limit(cluster: Cluster, settings: Settings) -> None:
+    """Have quotas decide what ``cluster`` keeps, where there are any."""
+    options = settings.quota
+    if not options.prefixes:
+        return
+    folder = Path(options.folder)
+    quotas = Quotas(Ledger(folder, options.quotas()))
+    turn, every_s = Turn(folder / COUNTER), options.recount_hours * 3600
+    cluster.limit(quotas, quotas.keep_counting(cluster.list, turn.is_ours, every_s))
 
 
 def check(settings: Settings, former: Settings | None = None) -> None:

@@ -47,6 +47,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.Unsettled: 504,
     errors.NoStoreReachable: 504,
     errors.QuorumFailed: 504,
+    errors.QuotaExceeded: 507,
     errors.StoreFull: 507,
 }
 """The status of every leaf of the tree in ``errors``."""

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 
 from sfss import __version__
 from sfss.agreement import Health, Owing
+from sfss.config_quota import Quota, Used
 from sfss.errors import SfssError
 from sfss.metrics import EVENTS, LOOP, REQUEST, STORE, Board
 from sfss.timings import BOUNDS_S, Line, Name
@@ -44,7 +45,9 @@ Timings: TypeAlias = Mapping[Name, Line]
 
 async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """Answer with all metrics."""
-    seen = Seen(site.board, await site.readiness.health(site.cluster), *await _owing(site))
+    quotas = site.cluster.quotas
+    health, usage = await site.readiness.health(site.cluster), quotas.usage() if quotas else {}
+    seen = Seen(site.board, health, *await _owing(site), usage)
     registry = CollectorRegistry()
     registry.register(seen)
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
@@ -72,6 +75,7 @@ class Seen(Collector):
     health: Health
     owing: Owing | None
     owed_to_bucket: int | None
+    usage: Mapping[str, tuple[Quota, Used]]
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
@@ -82,6 +86,7 @@ class Seen(Collector):
         yield from _of_requests(timings)
         yield from _of_stores(timings)
         yield from self._states()
+        yield from _of_quotas(self.usage)
 
     def _states(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("sfss_store_up", "whether a store answers", labels=["store"])
@@ -95,6 +100,20 @@ class Seen(Collector):
         if self.owed_to_bucket is not None:
             what = "objects that the bucket still has to get or lose"
             yield _gauge("sfss_owed_to_bucket", what, self.owed_to_bucket)
+
+
+def _of_quotas(usage: Mapping[str, tuple[Quota, Used]]) -> Iterator[Metric]:
+    for what in ("bytes", "files"):
+        used = GaugeMetricFamily(f"sfss_quota_{what}", f"{what} below a prefix", labels=["prefix"])
+        most = GaugeMetricFamily(
+            f"sfss_quota_{what}_limit", f"{what} that there may be below it", labels=["prefix"]
+        )
+        for prefix, (quota, found) in usage.items():
+            used.add_metric([prefix], getattr(found, what))
+            if (limit := getattr(quota, what)) is not None:
+                most.add_metric([prefix], limit)
+        if usage:
+            yield from (used, most)
 
 
 def _of_processes(webserver: Mapping[str, object]) -> Iterator[Metric]:
