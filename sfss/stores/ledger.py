@@ -5,16 +5,19 @@ what has come of it. In between a file counts as the largest that it may be: wha
 of what is being written. So whatever happens, and whoever dies, no less is counted than there is;
 too much may be, until the file is written anew, or counted (``merge``).
 
-All processes of a gateway share the ledger. Its laws:
+All processes of a gateway share the ledger; several gateways on one machine may. Its laws:
 
 - What is noted for a prefix is the sum of what is noted for the files below it.
 - Where writes of one file have overlapped, nobody knows which came last: the largest stays noted.
-- A write whose process has died is one of a former gateway, or hours old.
+- A write has ended that is hours old, or began when none of those were there who have the ledger
+  open now: they all hold a lock, and whoever comes first writes down when that was (``_Presence``).
 
 Every change is on disk (fsync) before it is answered; those that wait share a transaction.
 """
 
 import asyncio
+import fcntl
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +34,6 @@ from xxhash import xxh3_128_digest
 
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
-
-STARTED_US: Final = time.monotonic_ns() // 1000
-"""When this module was imported: by the master of the workers, before it forked any."""
 
 STALE_US: Final = 6 * 3_600_000_000
 """Microseconds after which a write that has not ended never will."""
@@ -74,7 +74,7 @@ class Begun(NamedTuple):
 @dataclass(slots=True)
 class _File:
     """What is noted of one file: ``size`` counts; ``touched_us`` is when a write of it began or
-    ended last, on the clock of ``STARTED_US``.
+    ended last, on a clock that all processes share and that begins anew with the machine.
     """
 
     size: int
@@ -83,10 +83,43 @@ class _File:
     writers: int = 0
     overlaps: bool = False
 
-    def has_writers(self, now_us: int) -> bool:
+    def has_writers(self, now: "_Now") -> bool:
         """Tell whether it may be in the middle of being written."""
-        is_ours = STARTED_US <= self.touched_us <= now_us
-        return self.writers > 0 and is_ours and now_us - self.touched_us < STALE_US
+        is_ours = now.began_us <= self.touched_us <= now.us
+        return self.writers > 0 and is_ours and now.us - self.touched_us < STALE_US
+
+    def is_since(self, since_us: int, now: "_Now") -> bool:
+        """Tell whether it may have been written after ``since_us``."""
+        return max(since_us, now.began_us) <= self.touched_us <= now.us
+
+
+class _Now(NamedTuple):
+    """This moment, and when the first of those came who are there."""
+
+    us: int
+    began_us: int
+
+
+class _Presence:
+    """That this process has the ledger in ``folder`` open, as long as it lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / "open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(self._descriptor, _EXPIRY.pack(_now_us()), 0)  # alone: nobody is in a write
+        except BlockingIOError:
+            pass
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        (self.began_us,) = _EXPIRY.unpack(os.pread(self._descriptor, _EXPIRY.size, 0))
+
+    def now(self) -> _Now:
+        """Return this moment."""
+        return _Now(_now_us(), self.began_us)
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)
 
 
 def _now_us() -> int:
@@ -106,6 +139,7 @@ class Ledger:
         self._quotas = {quota.prefix.encode(): quota for quota in quotas}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            self._presence = _Presence(folder)
             self._environment = lmdb.open(
                 str(folder), map_size=_MAP_SIZE, max_dbs=3, max_readers=1022, lib_version=0
             )
@@ -164,12 +198,12 @@ class Ledger:
     def _enter(
         self, txn: Transaction, path: bytes, size: int, expiry: int, *, is_file: bool
     ) -> Begun:
-        now_us, former = _now_us(), self._file(txn, path)
+        now, former = self._presence.now(), self._file(txn, path)
         if former is None and not is_file:
             return Begun(path, None, 0, is_noted=False)
         begun = Begun(path, None if former is None else former.size, former.expiry if former else 0)
         file = former or _File(0, expiry)
-        is_alone = not file.has_writers(now_us)
+        is_alone = not file.has_writers(now)
         # Until it ends it may be any of them, and any may be there for ever.
         ends = file.expiry and expiry if is_file else file.expiry
         self._note(
@@ -178,7 +212,7 @@ class Ledger:
             _File(
                 max(file.size, size),
                 max(file.expiry, expiry) if ends else 0,
-                now_us,
+                now.us,
                 1 if is_alone else file.writers + 1,
                 not is_alone,
             ),
@@ -254,18 +288,18 @@ class Ledger:
                 if key > after:
                     noted.append(key)
                 is_there = cursor.next()
-        now_us = _now_us()
+        now = self._presence.now()
         for key in noted:
             file = self._file(txn, key)
-            is_old = file and not file.has_writers(now_us) and not _is_since(file, since_us)
+            is_old = file and not file.has_writers(now) and not file.is_since(since_us, now)
             if is_old and key not in listed and len(key) <= _KEY_LIMIT and b"\xff" not in key:
                 self._note(txn, key, None)
         for path, (size, expiry) in listed.items():
             file = self._file(txn, path)
             if file is None:
                 self._note(txn, path, _File(size, expiry))
-            elif file.has_writers(now_us) or _is_since(file, since_us):
-                if size > file.size and file.has_writers(now_us):
+            elif file.has_writers(now) or file.is_since(since_us, now):
+                if size > file.size and file.has_writers(now):
                     file.size = size
                     self._note(txn, path, file)
             else:
@@ -349,7 +383,7 @@ class Ledger:
 
     def _sweep(self, txn: Transaction) -> None:
         """Forget files that have expired: nobody is shown them any more."""
-        due, now_us = time.time_ns() // 1000, _now_us()
+        due, now = time.time_ns() // 1000, self._presence.now()
         with txn.cursor(db=self._expiries) as cursor:
             expired: list[bytes] = []
             for key, _ in cursor:
@@ -359,7 +393,7 @@ class Ledger:
                 expired.append(entry[_EXPIRY.size :])
         for path in expired:
             file = self._file(txn, path)
-            if file is not None and not file.has_writers(now_us):
+            if file is not None and not file.has_writers(now):
                 self._note(txn, path, None)
 
     # -- transactions
@@ -381,6 +415,7 @@ class Ledger:
             _post([(one, answer) for one, answer in zip(futures, answers, strict=True) if one])
             if len(waiting) < len(batch):
                 self._environment.close()
+                self._presence.close()
                 return
 
     def _commit(self, waiting: Sequence[tuple[Callable[[Transaction], Any], Any]]) -> list[Any]:
@@ -403,10 +438,6 @@ class Ledger:
         """Finish what waits, and close the files."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, 10.0)
-
-
-def _is_since(file: _File, since_us: int) -> bool:
-    return file.touched_us >= since_us and STARTED_US <= file.touched_us <= _now_us()
 
 
 def _post(answers: Sequence[tuple[Any, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from sfss.config_quota import Quota, read_quota
 from sfss.errors import QuotaExceeded
-from sfss.stores import ledger as module
-from sfss.stores.ledger import Begun, Ledger, Outcome
+from sfss.stores.ledger import Begun, Ledger, Outcome, _Presence
 
 QUOTAS = [Quota("a/", 100, 3), Quota("a/b/", None, 2), Quota("", 1000, None)]
 
@@ -151,15 +150,21 @@ async def test_a_count_leaves_alone_what_is_being_written_and_mends_the_rest(
         assert used(ledger) == (50, 2)
 
 
-async def test_a_write_of_a_process_that_died_is_forgotten_by_the_next_gateway(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_write_that_never_ended_is_forgotten_when_all_who_were_there_are_gone(
+    tmp_path: Path,
 ) -> None:
+    other = _Presence(tmp_path)
     async with opened(tmp_path) as ledger:
         await keep(ledger, b"a/x", 10)
         await ledger.begin(b"a/x", 50, 0)  # and it never ends
         await keep(ledger, b"a/x", 20)
         assert used(ledger) == (50, 1)  # either may have come last
-    monkeypatch.setattr(module, "STARTED_US", module._now_us())
+    with closing(other):  # another process
+        async with opened(tmp_path) as ledger:  # who comes while others are there knows of it
+            await keep(ledger, b"a/x", 20)
+            since_us = await ledger.count("a/")
+            await ledger.merge("a/", (b"", None), {b"a/x": (20, 0)}, since_us)
+            assert used(ledger) == (50, 1)
     async with opened(tmp_path) as ledger:
         assert used(ledger) == (50, 1)
         since_us = await ledger.count("a/")
