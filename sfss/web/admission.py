@@ -173,7 +173,7 @@ class Refusal(asyncio.Protocol):
         """Answer."""
         client = cast(asyncio.Transport, transport)  # uvloop's is none
         client.write(self._admission.answer(self._sentence))
-        if self._admission.lingering < _LINGERING:
+        if client.can_write_eof() and self._admission.lingering < _LINGERING:
             self._admission.lingering += 1
             loop = asyncio.get_running_loop()
             self._lingers = loop.call_later(_LINGER_S, client.abort)

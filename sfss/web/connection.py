@@ -73,6 +73,7 @@ class Connection(web.RequestHandler):
         "_input_ended",
         "_last_payload",
         "_open",
+        "_reader",
         "_slow_s",
         "_stall_check",
         "head_began_s",
@@ -95,6 +96,7 @@ class Connection(web.RequestHandler):
         self._open = self._draining = False
         self._answered = 0
         self._stall_check: asyncio.TimerHandle | None = None
+        self._reader: asyncio.Transport | None = None  # while it is waited for
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self._input_ended = False  # nothing that may still come is looked at
 
@@ -196,6 +198,7 @@ class Connection(web.RequestHandler):
         """Take note that more waits to be sent than the transport likes to hold."""
         super().pause_writing()
         if self.transport is not None:
+            self._reader = self.transport
             self._bounds.unsent.hold(self, self.transport.get_write_buffer_size())
             self._expect_progress(self.transport, inf)
 
@@ -215,13 +218,13 @@ class Connection(web.RequestHandler):
 
     def cut_off(self) -> None:
         """End at once; what is unsent is dropped."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self._reader is not None:
+            self._reader.abort()
 
     def _forget_stall(self) -> None:
         if self._stall_check is not None:
             self._stall_check.cancel()
-            self._stall_check = None
+            self._stall_check = self._reader = None
             self._bounds.unsent.release(self)
 
     async def finish_response(

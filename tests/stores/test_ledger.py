@@ -97,6 +97,20 @@ async def test_a_write_that_failed_counts_no_more_but_one_that_may_have_been_mad
         assert used(ledger) == (5, 1)
 
 
+async def test_of_three_writes_that_overlap_in_turn_the_largest_counts(tmp_path: Path) -> None:
+    async with opened(tmp_path) as ledger:
+        first, second = await ledger.begin(b"a/x", 90, 0), await ledger.begin(b"a/x", 10, 0)
+        assert first is not None
+        assert second is not None
+        await ledger.end(first, Outcome.KEPT, 90)
+        await keep(ledger, b"a/x", 5)  # the second may still come, or have come before the first
+        assert used(ledger) == (90, 1)
+        await ledger.end(second, Outcome.KEPT, 10)
+        assert used(ledger) == (90, 1)
+        await keep(ledger, b"a/x", 5)
+        assert used(ledger) == (5, 1)
+
+
 async def test_what_has_expired_makes_room(tmp_path: Path) -> None:
     async with opened(tmp_path) as ledger:
         await keep(ledger, b"a/x", 100, expiry=1)
