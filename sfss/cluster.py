@@ -11,7 +11,7 @@ from sfss.agreement import Debt, Health, Kept, Owing
 from sfss.errors import NoStoreReachable, NotFound, SfssError
 from sfss.keys import KeyScheme
 from sfss.migration import Migration
-from sfss.quotas import Quotas
+from sfss.quotas import Order, Quotas
 from sfss.record import Content, Head, Record, is_alive, record_of
 from sfss.stores.base import Child, Entry, Guard, Use
 from sfss.stores.evicting_store import EvictingStore
@@ -216,10 +216,12 @@ class Cluster:
         expired is none to it.
         """
         key, record = self._scheme.key(path), record_of(content, self._clock.version())
-        put = partial(self._engine.put, key, record, guard and _of_alive(guard))
+        of_alive = guard and _of_alive(guard)
         if self.quotas is None or not self.quotas.covers(path):
-            return await put()
-        return await self.quotas.keep(path, record.head, put)
+            return await self._engine.put(key, record, of_alive)
+        order = Order(self._engine.guards_are_free)
+        put = partial(self._engine.put, key, record, order.seen_by(of_alive))
+        return await self.quotas.keep(path, record.head, put, order)
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
         """Remove the file at ``path``; return whether there was one that had not expired. See
@@ -232,11 +234,13 @@ class Cluster:
             if guard is not None:
                 _of_alive(guard)(head)
 
-        delete = partial(self._engine.delete, self._scheme.key(path), note)
+        key = self._scheme.key(path)
         if self.quotas is None or not self.quotas.covers(path):
-            was_there = await delete()
+            was_there = await self._engine.delete(key, note)
         else:
-            was_there = await self.quotas.drop(path, delete)
+            order = Order(self._engine.guards_are_free)
+            delete = partial(self._engine.delete, key, order.seen_by(note))
+            was_there = await self.quotas.drop(path, delete, order)
         last = found[-1] if found else None
         return was_there and (last is None or _is_alive(last))
 

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from sfss.checks import NOT_EMPTY, Check, at_least
 from sfss.declaring import setting
+from sfss.keys import KEY_LIMIT
 
 ALL: Final = "/"
 """In the place of a prefix: whatever path, for none begins so."""
@@ -38,9 +39,12 @@ def read_quota(text: str) -> Quota | None:
     found = _LINE.fullmatch(text)
     if found is None or (found["bytes"] == "-" and found["unit"]):
         return None
+    prefix = "" if found["prefix"] == ALL else found["prefix"]
+    if prefix.startswith("/") or len(prefix.encode()) > KEY_LIMIT:
+        return None
     size = None if found["bytes"] == "-" else int(found["bytes"]) * _UNITS[found["unit"] or ""]
     files = None if found["files"] == "-" else int(found["files"])
-    return Quota("" if found["prefix"] == ALL else found["prefix"], size, files)
+    return Quota(prefix, size, files)
 
 
 def _are_quotas(values: Sequence[str]) -> bool:
@@ -48,7 +52,9 @@ def _are_quotas(values: Sequence[str]) -> bool:
     return all(found) and len({each.prefix for each in found if each}) == len(found)
 
 
-QUOTAS: Final = Check('a list of "PREFIX BYTES FILES", each with another prefix', _are_quotas)
+QUOTAS: Final = Check(
+    'a list of "PREFIX BYTES FILES", each with another prefix, which has no "/" first', _are_quotas
+)
 
 
 @dataclass(frozen=True, slots=True)

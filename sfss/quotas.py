@@ -7,6 +7,7 @@ merged into the ledger while writes go on.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from sfss.agreement import left_nothing
 from sfss.config_quota import Quota, Used
 from sfss.errors import CannotList, QuotaExceeded, SfssError
 from sfss.record import Head
+from sfss.stores.base import Guard
 from sfss.stores.ledger import Begun, Ledger, Outcome
 
 COUNT_WAIT_S: Final = 10.0
@@ -44,6 +46,27 @@ List = Callable[[str, str, int], Awaitable[Sequence[Listed]]]
 """As ``Cluster.list``."""
 
 
+class Order:
+    """When a write comes to pass among all writes of a file: when its guard is called, where nobody
+    comes in between guard and write. ``is_known`` says whether that is so; else no guard is added.
+    """
+
+    def __init__(self, is_known: bool) -> None:
+        self._is_known, self.at_ns = is_known, 0
+
+    def seen_by(self, guard: Guard | None) -> Guard | None:
+        """Return ``guard`` as one that also takes note of the moment."""
+        if not self._is_known:
+            return guard
+
+        def see(head: Head | None) -> None:
+            self.at_ns = time.monotonic_ns()  # it is called again where a transaction is repeated
+            if guard is not None:
+                guard(head)
+
+        return see
+
+
 class Quotas:
     """Lets writes go on that find room, by the ``ledger``, which is closed with it."""
 
@@ -59,8 +82,11 @@ class Quotas:
         """Return by prefix what it may have, and has."""
         return self._ledger.usage()
 
-    async def keep(self, path: str, head: Head, write: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Have ``write`` keep a file with ``head`` at ``path``, if there is room for it.
+    async def keep(
+        self, path: str, head: Head, write: Callable[[], Awaitable[Answer]], order: Order
+    ) -> Answer:
+        """Have ``write``, in this ``order``, keep a file with ``head`` at ``path``, if there is
+        room for it.
 
         Raises ``QuotaExceeded`` and what ``write`` does; ``StoreFull``, ``Unreachable`` where
         nothing could be noted, and so nothing was written.
@@ -75,11 +101,13 @@ class Quotas:
         except BaseException:
             self._ledger.end_later(begun, Outcome.UNKNOWN)
             raise
-        await self._end(begun, Outcome.KEPT, head.size, head.expiry)
+        await self._end(begun, Outcome.KEPT, head.size, head.expiry, order.at_ns)
         return answer
 
-    async def drop(self, path: str, delete: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Have ``delete`` remove the file at ``path``; raises what that does."""
+    async def drop(
+        self, path: str, delete: Callable[[], Awaitable[Answer]], order: Order
+    ) -> Answer:
+        """Have ``delete``, in ``order``, remove the file at ``path``. Raises what that does."""
         try:
             begun = await self._certainly(self._ledger.begin_delete(path.encode()))
         except SfssError as error:
@@ -96,7 +124,7 @@ class Quotas:
         except BaseException:
             self._ledger.end_later(begun, Outcome.UNKNOWN)
             raise
-        await self._end(begun, Outcome.GONE)
+        await self._end(begun, Outcome.GONE, at_ns=order.at_ns)
         return answer
 
     async def _begun(self, path: str, head: Head) -> Begun:
@@ -134,9 +162,11 @@ class Quotas:
         if not task.cancelled() and not task.exception() and (begun := task.result()):
             self._ledger.end_later(begun, Outcome.UNCHANGED)
 
-    async def _end(self, begun: Begun, outcome: Outcome, size: int = 0, expiry: int = 0) -> None:
+    async def _end(
+        self, begun: Begun, outcome: Outcome, size: int = 0, expiry: int = 0, at_ns: int = 0
+    ) -> None:
         try:
-            await self._ledger.end(begun, outcome, size, expiry)
+            await self._ledger.end(begun, outcome, size, expiry, at_ns)
         except SfssError as error:
             # The write was made or not, whatever is noted: too much counts then, never too little.
             _log.warning("what has come of a write is not noted: %s", error)

@@ -153,6 +153,7 @@ SIBLINGS = {
     ("cluster", "quotas"): "what may be kept is limited",
     ("config", "config_quota"): "quotas have a section",
     ("config_quota", "checks"): "a setting is declared with its check",
+    ("config_quota", "keys"): "a prefix is no longer than a path",
     ("config_quota", "declaring"): "settings are declared",
     ("config", "config_limits"): "limits have a section",
     ("config", "declaring"): "settings are declared",

@@ -40,8 +40,8 @@ def listed(server: Gateway, prefix: str) -> list[int]:
 class Writers:
     """Threads that put and delete files of a few names until they are told to stop."""
 
-    def __init__(self, server: Gateway) -> None:
-        self.server, self.statuses = server, list[int]()
+    def __init__(self, server: Gateway, deletes: float = 0.2) -> None:
+        self.server, self.deletes, self.statuses = server, deletes, list[int]()
         self.stopping = threading.Event()
         self.threads = [
             threading.Thread(target=self._write, args=(random.Random(n),)) for n in range(WRITERS)
@@ -62,7 +62,7 @@ class Writers:
             with suppress(OSError, HTTPException), closing(self.server.connect()) as connection:
                 while not self.stopping.is_set():
                     target = f"/file?path=a/{chance.randrange(14)}"
-                    if chance.random() < 0.2:
+                    if chance.random() < self.deletes:
                         answer = ask(connection, "DELETE", target)
                     else:
                         body = bytes(chance.randrange(60_000))
@@ -100,6 +100,17 @@ def test_many_writers_in_two_workers_never_overshoot_and_neither_do_deaths(tmp_p
         sizes = listed(server, "a/")
         assert sum(sizes) <= usage(server, "a/")["bytes"] <= LIMIT
         assert len(sizes) <= usage(server, "a/")["files"] <= FILES
+
+
+def test_in_the_embedded_store_the_last_of_many_writers_counts(tmp_path: Path) -> None:
+    settings = quotas(f"a/ {LIMIT} {FILES}")
+    with running(gateway(tmp_path, "--workers", "2", settings=settings)) as server:
+        with Writers(server, deletes=0) as writers:
+            writers.until(200)
+        sizes, found = listed(server, "a/"), usage(server, "a/")
+        assert (found["bytes"], found["files"]) == (sum(sizes), len(sizes))
+        assert sum(sizes) <= LIMIT
+        assert len(sizes) <= FILES
 
 
 @pytest.fixture(name="small", scope="module")

@@ -8,7 +8,8 @@ too much may be, until the file is written anew, or counted (``merge``).
 All processes of a gateway share the ledger; several gateways on one machine may. Its laws:
 
 - What is noted for a prefix is the sum of what is noted for the files below it.
-- Where writes of one file have overlapped, nobody knows which came last: the largest stays noted.
+- Where writes of one file have overlapped, the one that came last counts if all say when they
+  came to pass, as those to an embedded store can, inside its transactions. Else the largest does.
 - A write has ended that is hours old, or began when none of those were there who have the ledger
   open now: they all hold a lock, and whoever comes first writes down when that was (``_Presence``).
 
@@ -42,7 +43,7 @@ _MAP_SIZE: Final = 1 << 34
 _BATCH: Final = 512
 _KEY_LIMIT: Final = 500
 _SWEPT: Final = 1000
-_FILE: Final = Struct("<QQQIB")
+_FILE: Final = Struct("<QQQIBBQQQB")
 _SUM: Final = Struct("<QQB")
 _EXPIRY: Final = Struct(">Q")
 
@@ -61,20 +62,29 @@ class Outcome(Enum):
 
 
 class Begun(NamedTuple):
-    """A write that has begun, and what was noted of its file: its size, None for none, and expiry.
-    ``is_noted``: not so of a deletion where there is nothing.
-    """
+    """A write that has begun; ``is_noted``: not so of a deletion where there is nothing."""
 
     path: bytes
-    former: int | None
-    former_expiry: int
     is_noted: bool = True
+
+
+class _Came(NamedTuple):
+    """A state of a file, and when it came to pass."""
+
+    at_ns: int = 0
+    size: int = 0
+    expiry: int = 0
+    is_file: bool = False
+
+
+_NEVER: Final = _Came()
 
 
 @dataclass(slots=True)
 class _File:
     """What is noted of one file: ``size`` counts; ``touched_us`` is when a write of it began or
-    ended last, on a clock that all processes share and that begins anew with the machine.
+    ended last, on a clock that all processes share and that begins anew with the machine. Of writes
+    that overlap, ``last`` is the one that came last, as far as that is known.
     """
 
     size: int
@@ -82,6 +92,21 @@ class _File:
     touched_us: int = 0
     writers: int = 0
     overlaps: bool = False
+    is_told: bool = True
+    last: _Came = _NEVER
+
+    def pack(self) -> bytes:
+        """Return it as bytes."""
+        state = (self.size, self.expiry, self.touched_us, self.writers)
+        return _FILE.pack(*state, self.overlaps, self.is_told, *self.last)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> "_File":
+        """Return what ``pack`` has made."""
+        size, expiry, touched_us, writers, *rest = _FILE.unpack(value)
+        overlaps, is_told, at_ns, last_size, last_expiry, is_file = rest
+        last = _Came(at_ns, last_size, last_expiry, bool(is_file))
+        return cls(size, expiry, touched_us, writers, bool(overlaps), bool(is_told), last)
 
     def has_writers(self, now: "_Now") -> bool:
         """Tell whether it may be in the middle of being written."""
@@ -146,6 +171,7 @@ class Ledger:
             self._files, self._sums, self._expiries = (
                 self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
             )
+            self._environment.reader_check()  # those of processes that were killed
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
             raise SettingError("settings", "quota.folder", str(error), wanted) from error
@@ -167,13 +193,18 @@ class Ledger:
         """Note that what is at ``path`` is about to be deleted."""
         return await self._change(lambda txn: self._enter(txn, path, 0, 0, is_file=False))
 
-    async def end(self, begun: Begun, outcome: Outcome, size: int = 0, expiry: int = 0) -> None:
-        """Note what has come of a write, for ``KEPT`` of how many bytes, and until when."""
-        await self._change(lambda txn: self._end(txn, begun, outcome, size, expiry))
+    async def end(
+        self, begun: Begun, outcome: Outcome, size: int = 0, expiry: int = 0, at_ns: int = 0
+    ) -> None:
+        """Note what has come of a write, for ``KEPT`` of how many bytes, and until when; ``at_ns``:
+        when it came to pass among all writes of the store, 0 where that cannot be told.
+        """
+        came = _Came(at_ns, size, expiry, outcome is Outcome.KEPT)
+        await self._change(lambda txn: self._end(txn, begun, outcome, came))
 
     def end_later(self, begun: Begun, outcome: Outcome) -> None:
         """Do as ``end`` and wait for nothing."""
-        self._queue.put((lambda txn: self._end(txn, begun, outcome, 0, 0), None))
+        self._queue.put((lambda txn: self._end(txn, begun, outcome, _Came()), None))
 
     def _begin(self, txn: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
         if not all(used.is_counted for used in self._used(txn, path).values()):
@@ -200,41 +231,38 @@ class Ledger:
     ) -> Begun:
         now, former = self._presence.now(), self._file(txn, path)
         if former is None and not is_file:
-            return Begun(path, None, 0, is_noted=False)
-        begun = Begun(path, None if former is None else former.size, former.expiry if former else 0)
+            return Begun(path, is_noted=False)
         file = former or _File(0, expiry)
-        is_alone = not file.has_writers(now)
+        if not file.has_writers(now):
+            before = _Came(0, file.size, file.expiry, former is not None)
+            file.writers, file.overlaps, file.is_told, file.last = 0, False, True, before
         # Until it ends it may be any of them, and any may be there for ever.
         ends = file.expiry and expiry if is_file else file.expiry
-        self._note(
-            txn,
-            path,
-            _File(
-                max(file.size, size),
-                max(file.expiry, expiry) if ends else 0,
-                now.us,
-                1 if is_alone else file.writers + 1,
-                not is_alone,
-            ),
-        )
-        return begun
+        file.expiry = max(file.expiry, expiry) if ends else 0
+        file.size, file.touched_us = max(file.size, size), now.us
+        file.overlaps |= file.writers > 0
+        file.writers += 1
+        self._note(txn, path, file)
+        return Begun(path)
 
-    def _end(
-        self, txn: Transaction, begun: Begun, outcome: Outcome, size: int, expiry: int
-    ) -> None:
+    def _end(self, txn: Transaction, begun: Begun, outcome: Outcome, came: _Came) -> None:
         file = self._file(txn, begun.path)
         if file is None or not begun.is_noted:
             return
-        is_known = not file.overlaps and outcome is not Outcome.UNKNOWN
         file.writers, file.touched_us = max(0, file.writers - 1), _now_us()
-        if is_known and outcome is Outcome.KEPT:
-            file.size, file.expiry = size, expiry
-        elif is_known and outcome is Outcome.UNCHANGED and begun.former is not None:
-            file.size, file.expiry = begun.former, begun.former_expiry
-        elif is_known:
-            self._note(txn, begun.path, None)
-            return
-        self._note(txn, begun.path, file)
+        is_change = outcome in (Outcome.KEPT, Outcome.GONE)
+        if file.overlaps:
+            file.is_told &= bool(came.at_ns) if is_change else outcome is Outcome.UNCHANGED
+            if is_change and came.at_ns > file.last.at_ns:
+                file.last = came
+            is_settled = file.is_told and not file.writers
+        elif is_change:
+            file.last, is_settled = came, True
+        else:
+            is_settled = outcome is Outcome.UNCHANGED
+        if is_settled:
+            file.size, file.expiry = file.last.size, file.last.expiry
+        self._note(txn, begun.path, None if is_settled and not file.last.is_file else file)
 
     # -- counting
 
@@ -301,6 +329,8 @@ class Ledger:
             elif file.has_writers(now) or file.is_since(since_us, now):
                 if size > file.size and file.has_writers(now):
                     file.size = size
+                    if not file.last.at_ns:  # what will be there if none of them comes to pass
+                        file.last = _Came(0, size, expiry, is_file=True)
                     self._note(txn, path, file)
             else:
                 self._note(txn, path, _File(size, expiry, file.touched_us))
@@ -350,8 +380,7 @@ class Ledger:
         value = txn.get(_key(path), db=self._files)
         if value is None:
             return None
-        size, expiry, touched_us, writers, overlaps = _FILE.unpack(value)
-        return _File(size, expiry, touched_us, writers, bool(overlaps))
+        return _File.unpack(value)
 
     def _note(self, txn: Transaction, path: bytes, file: _File | None) -> None:
         """Note ``file``, or that there is none, and all sums that it is in."""
@@ -371,8 +400,7 @@ class Ledger:
             return
         if file.expiry and len(key) <= _KEY_LIMIT:
             txn.put(_EXPIRY.pack(file.expiry) + key, b"", db=self._expiries)
-        value = _FILE.pack(file.size, file.expiry, file.touched_us, file.writers, file.overlaps)
-        txn.put(key, value, db=self._files)
+        txn.put(key, file.pack(), db=self._files)
 
     def _sums_of(self, txn: Transaction, path: bytes) -> list[tuple[bytes, Used]]:
         """Return all sums that ``path`` is in: those too of prefixes that other processes know."""
