@@ -183,7 +183,9 @@ class App:
         http.begin(request, self._face_of.get(address, http.NO_FACE), method)
         if unclear := http.refuse_framing(request):
             return unclear
-        if large := http.refuse_large_head(request, self._site.limits.head_bytes):
+        if getattr(request.protocol, "may_have_large_head", True) and (
+            large := http.refuse_large_head(request, self._site.limits.head_bytes)
+        ):
             return large
         throttle = self._site.throttle
         if throttle is not None:

@@ -77,6 +77,7 @@ class Connection(web.RequestHandler):
         "_slow_s",
         "_stall_check",
         "head_began_s",
+        "may_have_large_head",
     )
 
     def __init__(
@@ -93,6 +94,8 @@ class Connection(web.RequestHandler):
         """Since when the head of a request is waited for: of the loop's time, None while it is not.
         """
         self._head_bytes = 0
+        self.may_have_large_head = False
+        """Whether so much has come at once that a request may have too much before its body."""
         self._open = self._draining = False
         self._answered = 0
         self._stall_check: asyncio.TimerHandle | None = None
@@ -120,6 +123,8 @@ class Connection(web.RequestHandler):
         """Take bytes from the client and have aiohttp parse them."""
         if self._input_ended:
             return
+        if self._head_bytes + len(data) > self._bounds.limits.head_bytes:
+            self.may_have_large_head = True
         super().data_received(data)
         if self._messages:
             message, payload = self._messages[-1]
