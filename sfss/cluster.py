@@ -4,12 +4,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from sfss.agreement import Debt, Health, Kept, Owing
 from sfss.errors import CannotList, NoStoreReachable, NotFound, SfssError
 from sfss.keys import KeyScheme
 from sfss.migration import Migration
+from sfss.quotas import Order, Quotas
 from sfss.record import Content, Head, Record, is_alive, record_of
 from sfss.stores.base import Child, Entry, Guard, Use
 from sfss.stores.evicting_store import EvictingStore
@@ -177,6 +179,8 @@ class Cluster:
         self.own: EvictingStore | None = None
         """The store of this gateway that bodies of objects may be evicted from, where there is one.
         """
+        self.quotas: Quotas | None = None
+        """How much may be kept below which paths, where that is limited."""
         self.has_http_nodes = False
         """Whether some stores want to know for whom they are asked."""
         self._work = [asyncio.ensure_future(each) for each in work]
@@ -185,6 +189,11 @@ class Cluster:
         self.key = scheme.key
         """Returns what the stores are asked for when somebody names a path."""
         self.view, self.state = engine.view, engine.state
+
+    def limit(self, quotas: Quotas, work: Coroutine[Any, Any, None]) -> None:
+        """Have ``quotas`` decide what may be kept, and do their ``work`` until the end."""
+        self.quotas = quotas
+        self._work.append(asyncio.ensure_future(work))
 
     def check(self, path: str) -> None:
         """Raise ``BadPath`` unless ``path`` can be stored."""
@@ -207,7 +216,12 @@ class Cluster:
         expired is none to it.
         """
         key, record = self._scheme.key(path), record_of(content, self._clock.version())
-        return await self._engine.put(key, record, guard and _of_alive(guard))
+        of_alive = guard and _of_alive(guard)
+        if self.quotas is None or not self.quotas.covers(path):
+            return await self._engine.put(key, record, of_alive)
+        order = Order(self._engine.guards_are_free)
+        put = partial(self._engine.put, key, record, order.seen_by(of_alive))
+        return await self.quotas.keep(path, record.head, put, order)
 
     async def delete(self, path: str, guard: Guard | None = None) -> bool:
         """Remove the file at ``path``; return whether there was one that had not expired. See
@@ -220,7 +234,13 @@ class Cluster:
             if guard is not None:
                 _of_alive(guard)(head)
 
-        was_there = await self._engine.delete(self._scheme.key(path), note)
+        key = self._scheme.key(path)
+        if self.quotas is None or not self.quotas.covers(path):
+            was_there = await self._engine.delete(key, note)
+        else:
+            order = Order(self._engine.guards_are_free)
+            delete = partial(self._engine.delete, key, order.seen_by(note))
+            was_there = await self.quotas.drop(path, delete, order)
         last = found[-1] if found else None
         return was_there and (last is None or _is_alive(last))
 
@@ -308,3 +328,5 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
         await self._close()
+        if self.quotas is not None:
+            await self.quotas.close()

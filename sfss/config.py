@@ -6,7 +6,7 @@ docs and ``sfss config`` are made from these declarations. Pure.
 """
 
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from sfss.checks import (
     ADDRESS,
@@ -30,7 +30,10 @@ from sfss.checks import (
 )
 from sfss.config_access import AccessSettings
 from sfss.config_answers import AnswersSettings, CorsSettings
-from sfss.declaring import setting
+from sfss.config_limits import LimitsSettings
+from sfss.config_quota import QuotaSettings
+from sfss.declaring import Setting as Setting
+from sfss.declaring import setting as setting
 from sfss.keys import KEY_LIMIT
 from sfss.listening import (
     DEFAULT_FACES,
@@ -40,8 +43,6 @@ from sfss.listening import (
 )
 
 MIB: Final = 1024 * 1024
-
-Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +459,8 @@ class Settings:
     objects: ObjectsSettings = field(default_factory=ObjectsSettings)
     answers: AnswersSettings = field(default_factory=AnswersSettings)
     cors: CorsSettings = field(default_factory=CorsSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    quota: QuotaSettings = field(default_factory=QuotaSettings)
     listen: tuple[Listen, ...] = ()
 
     def listeners(self) -> tuple[Listen, ...]:

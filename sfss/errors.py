@@ -12,6 +12,7 @@
     │   ├── UnsupportedCoding  the body is compressed or otherwise coded
     │   ├── TooLarge           the file is over the service's or a store's limit
     │   ├── NotFound           no such file: every store that could hold it said so
+    │   ├── QuotaExceeded      no more may be kept below a prefix
     │   ├── TooManyNames       the fields that are to be kept with a file are too many or large
     │   ├── PathTaken          a folder has that name, or a file that of a folder on the way
     │   ├── PreconditionFailed a condition that the request made does not hold
@@ -90,11 +91,17 @@ class BadBody(RequestError):
 
 @dataclass(eq=False)
 class BodyTimeout(RequestError):
-    """Raised when no byte of an announced body arrived for ``seconds``."""
+    """Raised when no byte of an announced body arrived for ``seconds``; or fewer than ``rate`` a
+    second, for that much longer than they take.
+    """
 
     seconds: float
+    rate: int | None = None
 
     def __str__(self) -> str:
+        if self.rate is not None:
+            slow = f"the body came with fewer than {self.rate} bytes a second"
+            return f"{slow}, for more than {self.seconds:g} s; nothing was stored"
         return f"no byte of the body arrived for {self.seconds:g} s; nothing was stored"
 
 
@@ -144,6 +151,27 @@ class NotFound(RequestError):
 
     def __str__(self) -> str:
         return f"no such file: {self.path}"
+
+
+@dataclass(eq=False)
+class QuotaExceeded(RequestError):
+    """Raised when a write would bring what lies below ``prefix`` above its ``limit``, in bytes or
+    files (``what``): that is ``used``, and ``asked`` more were to come. None: it is not known yet
+    what is there.
+    """
+
+    prefix: str
+    what: str
+    limit: int | None
+    used: int | None
+    asked: int
+
+    def __str__(self) -> str:
+        whose = f"the quota of {self.prefix}*" if self.prefix else "the quota of all files"
+        if self.limit is None or self.used is None:
+            return f"{whose}: what is there is still being counted; nothing was stored"
+        rule = f"at most {self.limit} {self.what}, of which {self.used} are used"
+        return f"{whose} is {rule}, and this needs {self.asked} more; nothing was stored"
 
 
 @dataclass(eq=False)

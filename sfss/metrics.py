@@ -45,6 +45,8 @@ _TIMINGS_COLUMN: Final = _EVENT_COLUMN + len(EVENTS)
 _COLUMNS: Final = _TIMINGS_COLUMN + timings.CELLS
 _CELL: Final = 8
 
+RATES: Final = 1 << 17
+
 REQUEST: Final = "request"
 STORE: Final = "store"
 LOOP: Final = "loop"
@@ -171,6 +173,8 @@ class Board:
         cells = memoryview(mmap.mmap(-1, (rows * _COLUMNS + 1) * _CELL)).cast("Q")
         self._rows = [cells[row * _COLUMNS : (row + 1) * _COLUMNS] for row in range(rows)]
         self._store = cells[-1:]
+        self.rates = memoryview(mmap.mmap(-1, RATES * _CELL)).cast("d")
+        """Cells for how often clients ask, see ``rates``."""
 
     @property
     def store(self) -> int:

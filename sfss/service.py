@@ -35,6 +35,7 @@ from sfss.metrics import Board, Counters
 from sfss.moved_places import warn_of_lost
 from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
+from sfss.quotas import Quotas
 from sfss.replicas import (
     MARKS,
     SWEEPER,
@@ -49,17 +50,22 @@ from sfss.status_parts import about, tool_folders, work_folder
 from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore, check_folder
 from sfss.stores.evicting_store import EvictingStore
+from sfss.stores.ledger import Ledger
 from sfss.stores.memcached import MemcachedStore
 from sfss.sweeping import keep_sweeping
 from sfss.web.answers import Answers
 from sfss.web.cors import Cors
 from sfss.web.http import Site
 from sfss.web.server import Runner
+from sfss.web.throttling import Throttle
 from sfss.web.tls import context_of
 from sfss.web.traces import open_traces
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
 CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
+
+COUNTER: Final = "counter"
+"""The lock of the process that counts what quotas are about."""
 
 
 def read_settings(
@@ -329,12 +335,14 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """
     joining = _open_joining(settings, board) if is_joined(settings) else None
     cluster = make_cluster(settings, board, counters, joining)
+    _limit(cluster, settings)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
     objects = None
     if has_objects(settings):
         members = None if joining is None else joining.members
         objects = make_objects(settings, cluster, make_scheme(settings), members)
+    throttle = Throttle(settings.limits, board.rates)
     site = Site(
         cluster,
         board,
@@ -349,6 +357,8 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
         traces=open_traces(os.environ),
         answers=make_answers(settings.answers),
         cors=make_cors(settings.cors),
+        limits=settings.limits,
+        throttle=throttle if throttle.is_on else None,
     )
     if site.traces is not None:
         counters.note_store_also = site.traces.note_store
@@ -360,6 +370,17 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     runner = Runner(site, settings.server, counters, shown, doors, contexts)
     await runner.setup()
     return runner
+
+
+def _limit(cluster: Cluster, settings: Settings) -> None:
+    """Have quotas decide what ``cluster`` keeps, where there are any."""
+    options = settings.quota
+    if not options.prefixes:
+        return
+    folder = Path(options.folder)
+    quotas = Quotas(Ledger(folder, options.quotas()))
+    turn, every_s = Turn(folder / COUNTER), options.recount_hours * 3600
+    cluster.limit(quotas, quotas.keep_counting(cluster.list, turn.is_ours, every_s))
 
 
 def check(settings: Settings, former: Settings | None = None) -> None:

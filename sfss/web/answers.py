@@ -118,15 +118,19 @@ class Answers:
         self._shown = lru_cache(maxsize=4096)(_shown)
         self._is_active = lru_cache(maxsize=1024)(is_active)
 
-    def of(self, path: str, media_type: str, name: str | None = None) -> Shown:
+    def of(
+        self, path: str, media_type: str, name: str | None = None, is_public: bool = True
+    ) -> Shown:
         """Return how a file at ``path`` is shown that is of ``media_type``. ``name`` is that under
-        which it is saved, "" for the end of its address; the end of the path, unless given.
+        which it is saved, "" for the end of its address; the end of the path, unless given. What
+        not anybody may read, and so is not ``is_public``, no cache gives to others.
         """
         trusted = bool(self._trusted) and path.startswith(self._trusted)
         saved_as = None
         if not trusted and not self._inline and self._is_active(media_type):
             saved_as = path.rpartition("/")[2] if name is None else name
         caching = next((value for prefix, value in self._caching if path.startswith(prefix)), "")
+        caching = caching if is_public else _private(caching)
         return self._shown(media_type, trusted, saved_as, caching)
 
 
@@ -140,6 +144,16 @@ def _shown(media_type: str, trusted: bool, saved_as: str | None, caching: str) -
         fields[CACHE_CONTROL] = caching
     lines = [("Content-Type", media_type), ("Accept-Ranges", "bytes"), *fields.items()]
     return Shown(fields, "".join(f"{name}: {value}\r\n" for name, value in lines))
+
+
+def _private(caching: str) -> str:
+    """Return a Cache-Control that keeps what a token was given out of caches that others ask (RFC
+    9111, 3.5).
+    """
+    words = [word.strip() for word in caching.split(",")] if caching else []
+    shared = ("public", "private", "s-maxage")
+    kept = [word for word in words if not word.lower().startswith(shared)]
+    return ", ".join(["private", *kept]) if words else ""
 
 
 def _policy(media_type: str) -> str:

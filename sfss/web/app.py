@@ -297,6 +297,16 @@ class App:
             http.trace(self._site.traces, request, address)
         if unclear := http.refuse_framing(request):
             return unclear
+        if getattr(request.protocol, "may_have_large_head", True) and (
+            large := http.refuse_large_head(request, self._site.limits.head_bytes)
+        ):
+            return large
+        self.gate.identify(request)
+        throttle = self._site.throttle
+        if throttle is not None:
+            face = self._face_of.get(address, http.NO_FACE)
+            if limited := throttle.refuse(request, face):
+                return limited
         if self._site.cluster.has_http_nodes:
             FORWARDED.set(http.forwarded(request))
         request[http.TAKEN] = self.addresses

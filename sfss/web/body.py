@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from aiohttp import HttpVersion11, StreamReader, web
+from aiohttp import HttpVersion11, web
 
 from sfss.errors import BadBody, BodyTimeout, TooLarge, UnsupportedCoding
 from sfss.record import Body
@@ -26,14 +26,15 @@ UNSURE_HELD: Final = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a body may be: ``size`` in bytes for the file in it, and the longest silence. One of
-    more than ``held`` bytes is kept in a file in ``spool_folder`` while it is used.
+    """What a body may be: ``size`` in bytes for the file in it, the longest silence, and how slow.
+    One of more than ``held`` bytes is kept in a file in ``spool_folder`` while it is used.
     """
 
     size: int
     timeout_s: float
     spool_folder: Path = Path("/tmp")
     held: int = HELD_LIMIT
+    least_bytes_per_s: int = 0
 
 
 class Received(NamedTuple):
@@ -86,8 +87,8 @@ async def _read(
     may_hold = length is not None and length <= limits.held
     spool = Spool(limits.spool_folder, limits.held if may_hold else min(limits.held, UNSURE_HELD))
     # Not "until at_eof()": a body that was cut off is at its end, too, and only reading it raises.
-    came = 0
-    while came != length and (piece := await _piece(request.content, limits.timeout_s)):
+    came, pace = 0, _Pace(limits.timeout_s, limits.least_bytes_per_s)
+    while came != length and (piece := await pace.piece(request.content)):
         came += len(piece)
         if came > most:
             raise TooLarge(None, limits.size)
@@ -106,19 +107,51 @@ async def _keep(spool: Spool, pieces: Iterable[bytes], limits: Limits) -> None:
         await spool.write(piece)
 
 
-async def _piece(content: StreamReader, timeout_s: float) -> bytes:
-    """Return what has arrived, as soon as there is something; empty at the end of the body."""
-    try:
-        if content.is_eof():  # all has come: it would cost more to set an alarm than to read
-            return content.read_nowait()
-        async with asyncio.timeout(timeout_s):
-            return await content.readany()
-    except TimeoutError:
-        raise BodyTimeout(timeout_s) from None
-    except web.RequestPayloadError as error:
-        raise BadBody(str(error)) from None
-    except (ConnectionError, RuntimeError):  # aiohttp raises the latter on a closed connection
-        raise BadBody("the connection was lost") from None
+class Content(Protocol):
+    """What comes of a body; aiohttp's ``StreamReader`` is one."""
+
+    def is_eof(self) -> bool: ...
+
+    def read_nowait(self) -> bytes: ...
+
+    async def readany(self) -> bytes: ...
+
+
+class _Pace:
+    """Waits for what comes of a body, for ``timeout_s`` at most; and for that long in all beside
+    the time that the body takes at ``rate`` bytes a second, if any.
+    """
+
+    def __init__(self, timeout_s: float, rate: int) -> None:
+        self._timeout_s, self._rate = timeout_s, rate
+        self._came, self._waited_s = 0, 0.0
+
+    def _left_s(self) -> float:
+        if not self._rate:
+            return self._timeout_s
+        left_s = self._timeout_s + self._came / self._rate - self._waited_s
+        return max(0.0, min(self._timeout_s, left_s))
+
+    async def piece(self, content: Content) -> bytes:
+        """Return what has arrived, as soon as there is something; empty at the end of the body."""
+        left_s = self._timeout_s
+        try:
+            if content.is_eof():  # all has come: it would cost more to set an alarm than to read
+                return content.read_nowait()
+            left_s, now_s = self._left_s(), asyncio.get_running_loop().time
+            began_s = now_s()
+            async with asyncio.timeout(left_s):
+                piece = await content.readany()
+        except TimeoutError:
+            rate = self._rate if left_s < self._timeout_s else None
+            raise BodyTimeout(self._timeout_s, rate) from None
+        except web.RequestPayloadError as error:
+            raise BadBody(str(error)) from None
+        except (ConnectionError, RuntimeError):  # aiohttp raises the latter on a closed connection
+            raise BadBody("the connection was lost") from None
+        self._waited_s += now_s() - began_s
+        self._came += len(piece)
+        return piece
 
 
 async def _invite(request: web.BaseRequest) -> None:

@@ -3,6 +3,8 @@
 - A body that is cut off or malformed is answered with 400 as soon as that is known, also to a
   client that has closed only its half. aiohttp leaves such a handler waiting for the rest.
 - A client that stops reading is cut off: aiohttp waits for it for ever, and holds the file.
+- A request has to come up to its body in time and in bounds: 408, 414, 431 (RFC 9110, 15.5; RFC
+  6585, 5).
 - Its errors come in our form, without a traceback; a request is counted when it is answered.
 
 A request goes on when its client leaves: a write that has begun is finished.
@@ -13,19 +15,18 @@ import logging
 from functools import partial
 from math import inf
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
+from sfss.config_limits import LimitsSettings
 from sfss.metrics import Counters
 from sfss.web import http
 from sfss.web.access import quoted, request_line
-
-STALLED_S: Final = 60.0
-"""Seconds in which a client that is being sent an answer has to take some of it."""
+from sfss.web.unsent import Unsent, waiting_in
 
 SLOW: Final = "slow: %.3f s for %s, answered %d, request %s"
 """What is said of a request that took long: seconds, its first line, the status, its id."""
@@ -33,29 +34,73 @@ SLOW: Final = "slow: %.3f s for %s, answered %d, request %s"
 _log = logging.getLogger(__name__)
 
 
+class Bounds(NamedTuple):
+    """What one client may have, and what all of one worker are held for."""
+
+    limits: LimitsSettings
+    unsent: Unsent
+
+    @classmethod
+    def of(cls, limits: LimitsSettings) -> "Bounds":
+        """Return bounds for which nothing is held yet."""
+        return cls(limits, Unsent(limits.unsent_bytes))
+
+    def for_parser(self) -> dict[str, Any]:
+        """Return how aiohttp's parser is told of them."""
+        line, field = self.limits.line_bytes, self.limits.field_bytes
+        # It says of what is too long only how much was allowed: the two must not be the same.
+        return {
+            "max_line_size": line,
+            "max_field_size": field + (field == line),
+            "max_headers": self.limits.fields,
+        }
+
+
+class HeadRefused(HttpProcessingError):
+    """Raised of a request that does not come up to its body as it should: a status, and why."""
+
+
 class Connection(web.RequestHandler):
     """One connection of a client."""
 
     __slots__ = (
+        "__weakref__",
         "_answered",
+        "_bounds",
         "_counters",
         "_draining",
+        "_head_bytes",
         "_input_ended",
         "_last_payload",
         "_may_half_close",
         "_open",
+        "_reader",
         "_slow_s",
         "_stall_check",
+        "head_began_s",
+        "may_have_large_head",
     )
 
     def __init__(
-        self, server: web.Server, counters: Counters, slow_s: float = inf, **options: Any
+        self,
+        server: web.Server,
+        counters: Counters,
+        bounds: Bounds,
+        slow_s: float = inf,
+        **options: Any,
     ) -> None:
-        super().__init__(server, **options)
-        self._counters, self._slow_s = counters, slow_s
+        super().__init__(server, **bounds.for_parser(), **options)
+        self._counters, self._slow_s, self._bounds = counters, slow_s, bounds
+        self.head_began_s: float | None = None
+        """Since when the head of a request is waited for: of the loop's time, None while it is not.
+        """
+        self._head_bytes = 0
+        self.may_have_large_head = False
+        """Whether so much has come at once that a request may have too much before its body."""
         self._open = self._draining = False
         self._answered = 0
         self._stall_check: asyncio.TimerHandle | None = None
+        self._reader: asyncio.Transport | None = None  # while it is waited for
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self._input_ended = False  # nothing that may still come is looked at
         self._may_half_close = True
@@ -66,6 +111,7 @@ class Connection(web.RequestHandler):
         # Over TLS, the loop closes a connection whose other side has ended, whatever is said to it.
         self._may_half_close = transport.get_extra_info("sslcontext") is None
         self._counters.connected(1)
+        self.head_began_s = self._loop.time()
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -81,6 +127,8 @@ class Connection(web.RequestHandler):
         """Take bytes from the client and have aiohttp parse them."""
         if self._input_ended:
             return
+        if self._head_bytes + len(data) > self._bounds.limits.head_bytes:
+            self.may_have_large_head = True
         super().data_received(data)
         if self._messages:
             message, payload = self._messages[-1]
@@ -88,6 +136,44 @@ class Connection(web.RequestHandler):
                 self._malformed()
             else:
                 self._last_payload = payload
+        self._follow_head(len(data))
+
+    def _follow_head(self, size: int) -> None:
+        """Take note of ``size`` bytes that have come: where no request is in hand, they are the
+        beginning of one.
+        """
+        if not self._idle() or not self._last_payload.is_eof():
+            self.head_began_s, self._head_bytes = None, 0
+            return
+        if self.head_began_s is None:
+            self.head_began_s = self._loop.time()
+        self._head_bytes += size
+        if self._head_bytes > self._bounds.limits.head_bytes:
+            self._refuse_head(http.too_large_head(self._bounds.limits.head_bytes), 431)
+
+    def idle_since_s(self) -> float | None:
+        """Return since when, in the loop's time, the connection is kept for a next request and has
+        nothing to do; None while that is not so.
+        """
+        is_kept = self.head_began_s is None and self._idle() and not self._paused
+        if not is_kept or self.transport is None or self._keepalive_timeout <= 0:
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
+    def refuse_late(self) -> None:
+        """Answer 408, the head of a request not having come in time."""
+        if self._idle():
+            seconds = self._bounds.limits.head_timeout_s
+            sentence = f"no whole request came within {seconds:g} s (limits.head_timeout_s)"
+            self._refuse_head(sentence, 408)
+
+    def _refuse_head(self, sentence: str, status: int) -> None:
+        self._input_ended, self.head_began_s = True, None
+        error = HeadRefused(code=status, message=sentence)
+        self._request_count += 1
+        self._messages.append((_ErrInfo(status, error, sentence), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _malformed(self) -> None:
         self._input_ended = True
@@ -121,26 +207,34 @@ class Connection(web.RequestHandler):
         """Take note that more waits to be sent than the transport likes to hold."""
         super().pause_writing()
         if self.transport is not None:
-            self._expect_progress(self.transport, None)
+            self._reader = self.transport
+            self._bounds.unsent.hold(self, self.transport.get_write_buffer_size())
+            self._expect_progress(self.transport, inf)
 
     def resume_writing(self) -> None:
         """Take note that the client has caught up."""
         self._forget_stall()
         super().resume_writing()
 
-    def _expect_progress(self, transport: asyncio.Transport, unsent_before: int | None) -> None:
+    def _expect_progress(self, transport: asyncio.Transport, before: float) -> None:
         # Not self.transport: that of a connection which is to close when all is sent is gone.
-        unsent = transport.get_write_buffer_size()
-        if unsent == unsent_before:
+        limits, unsent = self._bounds.limits, waiting_in(transport)
+        if before - unsent < max(1.0, limits.least_bytes_per_s * limits.send_timeout_s):
             transport.abort()
         else:
             check = partial(self._expect_progress, transport, unsent)
-            self._stall_check = self._loop.call_later(STALLED_S, check)
+            self._stall_check = self._loop.call_later(limits.send_timeout_s, check)
+
+    def cut_off(self) -> None:
+        """End at once; what is unsent is dropped."""
+        if self._reader is not None:
+            self._reader.abort()
 
     def _forget_stall(self) -> None:
         if self._stall_check is not None:
             self._stall_check.cancel()
-            self._stall_check = None
+            self._stall_check = self._reader = None
+            self._bounds.unsent.release(self)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -192,7 +286,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Return the answer to what is not HTTP, or to what the handler did not foresee."""
         if isinstance(exc, HttpProcessingError):
-            answer = http.refuse(request, status, f"malformed request: {_reason(exc)}")
+            answer = http.refuse(request, *self._fault(exc, status))
         else:
             _log.error("error in answering a request", exc_info=exc)
             answer = http.refuse(request, 500, "internal error")
@@ -200,6 +294,19 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer had begun when the error came")
         answer.force_close()
         return answer
+
+    def _fault(self, error: HttpProcessingError, status: int) -> tuple[int, str]:
+        """Return the status and the sentence for what the parser has raised."""
+        limits = self._bounds.limits
+        if isinstance(error, HeadRefused):
+            return error.code, error.message
+        if isinstance(error, LineTooLong):
+            if error.args[1] == limits.line_bytes:
+                return 414, f"the address has more than {limits.line_bytes} bytes"
+            return 431, f"a header field has more than {limits.field_bytes} bytes"
+        if error.message.startswith(_TOO_MANY):
+            return 431, f"there are more than {limits.fields} header fields"
+        return status, f"malformed request: {_reason(error)}"
 
     def drain(self) -> None:
         """Close the connection with the next answer."""
@@ -211,9 +318,11 @@ class Connection(web.RequestHandler):
             self.force_close()
 
 
+_TOO_MANY: Final = "Too many headers"
+"""How aiohttp's parsers begin what they say of too many fields."""
+
+
 def _reason(error: HttpProcessingError) -> str:
-    if isinstance(error, LineTooLong):
-        return f"a line has more than {error.args[1]} bytes"
     if isinstance(error, InvalidURLError):
         return "the address may hold only ASCII; write other characters as %XX"
     # What follows the first line quotes the request.

@@ -21,7 +21,6 @@ from aiohttp import web
 from sfss.agreement import Kept
 from sfss.blob_ids import PREFIX, check_id, digest_like, id_at, id_of, is_digest, path_of
 from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refused
-from sfss.grants import READ
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
@@ -231,7 +230,7 @@ async def _show(
     names = record.head.metadata
     media_type = _media_type(names)
     # The name under which it is saved is what the link says, with its extension.
-    shown = dict(site.answers.of(path, media_type, "").fields)
+    shown = dict(site.answers.of(path, media_type, "", http.is_public(request)).fields)
     if not for_browsers:
         del shown[NO_SNIFFING]  # other blob servers of SOS would keep it with the blob
     look = files.Look(
@@ -273,6 +272,6 @@ def _caching(request: web.BaseRequest, blob_id: str, head: Head) -> dict[str, st
     if not is_digest(blob_id):
         return {}
     # A cache that others ask, too, would give them what was given to a token (RFC 9111, 3.5).
-    whose = "public" if READ in request[http.GRANT].free else "private"
+    whose = "public" if http.is_public(request) else "private"
     age_s = min(YEAR_S, files.rest_of(head)) if head.expiry else YEAR_S
     return {"Cache-Control": f"{whose}, max-age={age_s}, immutable"}

@@ -25,7 +25,7 @@ from sfss import record as records
 from sfss.asking import FORWARDED, forwarded_for, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
-from sfss.grants import Grant
+from sfss.grants import READ, Grant
 from sfss.http_text import http_date
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
@@ -313,6 +313,10 @@ class ShortWay:
             )
         return self._cluster.view(asked.key, partial(self._finish, asked, state, request, client))
 
+    def understands(self, request: bytes) -> bool:
+        """Tell whether ``request`` is one for this way; what answers it may not be."""
+        return request in self._asked or self._understand(request) is not None
+
     def _understand(self, request: bytes) -> _Asked | None:
         found = self._shape_of(request)
         if found is None or len(request) > REQUEST_LIMIT:
@@ -334,7 +338,8 @@ class ShortWay:
         grant = self._reader(block, path)
         if grant is None:
             return None
-        asked = _Asked(key, path, self._lines, shape, request_id, grant)
+        lines = self._public_lines if READ in grant.free else self._private_lines
+        asked = _Asked(key, path, lines, shape, request_id, grant)
         if self._cors is not None:
             asked.tail = self._cors.lines(_origin_of(block)) + asked.tail
         if self._cluster.has_http_nodes:
@@ -346,8 +351,11 @@ class ShortWay:
             self._asked[request] = asked
         return asked
 
-    def _lines(self, path: str, media_type: str) -> str:
+    def _public_lines(self, path: str, media_type: str) -> str:
         return self._answers.of(path, media_type).lines
+
+    def _private_lines(self, path: str, media_type: str) -> str:
+        return self._answers.of(path, media_type, is_public=False).lines
 
     def _judge(self, block: bytes) -> str | None:
         verdict = verdict_of(block)

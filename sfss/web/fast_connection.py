@@ -18,7 +18,7 @@ from sfss.metrics import Counters
 from sfss.record import Buffer
 from sfss.web import fast
 from sfss.web.access import Entry, quoted, redacted
-from sfss.web.connection import SLOW, Connection
+from sfss.web.connection import SLOW, Bounds, Connection
 from sfss.web.fast import ShortWay
 
 HEAD_LIMIT: Final = 16 * 1024
@@ -55,12 +55,12 @@ class FastConnection(Connection):
         self,
         server: web.Server,
         counters: Counters,
-        short_way: ShortWay,
-        log: ShortLog | None,
+        bounds: Bounds,
+        ways: tuple[ShortWay, ShortLog | None],
         **options: Any,
     ) -> None:
-        super().__init__(server, counters, **options)
-        self._short_way, self._log, self._now = short_way, log, self._loop.time
+        super().__init__(server, counters, bounds, **options)
+        (self._short_way, self._log), self._now = ways, self._loop.time
         self._short_way_open = False
         self._descriptor = -1
         self.peer = ""
@@ -149,6 +149,7 @@ class FastConnection(Connection):
             if seconds > self._slow_s:
                 self._loop.call_soon(_log_slow, request, seconds)
         self._next_keepalive_close_time = self._now() + self._keepalive_timeout
+        self.head_began_s = None
         if self._log is not None:
             # Later: a log that does not take the line must not hold a store up.
             self._loop.call_soon(self._log, transport, request, body_size, seconds)
@@ -165,6 +166,10 @@ class FastConnection(Connection):
         self._feed(request + held)
         if input_ended:
             super().eof_received()
+
+    def _refuse_head(self, sentence: str, status: int) -> None:
+        self._short_way_open = False
+        super()._refuse_head(sentence, status)
 
     def _hold(self, data: bytes) -> None:
         """Keep what comes while a file is awaited: aiohttp then answers both requests, in order,

@@ -44,7 +44,12 @@ async def receive(
 
 async def read_body(site: http.Site, request: web.BaseRequest) -> body.Received:
     """Return the file that ``request`` carries; errors as ``body.read_file``."""
-    limits = body.Limits(site.cluster.max_file_size, site.body_timeout_s, site.spool_folder)
+    limits = body.Limits(
+        site.cluster.max_file_size,
+        site.body_timeout_s,
+        site.spool_folder,
+        least_bytes_per_s=site.limits.least_bytes_per_s,
+    )
     return await body.read_file(request, limits)
 
 
@@ -103,7 +108,7 @@ async def show(
     record = await found(site, request, path)
     head = record.head
     media_type = media_type_of(head, path)
-    shown = site.answers.of(path, media_type).fields
+    shown = site.answers.of(path, media_type, is_public=http.is_public(request)).fields
     look = Look(validators_of(head), media_type, more(head), shown)
     return await answer(request, record, look)
 

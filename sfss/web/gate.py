@@ -47,14 +47,19 @@ class Gate:
         # how near a guess is: a dictionary compares hashes first, and those are salted.
         self._known: dict[str, Grant] = {}
 
+    def identify(self, request: web.BaseRequest) -> bool:
+        """Note in the request what its token allows; return whether it has said anything."""
+        said = request.headers.getall("Authorization", ()) if self._rules.tokens else ()
+        request[http.GRANT] = self.grant_of(said[0]) if len(said) == 1 else self.anybody
+        return bool(said)
+
     def refusal(
         self, site: http.Site, request: web.BaseRequest, face: str, scope: str
     ) -> http.Answer | None:
         """Return the answer to a ``request`` that may not pass, to a route of ``face`` that needs
-        ``scope``; None for one that may. What it may do is noted in the request.
+        ``scope``; None for one that may. It has to be identified.
         """
-        said = request.headers.getall("Authorization", ()) if self._rules.tokens else ()
-        grant = request[http.GRANT] = self.grant_of(said[0]) if len(said) == 1 else self.anybody
+        grant = request[http.GRANT]
         claims = self._signs and "signature=" in request.raw_path
         if not scope or (self._is_open and scope != ADMIN and not claims):
             return None
@@ -63,7 +68,7 @@ class Gate:
             return self._check_signature(request, path, found[0][0])
         for need in found:
             if not grant.allows(*need):
-                return self._refuse(request, need, face, bool(said))
+                return self._refuse(request, need, face, "Authorization" in request.headers)
         return None
 
     def grant_of(self, field: str | None) -> Grant:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -17,7 +17,8 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from sfss import __version__, errors
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
-from sfss.grants import OPEN, Grant, Rules
+from sfss.config_limits import LimitsSettings
+from sfss.grants import OPEN, READ, Grant, Rules
 from sfss.listening import nearest
 from sfss.metrics import Board
 from sfss.objects import Objects
@@ -52,6 +53,7 @@ STATUS: Final[Mapping[type[errors.SfssError], int]] = {
     errors.Unsettled: 504,
     errors.NoStoreReachable: 504,
     errors.QuorumFailed: 504,
+    errors.QuotaExceeded: 507,
     errors.StoreFull: 507,
 }
 """The status of every leaf of the tree in ``errors``."""
@@ -93,6 +95,21 @@ class Shown(NamedTuple):
 
 SHOWN: Final = web.RequestKey("shown", tuple[Shown, ...])
 """All that its listener shows, in a request."""
+
+
+def is_public(request: web.BaseRequest) -> bool:
+    """Tell whether anybody may read the files that this request is shown."""
+    return READ in request[GRANT].free
+
+
+class Throttle(Protocol):
+    """Takes requests on, as many as each client may make."""
+
+    def refuse(self, request: web.BaseRequest, face: str, /) -> "Answer | None":
+        """Return the refusal of a request to ``face`` that comes too early; None takes it on."""
+
+    def lets(self, request: bytes, peer: str, /) -> bool:
+        """Tell whether the bytes of ``request`` may be answered at once, and take it on."""
 
 
 class Asked:
@@ -173,6 +190,10 @@ class Site:
     """What stands in the heads of answers with files."""
     cors: Cors | None = None
     """Which pages of other origins may ask; None where none may."""
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
+    """What a client may have."""
+    throttle: Throttle | None = None
+    """What counts requests, where that is done."""
     made_folders: dict[str, None] = field(default_factory=dict)
     """The folders that clients have made last, the latest at the end; see ``folders.remember``."""
 
@@ -239,7 +260,25 @@ class Answer(web.StreamResponse):
         return 0 if self._must_be_empty_body else self._part[1] - self._part[0]
 
 
+def too_large_head(limit: int) -> str:
+    """Return what is said of a request that has more than ``limit`` bytes before its body."""
+    return f"the request has more than {limit} bytes before its body (limits.head_bytes)"
+
+
 _VERSIONS: Final = (HttpVersion10, HttpVersion11)
+
+
+def refuse_large_head(request: web.BaseRequest, limit: int) -> Answer | None:
+    """Return a refusal that closes the connection when ``request`` has more than ``limit`` bytes
+    before its body.
+    """
+    fields = request._message.raw_headers
+    size = len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in fields)
+    if size <= limit:
+        return None
+    answer = refuse(request, 431, too_large_head(limit))
+    answer.force_close()
+    return answer
 
 
 def refuse_framing(request: web.BaseRequest) -> Answer | None:

@@ -24,6 +24,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from sfss import __version__
+from sfss.config_quota import Quota, Used
 from sfss.metrics import EVENTS, LOOP, REQUEST, STORE, Board
 from sfss.timings import BOUNDS_S, Line, Name
 from sfss.web import figures, http, metrics_figures, status
@@ -40,7 +41,9 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """Answer with all metrics."""
     members = None if site.cluster.members is None else site.cluster.members.shown()
     gathered = await figures.gather(site)
-    seen = Seen(site.board, gathered, figures.migration_of(site), members)
+    quotas = site.cluster.quotas
+    usage = quotas.usage() if quotas else {}
+    seen = Seen(site.board, gathered, figures.migration_of(site), members, usage)
     registry = CollectorRegistry()
     registry.register(seen)
     encode, media_type = choose_encoder(request.headers.get("Accept", ""))
@@ -55,6 +58,7 @@ class Seen(Collector):
     figures: Figures
     migration: Mapping[str, Any] | None
     members: Mapping[str, Any] | None
+    usage: Mapping[str, tuple[Quota, Used]]
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
@@ -64,6 +68,7 @@ class Seen(Collector):
         timings = self.board.timings()
         yield from _of_requests(timings)
         yield from _of_stores(timings)
+        yield from metrics_figures.of_quotas(self.usage)
         yield from metrics_figures.of_figures(self.figures)
         yield from metrics_figures.of_migration(self.migration)
         yield from metrics_figures.of_members(self.members)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from sfss.config_quota import Quota, Used
 from sfss.tool_progress import Progress
 from sfss.web.figures import Figures, room_of
 
@@ -107,3 +108,18 @@ def of_members(shown: Mapping[str, Any] | None) -> Iterator[Metric]:
 def gauge(name: str, what: str, value: float) -> Metric:
     """Return a metric without labels."""
     return GaugeMetricFamily(name, what, value)
+
+
+def of_quotas(usage: Mapping[str, tuple[Quota, Used]]) -> Iterator[Metric]:
+    """Yield what is below prefixes, and may be."""
+    for what in ("bytes", "files"):
+        used = GaugeMetricFamily(f"sfss_quota_{what}", f"{what} below a prefix", labels=["prefix"])
+        most = GaugeMetricFamily(
+            f"sfss_quota_{what}_limit", f"{what} that there may be below it", labels=["prefix"]
+        )
+        for prefix, (quota, found) in usage.items():
+            used.add_metric([prefix], getattr(found, what))
+            if (limit := getattr(quota, what)) is not None:
+                most.add_metric([prefix], limit)
+        if usage:
+            yield from (used, most)

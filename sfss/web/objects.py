@@ -91,7 +91,8 @@ async def _show(site: http.Site, request: web.BaseRequest, found: Found) -> http
     said = names_kept.well_formed_type(entry.traits.media_type)
     media_type = said or mediatypes.guess(entry.traits.name)
     name = entry.traits.name.rpartition("/")[2]
-    shown = site.answers.of(f"objects/{entry.id}", media_type, name).fields
+    is_public = http.is_public(request)
+    shown = site.answers.of(f"objects/{entry.id}", media_type, name, is_public).fields
     look = files.Look(files.validators_of(entry.head), media_type, more, shown)
     return await files.answer(request, Record(entry.head, found.body), look)
 

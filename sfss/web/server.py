@@ -8,7 +8,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import inf
 from typing import Any, Final, Protocol
@@ -21,11 +21,13 @@ from sfss.listening import is_loopback
 from sfss.metrics import Counters
 from sfss.web import fast, http
 from sfss.web.access import AccessLogger
+from sfss.web.admission import Admission
 from sfss.web.app import App
-from sfss.web.connection import Connection
+from sfss.web.connection import Bounds, Connection
 from sfss.web.fast import ShortWay
 from sfss.web.fast_connection import FastConnection, ShortLog, log_short
 from sfss.web.gate import Gate
+from sfss.web.rated_connection import RatedConnection
 from sfss.web.tls import options_for
 
 LINGERING_S: Final = 5.0
@@ -64,41 +66,78 @@ class Server(web.Server):
         self,
         handler: Any,
         counters: Counters,
-        short_way: ShortWay | None,
-        log: ShortLog | None,
+        rules: tuple[Bounds, Admission],
+        ways: tuple[ShortWay | None, ShortLog | None],
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
-        self._counters, self._short_way, self._log = counters, short_way, log
+        self._counters = counters
+        (self._bounds, self._admission), (self._short_way, self._log) = rules, ways
+        self._watch: asyncio.TimerHandle | None = None
         self._draining = False
         self.tls: ssl.SSLContext | None = None
         """What is spoken below HTTP, if anything."""
         self.slow_s = inf
         """Seconds that a request may take until that is logged."""
+        self.throttle: http.Throttle | None = None
+        """What counts requests, where that is done."""
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]
         """Return the protocol of a new connection."""
+        return self._admission.protocol(self._make, self._others)
+
+    def _others(self) -> Iterator[Connection]:
+        return (each for each in self._connections if isinstance(each, Connection))
+
+    def _make(self) -> Connection:
         options = {"loop": self._loop, **self._kwargs}
         if self._short_way is None:
-            return Connection(self, self._counters, self.slow_s, **options)
-        return FastConnection(
-            self, self._counters, self._short_way, self._log, slow_s=self.slow_s, **options
-        )
+            return Connection(self, self._counters, self._bounds, self.slow_s, **options)
+        parts = (self, self._counters, self._bounds, (self._short_way, self._log))
+        if self.throttle is not None:
+            return RatedConnection(self.throttle.lets, *parts, slow_s=self.slow_s, **options)
+        return FastConnection(*parts, slow_s=self.slow_s, **options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection up."""
         super().connection_made(handler, transport)
+        if isinstance(handler, Connection):
+            self._admission.took_up(handler)
         self._empty.clear()
+        if self._watch is None:
+            self._look_later()
         if self._draining and isinstance(handler, Connection):
             handler.drain()  # it was accepted before, and is known only now
+
+    def _look_later(self) -> None:
+        pause_s = min(1.0, self._bounds.limits.head_timeout_s / 4)
+        self._watch = self._loop.call_later(pause_s, self._look)
+
+    def _look(self) -> None:
+        """Refuse the requests that have not come in time. One look at all, and not an alarm for
+        each: most come at once.
+        """
+        self._watch = None
+        due_s = self._loop.time() - self._bounds.limits.head_timeout_s
+        late = [
+            connection
+            for connection in self._connections
+            if isinstance(connection, Connection) and (connection.head_began_s or inf) <= due_s
+        ]
+        for connection in late:
+            connection.refuse_late()
+        if self._connections:
+            self._look_later()
 
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
         """Let a connection go, as soon as its request, if there is one, is done."""
         task = handler._task_handler
+        if handler in self._connections and isinstance(handler, Connection):
+            self._admission.let_go(handler)
         super().connection_lost(handler, exc)
         if task is None:
             self._check_empty()
@@ -145,6 +184,8 @@ class Runner(web.BaseRunner):
         contexts: Sequence[ssl.SSLContext | None] = (),
     ) -> None:
         super().__init__(shutdown_timeout=_CUT_OFF_AFTER_S)
+        limits = site.limits
+        self._bounds, self._admission = Bounds.of(limits), Admission(limits, counters)
         self._site, self._settings, self._counters = site, settings, counters
         self._shown, self._doors = shown or [settings.faces], doors
         self._contexts = contexts or [None] * len(self._shown)
@@ -195,8 +236,8 @@ class Runner(web.BaseRunner):
         server = Server(
             app.answer if self._site.cors is None else app.answer_all_origins,
             self._counters,
-            self._short_way(app),
-            log_short if access_log else None,
+            (self._bounds, self._admission),
+            (self._short_way(app), log_short if access_log else None),
             keepalive_timeout=self._settings.keepalive_timeout_s,
             lingering_time=LINGERING_S,
             auto_decompress=False,
@@ -204,6 +245,7 @@ class Runner(web.BaseRunner):
             access_log=access_log,
             logger=_log,
         )
+        server.throttle = self._site.throttle
         server.slow_s = (self._settings.slow_request_ms or inf) / 1000
         return server
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from sfss import __version__
 from sfss.errors import BadArgument
 from sfss.metrics import Board
+from sfss.quotas import Quotas
 from sfss.web import figures, http, pages
 
 _STARTED_S: Final = time.monotonic()
@@ -65,9 +66,25 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
         ours["migration"] = migration
     if site.objects is not None:
         ours["owed_to_bucket"] = await site.objects.owing()
+    if site.cluster.quotas is not None:
+        ours["quotas"] = quotas(site.cluster.quotas)
     if site.cluster.members is not None:
         ours["members"] = site.cluster.members.shown()
     return http.json_answer({"storages": storages, "webserver": ours})
+
+
+def quotas(limits: Quotas) -> dict[str, object]:
+    """Return by prefix how much is there, and may be; ``null`` is any number."""
+    return {
+        prefix: {
+            "bytes": used.bytes,
+            "bytes_limit": quota.bytes,
+            "files": used.files,
+            "files_limit": quota.files,
+            "counted": used.is_counted,
+        }
+        for prefix, (quota, used) in limits.usage().items()
+    }
 
 
 def webserver(board: Board) -> dict[str, object]:

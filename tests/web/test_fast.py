@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from sfss.cluster import Cluster
 from sfss.config import ServerSettings
+from sfss.config_limits import LimitsSettings
 from sfss.grants import OPEN, Rules
 from sfss.keys import KeyScheme
 from sfss.metrics import Board
@@ -158,6 +159,7 @@ async def serving(
     rules: Rules = OPEN,
     answers: Answers | None = None,
     cors: Cors | None = None,
+    limits: LimitsSettings | None = None,
     **options: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve ``FILES``, by the short way or without it."""
@@ -171,7 +173,15 @@ async def serving(
     board = Board(1)
     board.row(0).start(os.getpid())
     site = Site(
-        cluster, board, 5, Path("/tmp"), REWRITES, rules, answers=answers or Answers(), cors=cors
+        cluster,
+        board,
+        5,
+        Path("/tmp"),
+        REWRITES,
+        rules,
+        answers=answers or Answers(),
+        cors=cors,
+        limits=limits or LimitsSettings(),
     )
     runner = Runner(site, ServerSettings(**options), board.row(0))
     # How long the rest of an ignored body is waited for; hundreds of them in the test below.

@@ -13,13 +13,14 @@ from typing import Self
 import pytest
 
 from sfss.cluster import Cluster
+from sfss.config_limits import LimitsSettings
 from sfss.keys import KeyScheme
 from sfss.record import encode, new_record
 from sfss.routed import Owner, Routed
 from sfss.stores import lmdb_folder
 from sfss.stores.base import Use
 from sfss.stores.embedded import EmbeddedStore
-from sfss.web import connection, fast
+from sfss.web import fast
 from sfss.web.fast import ANSWER_LIMIT, ShortWay
 from sfss.web.server import Server
 from tests.stores.scripted import until
@@ -192,11 +193,9 @@ async def test_a_reset_just_before_the_file_comes_is_no_error(
     assert not caplog.records
 
 
-async def test_a_client_that_stops_reading_a_short_answer_is_cut_off(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(connection, "STALLED_S", 1.0)
-    async with serving(True, keepalive_timeout_s=0.3) as gateway:
+async def test_a_client_that_stops_reading_a_short_answer_is_cut_off() -> None:
+    limits = LimitsSettings(send_timeout_s=1.0)
+    async with serving(True, limits=limits, keepalive_timeout_s=0.3) as gateway:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         loop = asyncio.get_running_loop()

@@ -15,13 +15,14 @@ from aiohttp import web
 from sfss import errors
 from sfss.cluster import Cluster
 from sfss.config import ServerSettings
+from sfss.config_limits import LimitsSettings
 from sfss.keys import KeyScheme
 from sfss.listening import DEFAULT_FACES
 from sfss.metrics import Board
 from sfss.record import Head, Record, new_record
 from sfss.routed import Owner, Routed
 from sfss.stores.base import Guard
-from sfss.web import connection, http
+from sfss.web import http
 from sfss.web import server as web_server
 from sfss.web.app import FACES
 from sfss.web.server import Runner
@@ -98,7 +99,9 @@ def exchange(wire: Wire, *pieces: bytes, method: str = "GET") -> Answer:
 
 
 @asynccontextmanager
-async def serving(settings: ServerSettings) -> AsyncIterator[Face]:
+async def serving(
+    settings: ServerSettings, limits: LimitsSettings | None = None
+) -> AsyncIterator[Face]:
     """Serve a store in this loop."""
     store = ToldStore()
     owner = Owner({store.address: store}, lambda _: store.address)
@@ -107,7 +110,7 @@ async def serving(settings: ServerSettings) -> AsyncIterator[Face]:
     counters = board.row(1)
     counters.start(os.getpid())
     served = http.Site(cluster, board, settings.body_timeout_s, Path("/tmp"))
-    face = Face(store, Runner(served, settings, counters), board)
+    face = Face(store, Runner(served, settings, counters, limits=limits), board)
     await face.runner.setup()
     site = web.TCPSite(face.runner, "127.0.0.1", 0)
     await site.start()
@@ -365,9 +368,8 @@ async def test_the_rest_of_a_body_that_came_too_late_is_not_waited_for(
         assert await asyncio.to_thread(wire.ended)
 
 
-async def test_a_client_that_stops_reading_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STALLED_S", 0.2)
-    async with serving(ServerSettings()) as face:
+async def test_a_client_that_stops_reading_is_cut_off() -> None:
+    async with serving(ServerSettings(), LimitsSettings(send_timeout_s=0.2)) as face:
         await face.store.set(b"a", new_record(bytes(32 * 1024 * 1024), 1))
         slow, stopped = await face.connect(), await face.connect()
         for wire in (slow, stopped):

@@ -1,0 +1,484 @@
+"""What counts against quotas: the size of each file below a prefix, in a small LMDB of its own.
+
+A write is noted before it begins (``begin``), with what it may add, and after it (``end``), with
+what has come of it. In between a file counts as the largest that it may be: what was there, or any
+of what is being written. So whatever happens, and whoever dies, no less is counted than there is;
+too much may be, until the file is written anew, or counted (``merge``).
+
+All processes of a gateway share the ledger; several gateways on one machine may. Its laws:
+
+- What is noted for a prefix is the sum of what is noted for the files below it.
+- Where writes of one file have overlapped, the one that came last counts if all say when they
+  came to pass, as those to an embedded store can, inside its transactions. Else the largest does.
+- A write has ended that is hours old, or began when none of those were there who have the ledger
+  open now: they all hold a lock, and whoever comes first writes down when that was (``_Presence``).
+
+Every change is on disk (fsync) before it is answered; those that wait share a transaction.
+"""
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from struct import Struct
+from typing import Any, Final, NamedTuple, TypeVar
+
+import lmdb
+from xxhash import xxh3_128_digest
+
+from sfss.config_quota import Quota, Used
+from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
+
+STALE_US: Final = 6 * 3_600_000_000
+"""Microseconds after which a write that has not ended never will."""
+
+_MAP_SIZE: Final = 1 << 34
+_BATCH: Final = 512
+_KEY_LIMIT: Final = 500
+_SWEPT: Final = 1000
+_FILE: Final = Struct("<QQQIBBQQQB")
+_SUM: Final = Struct("<QQB")
+_EXPIRY: Final = Struct(">Q")
+
+Answer = TypeVar("Answer")
+Transaction = Any
+"""Of LMDB; its binding has no types for named databases in one."""
+
+
+class Outcome(Enum):
+    """What has come of a write."""
+
+    KEPT = "kept"
+    GONE = "gone"
+    UNCHANGED = "unchanged"
+    UNKNOWN = "unknown"
+
+
+class Begun(NamedTuple):
+    """A write that has begun; ``is_noted``: not so of a deletion where there is nothing."""
+
+    path: bytes
+    is_noted: bool = True
+
+
+class _Came(NamedTuple):
+    """A state of a file, and when it came to pass."""
+
+    at_ns: int = 0
+    size: int = 0
+    expiry: int = 0
+    is_file: bool = False
+
+
+_NEVER: Final = _Came()
+
+
+@dataclass(slots=True)
+class _File:
+    """What is noted of one file: ``size`` counts; ``touched_us`` is when a write of it began or
+    ended last, on a clock that all processes share and that begins anew with the machine. Of writes
+    that overlap, ``last`` is the one that came last, as far as that is known.
+    """
+
+    size: int
+    expiry: int = 0
+    touched_us: int = 0
+    writers: int = 0
+    overlaps: bool = False
+    is_told: bool = True
+    last: _Came = _NEVER
+
+    def pack(self) -> bytes:
+        """Return it as bytes."""
+        state = (self.size, self.expiry, self.touched_us, self.writers)
+        return _FILE.pack(*state, self.overlaps, self.is_told, *self.last)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> "_File":
+        """Return what ``pack`` has made."""
+        size, expiry, touched_us, writers, *rest = _FILE.unpack(value)
+        overlaps, is_told, at_ns, last_size, last_expiry, is_file = rest
+        last = _Came(at_ns, last_size, last_expiry, bool(is_file))
+        return cls(size, expiry, touched_us, writers, bool(overlaps), bool(is_told), last)
+
+    def has_writers(self, now: "_Now") -> bool:
+        """Tell whether it may be in the middle of being written."""
+        is_ours = now.began_us <= self.touched_us <= now.us
+        return self.writers > 0 and is_ours and now.us - self.touched_us < STALE_US
+
+    def is_since(self, since_us: int, now: "_Now") -> bool:
+        """Tell whether it may have been written after ``since_us``."""
+        return max(since_us, now.began_us) <= self.touched_us <= now.us
+
+
+class _Now(NamedTuple):
+    """This moment, and when the first of those came who are there."""
+
+    us: int
+    began_us: int
+
+
+class _Presence:
+    """That this process has the ledger in ``folder`` open, as long as it lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / "open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(self._descriptor, _EXPIRY.pack(_now_us()), 0)  # alone: nobody is in a write
+        except BlockingIOError:
+            pass
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        (self.began_us,) = _EXPIRY.unpack(os.pread(self._descriptor, _EXPIRY.size, 0))
+
+    def now(self) -> _Now:
+        """Return this moment."""
+        return _Now(_now_us(), self.began_us)
+
+    def close(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+def _key(path: bytes) -> bytes:
+    # LMDB has keys of up to 511 bytes. No path has the byte that stands before the digest.
+    return path if len(path) <= _KEY_LIMIT else path[:400] + b"\xff" + xxh3_128_digest(path)
+
+
+class Ledger:
+    """The ledger in ``folder``, made if missing, of the ``quotas``. To be opened after the fork."""
+
+    def __init__(self, folder: Path, quotas: Sequence[Quota]) -> None:
+        self.address = f"quota:{folder}"
+        self._quotas = {quota.prefix.encode(): quota for quota in quotas}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._presence = _Presence(folder)
+            self._environment = lmdb.open(
+                str(folder), map_size=_MAP_SIZE, max_dbs=3, max_readers=1022, lib_version=0
+            )
+            self._files, self._sums, self._expiries = (
+                self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
+            )
+            self._environment.reader_check()  # those of processes that were killed
+        except (OSError, lmdb.Error) as error:
+            wanted = "a folder is needed that can be written"
+            raise SettingError("settings", "quota.folder", str(error), wanted) from error
+        self._queue: SimpleQueue[tuple[Callable[[Transaction], Any], Any] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=self.address, daemon=True)
+        self._thread.start()
+
+    # -- a write
+
+    async def begin(self, path: bytes, size: int, expiry: int) -> Begun | None:
+        """Note that ``size`` bytes are about to be written at ``path``; return what ``end`` is to
+        be told. None: it is not known yet what is there (``count``), and nothing was noted.
+
+        Raises ``QuotaExceeded``, ``StoreFull``, ``Unreachable``: nothing was noted.
+        """
+        return await self._change(lambda txn: self._begin(txn, path, size, expiry))
+
+    async def begin_delete(self, path: bytes) -> Begun:
+        """Note that what is at ``path`` is about to be deleted."""
+        return await self._change(lambda txn: self._enter(txn, path, 0, 0, is_file=False))
+
+    async def end(
+        self, begun: Begun, outcome: Outcome, size: int = 0, expiry: int = 0, at_ns: int = 0
+    ) -> None:
+        """Note what has come of a write, for ``KEPT`` of how many bytes, and until when; ``at_ns``:
+        when it came to pass among all writes of the store, 0 where that cannot be told.
+        """
+        came = _Came(at_ns, size, expiry, outcome is Outcome.KEPT)
+        await self._change(lambda txn: self._end(txn, begun, outcome, came))
+
+    def end_later(self, begun: Begun, outcome: Outcome) -> None:
+        """Do as ``end`` and wait for nothing."""
+        self._queue.put((lambda txn: self._end(txn, begun, outcome, _Came()), None))
+
+    def _begin(self, txn: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
+        if not all(used.is_counted for used in self._used(txn, path).values()):
+            return None
+        if self._excess(txn, path, size):
+            self._sweep(txn)
+            if excess := self._excess(txn, path, size):
+                raise excess
+        return self._enter(txn, path, size, expiry, is_file=True)
+
+    def _excess(self, txn: Transaction, path: bytes, size: int) -> QuotaExceeded | None:
+        file = self._file(txn, path)
+        more = max(0, size - (file.size if file else 0))
+        for prefix, used in self._used(txn, path).items():
+            quota = self._quotas[prefix]
+            if quota.bytes is not None and more and used.bytes + more > quota.bytes:
+                return QuotaExceeded(quota.prefix, "bytes", quota.bytes, used.bytes, more)
+            if quota.files is not None and file is None and used.files + 1 > quota.files:
+                return QuotaExceeded(quota.prefix, "files", quota.files, used.files, 1)
+        return None
+
+    def _enter(
+        self, txn: Transaction, path: bytes, size: int, expiry: int, *, is_file: bool
+    ) -> Begun:
+        now, former = self._presence.now(), self._file(txn, path)
+        if former is None and not is_file:
+            return Begun(path, is_noted=False)
+        file = former or _File(0, expiry)
+        if not file.has_writers(now):
+            before = _Came(0, file.size, file.expiry, former is not None)
+            file.writers, file.overlaps, file.is_told, file.last = 0, False, True, before
+        # Until it ends it may be any of them, and any may be there for ever.
+        ends = file.expiry and expiry if is_file else file.expiry
+        file.expiry = max(file.expiry, expiry) if ends else 0
+        file.size, file.touched_us = max(file.size, size), now.us
+        file.overlaps |= file.writers > 0
+        file.writers += 1
+        self._note(txn, path, file)
+        return Begun(path)
+
+    def _end(self, txn: Transaction, begun: Begun, outcome: Outcome, came: _Came) -> None:
+        file = self._file(txn, begun.path)
+        if file is None or not begun.is_noted:
+            return
+        file.writers, file.touched_us = max(0, file.writers - 1), _now_us()
+        is_change = outcome in (Outcome.KEPT, Outcome.GONE)
+        if file.overlaps:
+            file.is_told &= bool(came.at_ns) if is_change else outcome is Outcome.UNCHANGED
+            if is_change and came.at_ns > file.last.at_ns:
+                file.last = came
+            is_settled = file.is_told and not file.writers
+        elif is_change:
+            file.last, is_settled = came, True
+        else:
+            is_settled = outcome is Outcome.UNCHANGED
+        if is_settled:
+            file.size, file.expiry = file.last.size, file.last.expiry
+        self._note(txn, begun.path, None if is_settled and not file.last.is_file else file)
+
+    # -- counting
+
+    async def count(self, prefix: str) -> int:
+        """Begin to count what is below ``prefix``: what is noted is added up. Return the moment."""
+        return await self._change(lambda txn: self._count(txn, prefix.encode()))
+
+    async def merge(
+        self,
+        prefix: str,
+        span: tuple[bytes, bytes | None],
+        listed: Mapping[bytes, tuple[int, int]],
+        since_us: int,
+    ) -> None:
+        """Note the files that were ``listed`` after the moment ``since_us``, each with size and
+        expiry: all below ``prefix`` behind the first of ``span`` and up to the second, None for the
+        end. What else is noted there is gone, unless it was written since.
+        """
+        await self._change(lambda txn: self._merge(txn, prefix.encode(), span, listed, since_us))
+
+    async def counted(self, prefix: str) -> None:
+        """Note that all that is below ``prefix`` has been counted."""
+        await self._change(lambda txn: self._mark(txn, prefix.encode(), True))
+
+    def _count(self, txn: Transaction, prefix: bytes) -> int:
+        size = files = 0
+        with txn.cursor(db=self._files) as cursor:
+            is_there = cursor.set_range(prefix) if prefix else cursor.first()
+            while is_there and bytes(cursor.key()).startswith(prefix):
+                size, files = size + _FILE.unpack(cursor.value())[0], files + 1
+                is_there = cursor.next()
+        was_counted = self._sum(txn, prefix).is_counted
+        txn.put(prefix or b"\0", _SUM.pack(size, files, was_counted), db=self._sums)
+        return _now_us()
+
+    def _merge(
+        self,
+        txn: Transaction,
+        prefix: bytes,
+        span: tuple[bytes, bytes | None],
+        listed: Mapping[bytes, tuple[int, int]],
+        since_us: int,
+    ) -> None:
+        after, last = span
+        noted: list[bytes] = []
+        with txn.cursor(db=self._files) as cursor:
+            is_there = cursor.set_range(max(prefix, after) or b"\0")
+            while is_there and (key := bytes(cursor.key())).startswith(prefix):
+                if last is not None and key > last:
+                    break
+                if key > after:
+                    noted.append(key)
+                is_there = cursor.next()
+        now = self._presence.now()
+        for key in noted:
+            file = self._file(txn, key)
+            is_old = file and not file.has_writers(now) and not file.is_since(since_us, now)
+            if is_old and key not in listed and len(key) <= _KEY_LIMIT and b"\xff" not in key:
+                self._note(txn, key, None)
+        for path, (size, expiry) in listed.items():
+            file = self._file(txn, path)
+            if file is None:
+                self._note(txn, path, _File(size, expiry))
+            elif file.has_writers(now) or file.is_since(since_us, now):
+                if size > file.size and file.has_writers(now):
+                    file.size = size
+                    if not file.last.at_ns:  # what will be there if none of them comes to pass
+                        file.last = _Came(0, size, expiry, is_file=True)
+                    self._note(txn, path, file)
+            else:
+                self._note(txn, path, _File(size, expiry, file.touched_us))
+
+    def _mark(self, txn: Transaction, prefix: bytes, is_counted: bool) -> None:
+        used = self._sum(txn, prefix)
+        txn.put(prefix or b"\0", _SUM.pack(used.bytes, used.files, is_counted), db=self._sums)
+
+    # -- what is noted
+
+    async def forget_others(self) -> None:
+        """Note of prefixes that have no quota that they are not counted any more."""
+        await self._change(self._forget_others)
+
+    def _forget_others(self, txn: Transaction) -> None:
+        with txn.cursor(db=self._sums) as cursor:
+            known = [bytes(key) for key, _ in cursor]
+        for key in known:
+            prefix = b"" if key == b"\0" else key
+            if prefix not in self._quotas:
+                self._mark(txn, prefix, False)
+
+    def usage(self) -> dict[str, tuple[Quota, Used]]:
+        """Return by prefix what it may have, and has."""
+        with self._environment.begin() as txn:
+            return {
+                quota.prefix: (quota, self._sum(txn, prefix))
+                for prefix, quota in self._quotas.items()
+            }
+
+    def covers(self, path: bytes) -> bool:
+        """Tell whether a file at ``path`` counts."""
+        return any(path.startswith(prefix) for prefix in self._quotas)
+
+    def _used(self, txn: Transaction, path: bytes) -> dict[bytes, Used]:
+        found = (prefix for prefix in self._quotas if path.startswith(prefix))
+        return {prefix: self._sum(txn, prefix) for prefix in found}
+
+    def _sum(self, txn: Transaction, prefix: bytes) -> Used:
+        value = txn.get(prefix or b"\0", db=self._sums)
+        if value is None:
+            return Used(0, 0, is_counted=False)
+        size, files, is_counted = _SUM.unpack(value)
+        return Used(size, files, bool(is_counted))
+
+    def _file(self, txn: Transaction, path: bytes) -> _File | None:
+        value = txn.get(_key(path), db=self._files)
+        if value is None:
+            return None
+        return _File.unpack(value)
+
+    def _note(self, txn: Transaction, path: bytes, file: _File | None) -> None:
+        """Note ``file``, or that there is none, and all sums that it is in."""
+        former, key = self._file(txn, path), _key(path)
+        more = (file.size if file else 0) - (former.size if former else 0)
+        for name, used in self._sums_of(txn, path):
+            files = used.files + (file is not None) - (former is not None)
+            txn.put(
+                name,
+                _SUM.pack(max(0, used.bytes + more), max(0, files), used.is_counted),
+                db=self._sums,
+            )
+        if former is not None and former.expiry:
+            txn.delete(_EXPIRY.pack(former.expiry) + key, db=self._expiries)
+        if file is None:
+            txn.delete(key, db=self._files)
+            return
+        if file.expiry and len(key) <= _KEY_LIMIT:
+            txn.put(_EXPIRY.pack(file.expiry) + key, b"", db=self._expiries)
+        txn.put(key, file.pack(), db=self._files)
+
+    def _sums_of(self, txn: Transaction, path: bytes) -> list[tuple[bytes, Used]]:
+        """Return all sums that ``path`` is in: those too of prefixes that other processes know."""
+        with txn.cursor(db=self._sums) as cursor:
+            known = [bytes(key) for key, _ in cursor]
+        found = [key for key in known if path.startswith(b"" if key == b"\0" else key)]
+        return [(key, self._sum(txn, b"" if key == b"\0" else key)) for key in found]
+
+    def _sweep(self, txn: Transaction) -> None:
+        """Forget files that have expired: nobody is shown them any more."""
+        due, now = time.time_ns() // 1000, self._presence.now()
+        with txn.cursor(db=self._expiries) as cursor:
+            expired: list[bytes] = []
+            for key, _ in cursor:
+                entry = bytes(key)
+                if _EXPIRY.unpack_from(entry)[0] > due or len(expired) == _SWEPT:
+                    break
+                expired.append(entry[_EXPIRY.size :])
+        for path in expired:
+            file = self._file(txn, path)
+            if file is not None and not file.has_writers(now):
+                self._note(txn, path, None)
+
+    # -- transactions
+
+    async def _change(self, work: Callable[[Transaction], Answer]) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.put((work, future))
+        return await future
+
+    def _work(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            with suppress(Empty):
+                while len(batch) < _BATCH:
+                    batch.append(self._queue.get_nowait())
+            waiting = [each for each in batch if each is not None]
+            answers = self._commit(waiting)
+            futures = [future for _, future in waiting]
+            _post([(one, answer) for one, answer in zip(futures, answers, strict=True) if one])
+            if len(waiting) < len(batch):
+                self._environment.close()
+                self._presence.close()
+                return
+
+    def _commit(self, waiting: Sequence[tuple[Callable[[Transaction], Any], Any]]) -> list[Any]:
+        """Do all that waits in one transaction; return results, or errors."""
+        answers: list[Any] = []
+        try:
+            with self._environment.begin(write=True) as txn:
+                for work, _ in waiting:
+                    try:
+                        answers.append(work(txn))
+                    except QuotaExceeded as refusal:
+                        answers.append(refusal)
+            return answers
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            return [StoreFull(self.address, str(error)) for _ in waiting]
+        except Exception as error:  # the thread has to live, and everybody who waits has to hear
+            return [Unreachable(self.address, repr(error), applied=False) for _ in waiting]
+
+    async def close(self) -> None:
+        """Finish what waits, and close the files."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, 10.0)
+
+
+def _post(answers: Sequence[tuple[Any, Any]]) -> None:
+    if answers:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            answers[0][0].get_loop().call_soon_threadsafe(_resolve, answers)
+
+
+def _resolve(answers: Sequence[tuple[Any, Any]]) -> None:
+    for future, answer in answers:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
