@@ -35,7 +35,7 @@ class Gate:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._signs = bool(rules.signing_keys)
+        self._has_tokens, self._signs = bool(rules.tokens), bool(rules.signing_keys)
         self.settle(is_local=False)
 
     def settle(self, is_local: bool) -> None:
@@ -53,7 +53,7 @@ class Gate:
         """Return the answer to a ``request`` that may not pass, to a route of ``face`` that needs
         ``scope``; None for one that may. What it may do is noted in the request.
         """
-        said = request.headers.getall("Authorization", ()) if self._rules.tokens else ()
+        said = request.headers.getall("Authorization", ()) if self._has_tokens else ()
         grant = request[http.GRANT] = self.grant_of(said[0]) if len(said) == 1 else self.anybody
         claims = self._signs and "signature=" in request.raw_path
         if not scope or (self._is_open and scope != ADMIN and not claims):
@@ -68,7 +68,7 @@ class Gate:
 
     def grant_of(self, field: str | None) -> Grant:
         """Return what whoever sends this Authorization field may do; None where there is none."""
-        if field is None or not self._rules.tokens:
+        if field is None or not self._has_tokens:
             return self.anybody
         grant = self._known.get(field)
         if grant is None:
@@ -89,7 +89,7 @@ class Gate:
         """Return what whoever sends a GET with the header ``block``, which names no field twice,
         may do, if that is to read ``path``; else None.
         """
-        match = _AUTHORIZATION.search(b"\r\n" + block) if self._rules.tokens else None
+        match = _AUTHORIZATION.search(b"\r\n" + block) if self._has_tokens else None
         grant = self.anybody if match is None else self.grant_of(match[1].decode("ascii").rstrip())
         return grant if grant.allows(READ, path) else None
 
