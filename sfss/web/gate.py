@@ -35,7 +35,7 @@ class Gate:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._signs = bool(rules.signing_keys)
+        self._has_tokens, self._signs = bool(rules.tokens), bool(rules.signing_keys)
         self.settle(is_local=False)
 
     def settle(self, is_local: bool) -> None:
@@ -49,7 +49,7 @@ class Gate:
 
     def identify(self, request: web.BaseRequest) -> bool:
         """Note in the request what its token allows; return whether it has said anything."""
-        said = request.headers.getall("Authorization", ()) if self._rules.tokens else ()
+        said = request.headers.getall("Authorization", ()) if self._has_tokens else ()
         request[http.GRANT] = self.grant_of(said[0]) if len(said) == 1 else self.anybody
         return bool(said)
 
@@ -73,7 +73,7 @@ class Gate:
 
     def grant_of(self, field: str | None) -> Grant:
         """Return what whoever sends this Authorization field may do; None where there is none."""
-        if field is None or not self._rules.tokens:
+        if field is None or not self._has_tokens:
             return self.anybody
         grant = self._known.get(field)
         if grant is None:
@@ -94,7 +94,7 @@ class Gate:
         """Return what whoever sends a GET with the header ``block``, which names no field twice,
         may do, if that is to read ``path``; else None.
         """
-        match = _AUTHORIZATION.search(b"\r\n" + block) if self._rules.tokens else None
+        match = _AUTHORIZATION.search(b"\r\n" + block) if self._has_tokens else None
         grant = self.anybody if match is None else self.grant_of(match[1].decode("ascii").rstrip())
         return grant if grant.allows(READ, path) else None
 

@@ -231,3 +231,11 @@ async def test_each_listener_is_decided_on_by_itself() -> None:
             await runner.listen(sockets, 5)
             assert [each._is_local for each in runner._gates] == [True, False, True]
             runner.stop_listening()
+
+
+@given(st.text(max_size=60), st.sampled_from(["", "Bearer ", "Basic ", "basic "]))
+def test_whatever_is_brought_is_read_or_is_none(text: str, scheme: str) -> None:
+    found = gate.secret_in(scheme + text)
+    assert found is None or RULES.find(found) is None
+    if scheme == "Bearer ":
+        assert found == text.strip().encode()
