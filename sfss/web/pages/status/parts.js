@@ -175,7 +175,7 @@ function cacheTile(history, hits, misses) {
 export function drawTiles(history) {
   keep(byId("tiles"), tiles(history), (tile) => tile.name, (first) => {
     const [value, more, line] = [make("dd", { class: "value" }), make("dd", { class: "more soft" }), spark()];
-    const element = make("div", { class: "card tile" }, make("dt", {}, first.name), value, more, line);
+    const element = make("div", { class: "card tile" }, make("dt", {}, first.name), value, more, make("dd", { class: "drawn" }, line));
     element.update = (tile) => {
       say(value, tile.value);
       mark(value, "data-state", tile.state ?? "");
@@ -215,7 +215,7 @@ export function drawStores(history) {
       say(cells[4], words.seconds(quantile(durations, 0.5, now.bounds_s)));
       say(cells[5], words.seconds(quantile(durations, 0.99, now.bounds_s)));
       const failures = history.minute(counted("operations", failed));
-      say(cells[6], words.number(failures ?? counted("operations", failed)(now)));
+      say(cells[6], words.number(failures));
       mark(cells[6], "data-state", failures ? "bad" : "");
     };
     return element;
