@@ -4,15 +4,20 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.metrics_core import Metric
 
+from sfss.config_reading import load
+from sfss.status_parts import about, tool_folders
 from sfss.tool_progress import FINISHED, LOST, LOST_AFTER_S, RUNNING, Teller, read_progress
+from sfss.ulid import ulid
 from sfss.web.figures import Room, room_of
-from tests.servers import SFSS, Gateway, gateway, running, s3, wait_until
+from sfss.web.metrics_figures import of_members, of_migration
+from tests.servers import CHECKOUT, SFSS, Gateway, gateway, running, s3, wait_until
 from tests.test_metrics import scraped, value
 
 SETTINGS = """
@@ -191,3 +196,67 @@ def test_stores_say_in_their_own_words_how_much_room_they_have(
     stats: dict[str, str], room: Room
 ) -> None:
     assert room_of(stats) == room
+
+
+SAMPLES = sorted((CHECKOUT / "conf").glob("*.toml"))
+
+
+def values(families: Iterable[Metric]) -> dict[str, float]:
+    """Return the first sample of each family."""
+    return {each.name: each.samples[0].value for each in families}
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.name)
+def test_every_installation_says_how_it_keeps_files(file: Path) -> None:
+    cluster = "east" if file.name == "clusters.toml" else ""
+    settings = load(file.read_text(), file.name, {}, None, cluster)
+    said, folders = about(settings), tool_folders(settings)
+    assert json.loads(json.dumps(said)) == said
+    assert 1 <= said.get("write_quorum", 1) <= said.get("copies", 1)
+    is_remote = settings.cluster.kind in ("nodes", "proxies")
+    assert bool(folders) is not is_remote
+    assert len(folders) == 1 or said["kind"] == "groups" or is_remote
+
+
+def test_members_and_migrations_are_told() -> None:
+    moving = {"keys": 9, "seen": 4, "moved": 2, "bytes": 50, "failed": 1, "done": False}
+    members = {"a": {"live": True}, "b": {"live": False}}
+    shown = {"epoch": 3, "members": members, "moving": moving}
+    everybody = {"sfss_members": 2, "sfss_members_live": 1, "sfss_members_epoch": 3}
+    moved = {"sfss_move_keys": 9, "sfss_move_keys_seen": 4, "sfss_move_failed": 1}
+    moved |= {"sfss_move_files": 2, "sfss_move_bytes": 50}
+    assert values(of_members(shown)) == everybody | moved
+    assert values(of_members({**shown, "moving": None})) == everybody
+    assert not list(of_members(None))
+    for state, active in (("old", 0), ("both", 1), ("back", 1), ("new", 0)):
+        told = values(of_migration({"state": state, "copied": True}))
+        assert told == {"sfss_migration_active": active, "sfss_migration_copied": 1}
+    assert not list(of_migration(None))
+
+
+def test_all_metrics_of_members_and_migrations_are_in_the_document() -> None:
+    document = (CHECKOUT / "docs" / "metrics.md").read_text()
+    shown = {"epoch": 1, "members": {}, "moving": {"keys": 1}}
+    families = [*of_members(shown), *of_migration({"state": "old", "copied": False})]
+    assert not {each.name for each in families if each.name not in document}
+
+
+def test_whose_bodies_were_here_and_whose_in_the_bucket_is_counted(tmp_path: Path) -> None:
+    settings = (
+        "[server]\nfaces = ['objects', 'metrics']\n[embedded]\nfolder = 'store'\n"
+        "[bucket]\nendpoint = '{url}'\nallow_http = true\n"
+        "[objects]\nbucket = 's3://objects/'\nfetch = 'always'\n"
+    )
+    here, there = ulid(1, 1), ulid(1, 2)
+    with running(s3(tmp_path)) as bucket:
+        bucket.make_bucket("objects")
+        bucket.put(f"objects/{there}", b"of others")
+        with running(gateway(tmp_path, settings=settings.format(url=bucket.url))) as front:
+            fields = {"X-Meta-ID": here, "X-Meta-Level": "1"}
+            assert front.request("POST", "/api/v1/put", b"x", fields).status == 200
+            for object_id in (here, there, there):
+                assert front.request("GET", f"/api/v1/get/{object_id}").status == 200
+            assert front.request("GET", f"/api/v1/get/{ulid(1, 3)}").status == 404
+            found = scraped(front)
+    assert value(found, "sfss_cache_reads_total", outcome="hit") == 2
+    assert value(found, "sfss_cache_reads_total", outcome="miss") == 1

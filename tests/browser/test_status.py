@@ -12,9 +12,21 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
-from tests.servers import SFSS, Gateway, Server, binary, free_port, gateway, node, running
+from tests.servers import (
+    DEADLINE_S,
+    SFSS,
+    Gateway,
+    Server,
+    binary,
+    free_port,
+    gateway,
+    node,
+    running,
+)
 
 pytestmark = IN_THE_BROWSER
+
+expect.set_options(timeout=DEADLINE_S * 1000)
 
 SETTINGS = """
 [server]
@@ -177,6 +189,7 @@ async def test_it_can_be_read_on_any_screen(
         row = page.get_by_role("table", name="Stores").get_by_role("row").nth(1)
         assert await row.get_by_role("cell").count() == 6
         await screenshot(f"status-{name}", full=True)
+    await expect(tools.get_by_role("row", name="scrub")).to_contain_text("s ago")
 
 
 async def test_a_token_is_asked_for_and_kept_in_the_tab(

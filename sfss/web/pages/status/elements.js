@@ -80,7 +80,7 @@ export function spark() {
 }
 
 // Keep the children of `parent` like `items`, each made once by `begin(item)`, which returns an
-// element with a method `update(item)`; `key(item)` tells them apart.
+// element with a method `update(item)`, called with each later one, too; `key(item)` tells them apart.
 export function keep(parent, items, key, begin) {
   const known = (parent.known ??= new Map());
   const wanted = new Set(items.map(key));

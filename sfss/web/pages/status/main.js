@@ -57,18 +57,23 @@ function live(state, word) {
 
 let ticking = 0;
 
-function failed({ status, sentence, wait_ms }) {
+function failed({ status, sentence, wait_ms, is_usual }) {
   clearInterval(ticking);
   if (wait_ms === null) {
     ask(status, sentence);
     return;
   }
-  if (status === 200) {
+  if (is_usual) {
     return; // the worker has ended, as in a reload; another one takes over at once
   }
   live("warn", "Not live");
   const until_ms = Date.now() + wait_ms;
-  const why = status === 0 ? "The server does not answer." : sentence || `The server answers with status ${status}.`;
+  const why =
+    status === 0
+      ? "The server does not answer."
+      : status === 200
+        ? "The server, or a proxy before it, ends each answer before anything is said."
+        : sentence || `The server answers with status ${status}.`;
   if (history.last) {
     noNews(new Date(history.last.at_s * 1000).toLocaleTimeString());
   }

@@ -175,7 +175,7 @@ function cacheTile(history, hits, misses) {
 export function drawTiles(history) {
   keep(byId("tiles"), tiles(history), (tile) => tile.name, (first) => {
     const [value, more, line] = [make("dd", { class: "value" }), make("dd", { class: "more soft" }), spark()];
-    const element = make("div", { class: "card tile" }, make("dt", {}, first.name), value, more, line);
+    const element = make("div", { class: "card tile" }, make("dt", {}, first.name), value, more, make("dd", { class: "drawn" }, line));
     element.update = (tile) => {
       say(value, tile.value);
       mark(value, "data-state", tile.state ?? "");
@@ -191,15 +191,16 @@ export function drawTiles(history) {
 const STORE_TITLES = ["Store", "Room", "Items", "Asked/s", "p50", "p99", "Failed"];
 
 export function drawStores(history) {
-  const now = history.last;
-  show(byId("stores-part"), now.stores.length > 0);
-  keep(byId("stores"), now.stores, (store) => store.address, () => {
+  const { stores } = history.last;
+  show(byId("stores-part"), stores.length > 0);
+  keep(byId("stores"), stores, (store) => store.address, () => {
     const { element, cells } = row(STORE_TITLES, [2, 3, 4, 5, 6]);
     const [state, address, why] = [pill(), make("span", { class: "address" }), make("span", { class: "why" })];
     cells[0].append(make("span", { class: "named" }, address, state), why);
     const room = meter();
     cells[1].append(room);
     element.update = (store) => {
+      const now = history.last;
       const asked = ([, , at]) => at === store.address;
       const failed = ([, outcome, at]) => at === store.address && outcome === "error";
       const durations = history.durations("operations", asked);
@@ -214,7 +215,7 @@ export function drawStores(history) {
       say(cells[4], words.seconds(quantile(durations, 0.5, now.bounds_s)));
       say(cells[5], words.seconds(quantile(durations, 0.99, now.bounds_s)));
       const failures = history.minute(counted("operations", failed));
-      say(cells[6], words.number(failures ?? counted("operations", failed)(now)));
+      say(cells[6], words.number(failures));
       mark(cells[6], "data-state", failures ? "bad" : "");
     };
     return element;
@@ -320,7 +321,7 @@ export function drawCare(history) {
     return element;
   });
   show(byId("tools-card"), now.tools.length > 0);
-  drawTools(now);
+  drawTools(history);
 }
 
 const TOOL_STATES = {
@@ -332,9 +333,9 @@ const TOOL_STATES = {
   lost: ["bad", "killed"],
 };
 
-function drawTools(now) {
+function drawTools(history) {
   const titles = ["Tool", "Progress", "Found", "Mended", "Left", "When"];
-  keep(byId("tools"), now.tools, (tool) => `${tool.tool} ${tool.group}`, () => {
+  keep(byId("tools"), history.last.tools, (tool) => `${tool.tool} ${tool.group}`, () => {
     const { element, cells } = row(titles, [2, 3, 4]);
     cells[5].classList.add("long");
     const [name, state] = [make("span", { class: "address" }), pill()];
@@ -342,6 +343,7 @@ function drawTools(now) {
     const [bar, text] = [make("progress", { max: "1", "aria-hidden": "true" }), make("span", { class: "room" })];
     cells[1].append(make("div", { class: "meter" }, bar, text));
     element.update = (tool) => {
+      const now = history.last;
       say(name, `${tool.tool}${tool.group ? ` ${tool.group}` : ""}${tool.dry_run ? " (dry run)" : ""}`);
       let [look, word] = TOOL_STATES[tool.state] ?? ["idle", tool.state];
       if (tool.state === "finished" && tool.status) {
@@ -389,8 +391,9 @@ export function drawRequests(history) {
       line.draw(history.rates(count), history.span_s, 1);
       say(cells[2], words.rate(history.rate(count)));
       const durations = history.durations("requests", each.wanted);
-      say(cells[3], words.seconds(quantile(durations, 0.5, now.bounds_s)));
-      say(cells[4], words.seconds(quantile(durations, 0.99, now.bounds_s)));
+      const { bounds_s } = history.last;
+      say(cells[3], words.seconds(quantile(durations, 0.5, bounds_s)));
+      say(cells[4], words.seconds(quantile(durations, 0.99, bounds_s)));
       say(cells[5], words.number(each.since_start));
     };
     return element;

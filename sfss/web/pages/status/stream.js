@@ -3,17 +3,19 @@
 const SILENCE_MS = 20000;
 const LONGEST_MS = 30000;
 
-// Read events for ever: `heard(name, data)` for each; `failed({status, sentence, wait_ms})` when there
-// are none any more, before it is tried again. A status of 401 or 403 is not tried again before
-// `restart`. `token()` returns what is sent.
+// Read events for ever: `heard(name, data)` for each; `failed({status, sentence, wait_ms, is_usual})`
+// when there are none any more, before it is tried again. A status of 401 or 403 is not tried again
+// before `restart`. `token()` returns what is sent.
 export function listen(address, { token, heard, failed, opening }) {
   let cutOff = new AbortController();
   let wake = () => {};
   let tries = 0;
+  let has_said = false;
   let retry_ms = 2000;
 
   async function once() {
     cutOff = new AbortController();
+    has_said = false;
     let silence = 0;
     const alive = () => {
       clearTimeout(silence);
@@ -30,7 +32,10 @@ export function listen(address, { token, heard, failed, opening }) {
       await eachEvent(answer.body, alive, (name, data, retry) => {
         retry_ms = retry ?? retry_ms;
         if (data !== "") {
-          tries = 0;
+          if (name === "message") {
+            tries = 0;
+            has_said = true;
+          }
           heard(name, JSON.parse(data));
         }
       });
@@ -50,7 +55,9 @@ export function listen(address, { token, heard, failed, opening }) {
       const shut = why.status === 401 || why.status === 403;
       // Not all at once: many may watch a server that starts again.
       const backOff_ms = Math.min(LONGEST_MS, retry_ms * 2 ** tries) * (0.75 + Math.random() / 2);
-      const wait_ms = shut ? null : why.status === 200 ? 250 + 500 * Math.random() : backOff_ms;
+      // The end of a stream that has said something is that of a worker: another is there already.
+      const wait_ms = shut ? null : has_said ? 250 + 500 * Math.random() : backOff_ms;
+      const is_usual = why.status === 200 && (has_said || tries < 2);
       tries += 1;
       const waited = new Promise((resolve) => {
         wake = resolve;
@@ -58,7 +65,7 @@ export function listen(address, { token, heard, failed, opening }) {
           setTimeout(resolve, wait_ms);
         }
       });
-      failed({ ...why, wait_ms });
+      failed({ ...why, wait_ms, is_usual });
       await waited;
     }
   }
