@@ -378,6 +378,7 @@ SIBLINGS = {
     ("stores.bucket", "stores.plain_heads"): "an object of others has a head all the same",
     ("stores.bucket_client", "stores.bucket_credentials"): "requests are signed",
     ("stores.bucket_listing", "stores.bucket_client"): "folders are in a bucket",
+    ("stores.ledger", "stores.ledger_entries"): "a file has an entry",
     ("stores.lmdb_copies", "stores.evicting_store"): "an embedded store may be one of several",
     ("stores.lmdb_copies", "stores.plain_heads"): "a file of others has a head all the same",
     ("stores.webdav", "stores.key_locks"): "changes of a key take turns",

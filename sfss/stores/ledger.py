@@ -11,19 +11,16 @@ All processes of a gateway share the ledger; several gateways on one machine may
 - Where writes of one file have overlapped, the one that came last counts if all say when they
   came to pass, as those to an embedded store can, inside its transactions. Else the largest does.
 - A write has ended that is hours old, or began when none of those were there who have the ledger
-  open now: they all hold a lock, and whoever comes first writes down when that was (``_Presence``).
+  open now: they all hold a lock, and whoever comes first writes down when that was (``Presence``).
 
 Every change is on disk (fsync) before it is answered; those that wait share a transaction.
 """
 
 import asyncio
-import fcntl
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -35,15 +32,12 @@ from xxhash import xxh3_128_digest
 
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
-
-STALE_US: Final = 6 * 3_600_000_000
-"""Microseconds after which a write that has not ended never will."""
+from sfss.stores.ledger_entries import Came, File, Presence, now_us
 
 _MAP_SIZE: Final = 1 << 34
 _BATCH: Final = 512
 _KEY_LIMIT: Final = 500
 _SWEPT: Final = 1000
-_FILE: Final = Struct("<QQQIBBQQQB")
 _SUM: Final = Struct("<QQB")
 _EXPIRY: Final = Struct(">Q")
 
@@ -68,89 +62,6 @@ class Begun(NamedTuple):
     is_noted: bool = True
 
 
-class _Came(NamedTuple):
-    """A state of a file, and when it came to pass."""
-
-    at_ns: int = 0
-    size: int = 0
-    expiry: int = 0
-    is_file: bool = False
-
-
-_NEVER: Final = _Came()
-
-
-@dataclass(slots=True)
-class _File:
-    """What is noted of one file: ``size`` counts; ``touched_us`` is when a write of it began or
-    ended last, on a clock that all processes share and that begins anew with the machine. Of writes
-    that overlap, ``last`` is the one that came last, as far as that is known.
-    """
-
-    size: int
-    expiry: int = 0
-    touched_us: int = 0
-    writers: int = 0
-    overlaps: bool = False
-    is_told: bool = True
-    last: _Came = _NEVER
-
-    def pack(self) -> bytes:
-        """Return it as bytes."""
-        state = (self.size, self.expiry, self.touched_us, self.writers)
-        return _FILE.pack(*state, self.overlaps, self.is_told, *self.last)
-
-    @classmethod
-    def unpack(cls, value: bytes) -> "_File":
-        """Return what ``pack`` has made."""
-        size, expiry, touched_us, writers, *rest = _FILE.unpack(value)
-        overlaps, is_told, at_ns, last_size, last_expiry, is_file = rest
-        last = _Came(at_ns, last_size, last_expiry, bool(is_file))
-        return cls(size, expiry, touched_us, writers, bool(overlaps), bool(is_told), last)
-
-    def has_writers(self, now: "_Now") -> bool:
-        """Tell whether it may be in the middle of being written."""
-        is_ours = now.began_us <= self.touched_us <= now.us
-        return self.writers > 0 and is_ours and now.us - self.touched_us < STALE_US
-
-    def is_since(self, since_us: int, now: "_Now") -> bool:
-        """Tell whether it may have been written after ``since_us``."""
-        return max(since_us, now.began_us) <= self.touched_us <= now.us
-
-
-class _Now(NamedTuple):
-    """This moment, and when the first of those came who are there."""
-
-    us: int
-    began_us: int
-
-
-class _Presence:
-    """That this process has the ledger in ``folder`` open, as long as it lives."""
-
-    def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder / "open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.pwrite(self._descriptor, _EXPIRY.pack(_now_us()), 0)  # alone: nobody is in a write
-        except BlockingIOError:
-            pass
-        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
-        (self.began_us,) = _EXPIRY.unpack(os.pread(self._descriptor, _EXPIRY.size, 0))
-
-    def now(self) -> _Now:
-        """Return this moment."""
-        return _Now(_now_us(), self.began_us)
-
-    def close(self) -> None:
-        """Let go."""
-        os.close(self._descriptor)
-
-
-def _now_us() -> int:
-    return time.monotonic_ns() // 1000
-
-
 def _key(path: bytes) -> bytes:
     # LMDB has keys of up to 511 bytes. No path has the byte that stands before the digest.
     return path if len(path) <= _KEY_LIMIT else path[:400] + b"\xff" + xxh3_128_digest(path)
@@ -164,7 +75,7 @@ class Ledger:
         self._quotas = {quota.prefix.encode(): quota for quota in quotas}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._presence = _Presence(folder)
+            self._presence = Presence(folder)
             self._environment = lmdb.open(
                 str(folder), map_size=_MAP_SIZE, max_dbs=3, max_readers=1022, lib_version=0
             )
@@ -199,12 +110,12 @@ class Ledger:
         """Note what has come of a write, for ``KEPT`` of how many bytes, and until when; ``at_ns``:
         when it came to pass among all writes of the store, 0 where that cannot be told.
         """
-        came = _Came(at_ns, size, expiry, outcome is Outcome.KEPT)
+        came = Came(at_ns, size, expiry, outcome is Outcome.KEPT)
         await self._change(lambda txn: self._end(txn, begun, outcome, came))
 
     def end_later(self, begun: Begun, outcome: Outcome) -> None:
         """Do as ``end`` and wait for nothing."""
-        self._queue.put((lambda txn: self._end(txn, begun, outcome, _Came()), None))
+        self._queue.put((lambda txn: self._end(txn, begun, outcome, Came()), None))
 
     def _begin(self, txn: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
         if not all(used.is_counted for used in self._used(txn, path).values()):
@@ -232,9 +143,9 @@ class Ledger:
         now, former = self._presence.now(), self._file(txn, path)
         if former is None and not is_file:
             return Begun(path, is_noted=False)
-        file = former or _File(0, expiry)
+        file = former or File(0, expiry)
         if not file.has_writers(now):
-            before = _Came(0, file.size, file.expiry, former is not None)
+            before = Came(0, file.size, file.expiry, former is not None)
             file.writers, file.overlaps, file.is_told, file.last = 0, False, True, before
         # Until it ends it may be any of them, and any may be there for ever.
         ends = file.expiry and expiry if is_file else file.expiry
@@ -245,11 +156,11 @@ class Ledger:
         self._note(txn, path, file)
         return Begun(path)
 
-    def _end(self, txn: Transaction, begun: Begun, outcome: Outcome, came: _Came) -> None:
+    def _end(self, txn: Transaction, begun: Begun, outcome: Outcome, came: Came) -> None:
         file = self._file(txn, begun.path)
         if file is None or not begun.is_noted:
             return
-        file.writers, file.touched_us = max(0, file.writers - 1), _now_us()
+        file.writers, file.touched_us = max(0, file.writers - 1), now_us()
         is_change = outcome in (Outcome.KEPT, Outcome.GONE)
         if file.overlaps:
             file.is_told &= bool(came.at_ns) if is_change else outcome is Outcome.UNCHANGED
@@ -292,11 +203,11 @@ class Ledger:
         with txn.cursor(db=self._files) as cursor:
             is_there = cursor.set_range(prefix) if prefix else cursor.first()
             while is_there and bytes(cursor.key()).startswith(prefix):
-                size, files = size + _FILE.unpack(cursor.value())[0], files + 1
+                size, files = size + File.unpack(cursor.value()).size, files + 1
                 is_there = cursor.next()
         was_counted = self._sum(txn, prefix).is_counted
         txn.put(prefix or b"\0", _SUM.pack(size, files, was_counted), db=self._sums)
-        return _now_us()
+        return now_us()
 
     def _merge(
         self,
@@ -325,15 +236,15 @@ class Ledger:
         for path, (size, expiry) in listed.items():
             file = self._file(txn, path)
             if file is None:
-                self._note(txn, path, _File(size, expiry))
+                self._note(txn, path, File(size, expiry))
             elif file.has_writers(now) or file.is_since(since_us, now):
                 if size > file.size and file.has_writers(now):
                     file.size = size
                     if not file.last.at_ns:  # what will be there if none of them comes to pass
-                        file.last = _Came(0, size, expiry, is_file=True)
+                        file.last = Came(0, size, expiry, is_file=True)
                     self._note(txn, path, file)
             else:
-                self._note(txn, path, _File(size, expiry, file.touched_us))
+                self._note(txn, path, File(size, expiry, file.touched_us))
 
     def _mark(self, txn: Transaction, prefix: bytes, is_counted: bool) -> None:
         used = self._sum(txn, prefix)
@@ -376,13 +287,13 @@ class Ledger:
         size, files, is_counted = _SUM.unpack(value)
         return Used(size, files, bool(is_counted))
 
-    def _file(self, txn: Transaction, path: bytes) -> _File | None:
+    def _file(self, txn: Transaction, path: bytes) -> File | None:
         value = txn.get(_key(path), db=self._files)
         if value is None:
             return None
-        return _File.unpack(value)
+        return File.unpack(value)
 
-    def _note(self, txn: Transaction, path: bytes, file: _File | None) -> None:
+    def _note(self, txn: Transaction, path: bytes, file: File | None) -> None:
         """Note ``file``, or that there is none, and all sums that it is in."""
         former, key = self._file(txn, path), _key(path)
         more = (file.size if file else 0) - (former.size if former else 0)

@@ -47,11 +47,10 @@ class Gate:
         # how near a guess is: a dictionary compares hashes first, and those are salted.
         self._known: dict[str, Grant] = {}
 
-    def identify(self, request: web.BaseRequest) -> bool:
-        """Note in the request what its token allows; return whether it has said anything."""
+    def identify(self, request: web.BaseRequest) -> None:
+        """Note in the request what its token allows."""
         said = request.headers.getall("Authorization", ()) if self._has_tokens else ()
         request[http.GRANT] = self.grant_of(said[0]) if len(said) == 1 else self.anybody
-        return bool(said)
 
     def refusal(
         self, site: http.Site, request: web.BaseRequest, face: str, scope: str

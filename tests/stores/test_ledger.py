@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sfss.config_quota import Quota, read_quota
 from sfss.errors import QuotaExceeded
-from sfss.stores.ledger import Begun, Ledger, Outcome, _Presence
+from sfss.stores.ledger import Begun, Ledger, Outcome
+from sfss.stores.ledger_entries import Presence
 
 QUOTAS = [Quota("a/", 100, 3), Quota("a/b/", None, 2), Quota("", 1000, None)]
 
@@ -179,7 +180,7 @@ async def test_a_count_leaves_alone_what_is_being_written_and_mends_the_rest(
 async def test_a_write_that_never_ended_is_forgotten_when_all_who_were_there_are_gone(
     tmp_path: Path,
 ) -> None:
-    other = _Presence(tmp_path)
+    other = Presence(tmp_path)
     async with opened(tmp_path) as ledger:
         await keep(ledger, b"a/x", 10)
         await ledger.begin(b"a/x", 50, 0)  # and it never ends
