@@ -125,6 +125,19 @@ def test_what_has_expired_may_not_be_read() -> None:
     assert len(ledger.wrong) == 2
 
 
+def test_empty_bodies_are_all_alike() -> None:
+    ledger = Ledger()
+    lines = [
+        Event("begin put", "path", 10, 1, 0, 1).line(),
+        said("done", 20, 1, "kept"),
+        Event("begin put", "path", 30, 2, 0).line(),
+    ]
+    ledger.read(lines, 100)
+    ledger.look("path", b"", 200, 200)
+    ledger.look("path", b"", 2_000_000, 2_000_000)
+    assert not ledger.wrong
+
+
 def test_what_only_one_may_create() -> None:
     ledger = Ledger()
     lines = [said("begin create", at, at) for at in (1, 2)]
