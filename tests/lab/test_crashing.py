@@ -4,11 +4,14 @@ For more of it: ``pytest tests/lab/test_crashing.py --lab-kills 1000``.
 """
 
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -73,7 +76,39 @@ async def test_a_gateway_and_its_workers(
     say(f"{kills} kills of a gateway, {load.requests} requests, {len(load.expected)} paths read")
 
 
+def test_power_cuts(
+    tmp_path: Path, lab_kills: int, lab_seed: int, say: Callable[[str], None]
+) -> None:
+    report = cut(tmp_path, lab_seed, lab_kills)
+    say(json.dumps(report))
+    assert not report["wrong"]
+    assert report["cuts"] == lab_kills
+
+
+def cut(folder: Path, seed: int, cuts: int, *options: str) -> dict[str, Any]:
+    """Have the power cut so often; return the report."""
+    if shutil.which("gcc") is None and shutil.which("cc") is None:
+        pytest.skip("to note what is written needs a C compiler")
+    words = [str(folder), "--cuts", str(cuts), "--seed", str(seed), *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lab.power_cut", *words],
+        cwd=CHECKOUT,
+        env={**os.environ, **PYTHON_ENVIRON},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
 # The lab sees what it looks for
+
+
+def test_a_disk_that_lies(tmp_path: Path, lab_seed: int) -> None:
+    assert cut(tmp_path, lab_seed, 40, "--disk-lies")["wrong"]
 
 
 def said(what: str, at_us: int, turn: int, answer: str = "", ttl_s: int = 0) -> bytes:
