@@ -7,6 +7,8 @@ Some processes fill one store through the product's own code (``Cluster`` over `
 creations that only one may win. They say on a pipe what they begin and what was acknowledged.
 SIGKILL ends them: while they open the store, while they write, or one alone while the others have
 to go on. Then another process opens what is there, reads everything, and looks through the file.
+With ``--kind copies`` there are two stores, of which one may answer alone, and a list of what the
+other is owed.
 
 The last line printed is a report in JSON; the exit status is 1 if anything was wrong.
 """
@@ -22,7 +24,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +33,14 @@ from typing import Final, NoReturn
 import uvloop
 
 from sfss.cluster import Cluster
+from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.keys import KeyScheme
 from sfss.large import Large, LargeSettings
+from sfss.metrics import Board
 from sfss.record import Content, Head
 from sfss.routed import Owner, Routed
+from sfss.service import make_cluster
 from sfss.stores.evicting_store import EvictingStore
 from sfss.streams import stream
 from tests.lab.ledger import Event, Ledger, body_of
@@ -84,6 +89,27 @@ async def open_cluster(folder: Path, make: bool, notes_arrivals: bool) -> Cluste
     return cluster
 
 
+COPIES: Final = """
+[cluster]
+kind = "replicated"
+[replicated]
+stores = ["lmdb:one", "lmdb:two"]
+placement = "mirror"
+write_quorum = 1
+owed_folder = "owed"
+"""
+
+
+def open_copies(folder: Path) -> Cluster:
+    """Return a cluster of two copies in ``folder``, one of which is enough for an answer: what the
+    other lacks is owed. The process works in that folder from now on.
+    """
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    board = Board(1)
+    return make_cluster(load(COPIES, "lab", {}), board, board.row(0))
+
+
 class Writer:
     """One of the processes that write: ``LANES`` things at a time, until it is killed."""
 
@@ -94,8 +120,10 @@ class Writer:
 
     async def run(self, turn: int) -> None:
         """Write for ever."""
-        lanes = [self._lane(lane) for lane in range(LANES)]
-        await asyncio.gather(*lanes, self._create(turn), self._sweep())
+        work = [self._lane(lane) for lane in range(LANES)]
+        if self._cluster.own is not None:
+            work += [self._create(turn), self._sweep(self._cluster.own)]
+        await asyncio.gather(*work)
 
     async def _lane(self, lane: int) -> None:
         paths = [f"w{self._number}/l{lane}/{number}" for number in range(PATHS_EACH)]
@@ -111,10 +139,9 @@ class Writer:
             begun = self._begin("begin create", f"shared/{turn}/{number}", self._size())
             await self._answer(begun, self._keep(begun, _unless_there))
 
-    async def _sweep(self) -> None:
-        assert self._cluster.own is not None
+    async def _sweep(self, store: EvictingStore) -> None:
         while True:
-            await self._cluster.own.sweep(now_us(), 256)
+            await store.sweep(now_us(), 256)
             await asyncio.sleep(0.005)
 
     async def _put(self, path: str, ttl_s: int) -> None:
@@ -154,9 +181,8 @@ class Writer:
         os.write(self._pipe, done.line())
 
 
-async def look_at(ledger: Ledger, folder: Path, make: bool, notes_arrivals: bool) -> None:
-    """Read every path there ever was, and look through the file."""
-    cluster = await open_cluster(folder, make, notes_arrivals)
+async def look_at(ledger: Ledger, cluster: Cluster, stores: Sequence[Path]) -> None:
+    """Read every path there ever was, and look through the files of ``stores``."""
     for path in ledger.paths:
         before_us = now_us()
         record = await cluster.get(path)
@@ -165,7 +191,7 @@ async def look_at(ledger: Ledger, folder: Path, make: bool, notes_arrivals: bool
             found = b"".join([bytes(piece) async for piece in stream(record.body)])
         ledger.look(path, found, before_us, now_us())
     await cluster.close()
-    ledger.wrong += complaints(folder)
+    ledger.wrong += [each for store in stores for each in complaints(store, len(stores) == 1)]
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -190,7 +216,8 @@ class Crashes:
 
     folder: Path
     seed: int
-    ledger: Ledger = field(default_factory=Ledger)
+    kind: str
+    ledger: Ledger
     report: Counter[str] = field(default_factory=Counter)
     _store: Path = Path()
     _notes_arrivals: bool = False
@@ -232,18 +259,27 @@ class Crashes:
 
     def _write(self, pipe: int, turn: int, number: int) -> None:
         async def run() -> None:
-            cluster = await open_cluster(self._store, True, self._notes_arrivals)
+            cluster = await self._open(True)
             turns = (turn * WORKERS + number) * 1_000_000
             await Writer(cluster, pipe, f"{self.seed} {turn}", number, turns).run(turn)
 
         uvloop.run(run())
 
+    async def _open(self, make: bool) -> Cluster:
+        if self.kind == "copies":
+            return open_copies(self._store)
+        return await open_cluster(self._store, make, self._notes_arrivals)
+
     def _look(self, turn: int) -> None:
         read_end, write_end = os.pipe()
         make = not any(path.may_be[0].turn for path in self.ledger.paths.values())
 
+        async def look() -> None:
+            names = ["one", "two", "owed"] if self.kind == "copies" else [""]
+            await look_at(self.ledger, await self._open(make), [self._store / n for n in names])
+
         def work() -> None:
-            uvloop.run(look_at(self.ledger, self._store, make, self._notes_arrivals))
+            uvloop.run(look())
             found = {name: path.may_be for name, path in self.ledger.paths.items()}
             with os.fdopen(write_end, "w") as pipe:
                 json.dump([self.ledger.wrong, found], pipe)
@@ -328,14 +364,15 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--kind", choices=["store", "copies"], default="store")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    crashes = Crashes(options.folder, options.seed)
+    ledger = Ledger(by_turns=options.kind == "copies")
+    crashes = Crashes(options.folder.resolve(), options.seed, options.kind, ledger)
     began_s = time.monotonic()
     with suppress(SettingError):
         crashes.run(options.kills)
-    ledger = crashes.ledger
     print(
         json.dumps(
             {

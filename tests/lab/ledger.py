@@ -67,8 +67,11 @@ class Path:
 
 @dataclass
 class Ledger:
-    """What may be read, by path; ``wrong`` are answers that cannot be right."""
+    """What may be read, by path; ``wrong`` are answers that cannot be right. ``by_turns``: what is
+    in doubt stays so until the path is written again, as over copies.
+    """
 
+    by_turns: bool = False
     paths: dict[str, Path] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     acknowledged: int = 0
@@ -116,13 +119,14 @@ class Ledger:
 
     def look(self, name: str, found: bytes | None, before_us: int, after_us: int) -> None:
         """Hold what was read between two times against what may be there; from now on, nothing
-        else may.
+        else may, unless ``by_turns``.
         """
         path = self.paths[name]
         # Several may be what was found: empty bodies are all alike.
         right = [each for each in path.may_be if _is(name, each, found, before_us, after_us)]
-        if right:
+        if right and not self.by_turns:
             path.may_be = right
+        if right:
             return
         self.wrong.append(f"{name}: {shown(found)} was read, not one of {path.may_be}")
 

@@ -23,14 +23,16 @@ from sfss.stores.lmdb_opening import FORMAT, FORMAT_KEY
 Records: TypeAlias = dict[bytes, Record]
 
 
-def complaints(folder: Path) -> list[str]:
-    """Return what is wrong with the store in ``folder``, which no process has open."""
+def complaints(folder: Path, has_all: bool = True) -> list[str]:
+    """Return what is wrong with the store in ``folder``, which no process has open. Unless it
+    ``has_all``, chunks may lie elsewhere.
+    """
     with lmdb.open(str(folder), lib_version=0, max_dbs=2, map_size=1 << 30) as environment:
         found = list(_page_complaints(environment))
         with environment.begin() as transaction:
             records, damaged = _records(transaction)
             found += damaged
-            found += _chunk_complaints(records)
+            found += _chunk_complaints(records) if has_all else []
             if transaction.get(INDEX) is not None:
                 found += _expiry_complaints(environment, transaction, records)
             if transaction.get(ARRIVALS) is not None:

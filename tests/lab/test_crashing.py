@@ -29,10 +29,12 @@ KILLS_EACH_GATEWAY = 15
 EMBEDDED = "[embedded]\nfolder = 'store'\n[cluster]\nchunks_above = 65536\n"
 
 
-def test_processes_that_write_to_a_store(
-    tmp_path: Path, lab_kills: int, lab_seed: int, say: Callable[[str], None]
+@pytest.mark.parametrize(("kind", "share"), [("store", 1), ("copies", 3)])
+def test_processes_that_write(
+    kind: str, share: int, tmp_path: Path, lab_kills: int, lab_seed: int, say: Callable[[str], None]
 ) -> None:
-    options = [str(tmp_path), "--kills", str(lab_kills), "--seed", str(lab_seed)]
+    kills = lab_kills // share
+    options = [str(tmp_path), "--kind", kind, "--kills", str(kills), "--seed", str(lab_seed)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.lab.crashing", *options],
         cwd=CHECKOUT,
@@ -45,7 +47,7 @@ def test_processes_that_write_to_a_store(
     say(done.stdout.strip())
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     report = json.loads(done.stdout)
-    assert report["kills"] >= lab_kills
+    assert report["kills"] >= kills
     assert report["acknowledged"] > report["kills"]
 
 

@@ -143,6 +143,7 @@ def test_what_has_expired_is_swept(stores: Path) -> None:
     with running(served(stores, EMBEDDED)):
         wait_until(lambda: not kept(stores / "embedded", b"expires/over"), "it is swept")
         wait_until(lambda: kept(stores / "embedded", b"expires/over-w") == {2}, "one is remembered")
+        assert set(extracted(stores / "embedded")) >= set(FILES)  # while it is in use
 
 
 def kept(folder: Path, prefix: bytes) -> set[int]:
