@@ -25,14 +25,6 @@ write_quorum = 2
 cooling_s = 0.3
 owed_folder = "owed"
 """,
-    "folder": """
-[cluster]
-kind = "replicated"
-[replicated]
-stores = ["file:plain"]
-copies = 1
-owed_folder = "owed"
-""",
 }
 
 
