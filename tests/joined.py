@@ -1,6 +1,7 @@
 """Gateways that join each other, each in a folder of its own, with a bucket behind them."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,11 @@ class Member(Gateway):
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
         super().__init__([*SFSS, "serve", "--config", str(self.config)], port, folder, environ)
+
+    def join_through(self, place: str) -> None:
+        """Have the member, which has to be stopped, look for others at ``place``."""
+        text = self.config.read_text()
+        self.config.write_text(re.sub(r"^join = .*$", f'join = ["{place}"]', text, flags=re.M))
 
     def lose_disk(self) -> None:
         """Remove all that the member has, which has to be stopped."""

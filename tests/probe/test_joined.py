@@ -229,6 +229,8 @@ class Chaos:
         self._say(f"{member.place} loses its disk")
         member.kill()
         member.lose_disk()
+        # Also the first, which named nobody: see "A disk that was lost" in docs/joining.md.
+        member.join_through(next(each.place for each in self.members if each is not member))
         member.start()
 
     def join(self) -> None:
