@@ -133,8 +133,12 @@ class Missing(NamedTuple):
     place: bytes
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
 def _is_alive(head: Head) -> bool:
-    return is_alive(head, time.time_ns() // 1000)
+    return is_alive(head, _now_us())
 
 
 def _of_alive(guard: Guard) -> Guard:
@@ -215,7 +219,7 @@ class Cluster:
         """Keep ``content`` at ``path``. ``guard`` and errors as ``Engine.put``; a file that has
         expired is none to it.
         """
-        key, record = self._scheme.key(path), record_of(content, self._clock.version())
+        key, record = self._scheme.key(path), record_of(content, self._clock.version(), _now_us())
         of_alive = guard and _of_alive(guard)
         if self.quotas is None or not self.quotas.covers(path):
             return await self._engine.put(key, record, of_alive)

@@ -243,7 +243,7 @@ class Objects:
                 is_there = former is not None and not former.entry.is_deleted
                 guard(former.entry.head if former is not None and is_there else None)
             version = self._entries.version_after(former)
-            record = record_of(content._replace(names={}), version)
+            record = record_of(content._replace(names={}), version, now_us())
             path = await self._bodies.keep(object_id, traits.level, record)
             traits = traits._replace(expiry=record.head.expiry)
             entry = Entry(object_id, traits, len(record.body), record.head.digest, version, path)

@@ -210,12 +210,15 @@ def new_record(
     return record_of(Content(body, digest, metadata or _NO_METADATA), version)
 
 
-def record_of(content: Content, version: int) -> Record:
-    """Return the record of a file just received; ``version`` in microseconds since 1970."""
+def record_of(content: Content, version: int, now_us: int | None = None) -> Record:
+    """Return the record of a file just received; ``version`` in microseconds since 1970, and so is
+    ``now_us``, from when on it is kept: the version may be ahead of that.
+    """
     body, digest, names, ttl_s = content
     if digest is None:
         digest = xxh3_128_digest(held(body))
-    expiry = 0 if ttl_s is None else min(version + ttl_s * 1_000_000, VERSION_LIMIT)
+    since_us = version if now_us is None else now_us
+    expiry = 0 if ttl_s is None else min(since_us + ttl_s * 1_000_000, VERSION_LIMIT)
     return Record(Head(version, len(body), digest, Kind.FILE, expiry, names), body)
 
 

@@ -359,7 +359,7 @@ class _Writer:
                 return [outcome for change in changes for outcome in self._settle([change])]
             if reason is None:
                 return [_failure(self._address, change.key, error) for change in changes]
-        if changes[0].head is None and self._folder.spend_reserve():
+        if changes[0].deletes and self._folder.spend_reserve():
             return self._settle(changes)
         return [StoreFull(self._address, reason)]
 

@@ -65,6 +65,11 @@ class Change:
             self.body = b""
 
     @property
+    def deletes(self) -> bool:
+        """Whether it leaves nothing, or no more than the memory of a deletion."""
+        return self.head is None or is_tombstone_in(self.head)
+
+    @property
     def size(self) -> int:
         """Bytes that it may add to the data file."""
         return CHANGE_OVERHEAD + len(self.head or b"") + len(self.body)

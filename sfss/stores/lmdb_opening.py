@@ -4,7 +4,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Final, NamedTuple, TypeAlias
 
 import lmdb
@@ -20,6 +20,7 @@ FORMAT_KEY: Final = b"\xff" * (KEY_LIMIT + 1)
 """Longer than, and so never, the key of a file; it is the last of all in byte order."""
 
 _READERS: Final = 1022  # workers, those of a reload, and tools
+_ATTEMPTS: Final = 32
 _LOCK_FILE_SIZE: Final = 65_536  # a table of that many readers
 _ENGINE: Final = 0  # LMDB 0.9, whatever LMDB_DEFAULT_LIB_VERSION says
 
@@ -42,9 +43,19 @@ def open_environment(folder: Path, map_size: int, make: bool) -> Opened:
 
     Raises ``SettingError`` where there is none, or something else; OSError, ``lmdb.Error``.
     """
-    if not make and not (folder / "data.mdb").exists():
-        # An empty store made here now would say "no such file" of files that have moved.
-        raise bad_folder(folder, "its files are gone")
+    for _ in range(_ATTEMPTS - 1):
+        # Another process may make the map larger before the first look into it.
+        with suppress(lmdb.MapResizedError):
+            return _open(folder, map_size, make)
+    return _open(folder, map_size, make)
+
+
+def _open(folder: Path, map_size: int, make: bool) -> Opened:
+    if not (folder / "data.mdb").exists():
+        if not make:
+            # An empty store made here now would say "no such file" of files that have moved.
+            raise bad_folder(folder, "its files are gone")
+        _make_data_file(folder, map_size)
     _make_lock_file(folder / "lock.mdb")
     last_commit = LastCommit(folder / "lock.mdb")
     try:
@@ -103,6 +114,20 @@ def _make_lock_file(path: Path) -> None:
         zeros.flush()
         Path(zeros.name).chmod(0o644)
         os.link(zeros.name, path)
+
+
+def _make_data_file(folder: Path, map_size: int) -> None:
+    """Make an empty store, under its name only when it has reached the disk: LMDB would not open
+    what a power failure leaves of a file that it was making.
+    """
+    with suppress(FileExistsError), TemporaryDirectory(dir=folder) as scratch:
+        with (
+            lmdb.open(scratch, map_size=map_size, lock=False, lib_version=_ENGINE) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            transaction.put(FORMAT_KEY, FORMAT)
+        os.link(Path(scratch, "data.mdb"), folder / "data.mdb")
+    _sync_folder(folder)
 
 
 def identity(folder: Path) -> Identity:

@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -130,15 +130,17 @@ class Tally:
 
 
 class Load:
-    """``count`` clients of the gateway at ``port``.
+    """``count`` clients of the gateway at ``port``, and of those at ``also``, which are to be one
+    with it.
 
     ``stage`` names what is done to the stores at the moment; requests are tallied by the stage in
     which they began. ``gateway_dies`` allows connections to be lost. ``wrong`` collects every
     answer that breaks the rule; ``others`` are paths that a test writes by itself.
     """
 
-    def __init__(self, port: int, seed: int, count: int = 12) -> None:
+    def __init__(self, port: int, seed: int, count: int = 12, also: Sequence[int] = ()) -> None:
         self.port, self.seed = port, seed
+        self.ports = (port, *also) if also else (port,) * CONNECTIONS
         self.stage = "quiet"
         self.gateway_dies = False
         self.tallies: dict[str, Tally] = {}
@@ -249,7 +251,7 @@ async def until(holds: Callable[[], bool], what: str, deadline_s: float = DEADLI
 class _Client:
     def __init__(self, load: Load, name: str) -> None:
         self._load, self._random = load, random.Random(f"{load.seed} {name}")
-        self._connections = [HttpConnection(load.port) for _ in range(CONNECTIONS)]
+        self._connections = [HttpConnection(port) for port in load.ports]
         self._turn = 0
         self.expected = {f"{name}/{number}": Expected() for number in range(PATHS)}
         self._paths = list(self.expected)
