@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from sfss import __version__
+from sfss.client_commands import CLIENT_COMMANDS
+from sfss.completion_command import add_completion, completion_script
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
@@ -127,11 +129,13 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "config": _print_settings,
     "node": _node,
     "put": run_put,
+    **{name: command.run for name, command in CLIENT_COMMANDS.items()},
     "nginx": run_nginx,
     "stores": run_stores,
     "members": run_members,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
+    "completion": lambda options: print(completion_script(options.shell, _parser()), end=""),
 }
 
 
@@ -169,6 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_node(commands)
     add_put(commands)
+    for command in CLIENT_COMMANDS.values():
+        command.add(commands)
     add_nginx(commands)
     add_stores(commands, _cluster_parser())
     add_members(commands, _cluster_parser())
@@ -190,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_repetition(added)
         if tool is Tool.REPAIR:
             _add_min_copies(added)
+    add_completion(commands)
     return parser
 
 

@@ -14,11 +14,6 @@ from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from sfss.client_errors import Unreadable
 
-Content = bytes | bytearray | memoryview | Path | IO[bytes] | AsyncIterable[bytes]
-"""What can be put: what is held, the file of a name, an open file from where it stands, or what is
-still to come.
-"""
-
 HELD_LIMIT: Final = 256 * 1024
 """Bytes of a file that are read at once; of a longer one the pieces are read as they are sent."""
 
@@ -89,6 +84,11 @@ class FileBody:
 
 SentBody = HeldBody | FileBody
 
+Content = bytes | bytearray | memoryview | Path | IO[bytes] | AsyncIterable[bytes] | SentBody
+"""What can be put: what is held, the file of a name, an open file from where it stands, what is
+still to come, or what ``open_body`` has made.
+"""
+
 
 async def body_of(content: Content) -> SentBody:
     """Return ``content`` ready to be sent, and sent again. ``close`` must follow.
@@ -98,6 +98,8 @@ async def body_of(content: Content) -> SentBody:
     """
     if isinstance(content, bytes | bytearray | memoryview):
         return HeldBody(content)
+    if isinstance(content, HeldBody | FileBody):
+        return content
     if isinstance(content, Path):
         return await asyncio.to_thread(open_body, content)
     if isinstance(content, AsyncIterable):

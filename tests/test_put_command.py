@@ -657,7 +657,8 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path, source: str) -> None:
         shown += os.read(ours, 1000)
         os.close(ours)
     assert (process.returncode, failed, len(requests)) == (0, b"", 30)
-    assert b"\r\x1b[Ksfss: 30 files, 0 skipped, 0 failed" in shown
+    assert b"\x1b[2Ksfss: 30 files, 0 skipped, 0 failed" in shown
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is there again"
 
 
 # --- Usage ----------------------------------------------------------------------------------------
