@@ -11,8 +11,9 @@ import resource
 import secrets
 import time
 from array import array
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sfss.client import AsyncClient
 from sfss.client_errors import ClientError
@@ -20,6 +21,7 @@ from sfss.remote_command import (
     FAILED,
     add_json,
     add_server,
+    do_each,
     opened,
     print_line,
     readable_size,
@@ -32,6 +34,7 @@ _BUSY: Final = 0.85
 """Share of a core from which on the client is taken for what limits the rate."""
 
 _BAR: Final = 40
+_Item = TypeVar("_Item")
 
 
 def add_bench(commands: Any) -> None:
@@ -136,16 +139,8 @@ class Load:
     async def _remove(self, name: str) -> None:
         await self._client.delete(name, missing_ok=True)
 
-    async def _all(self, items: Any, do: Any) -> None:
-        left = iter(items)
-
-        async def work() -> None:
-            for item in left:
-                await do(item)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._options.concurrency):
-                group.create_task(work())
+    async def _all(self, items: Iterable[_Item], do: Callable[[_Item], Awaitable[None]]) -> None:
+        await do_each(_each_of(items), do, self._options.concurrency)
 
     async def _ask(self, end_s: float) -> None:
         while (began_s := time.perf_counter()) < end_s:
@@ -163,6 +158,11 @@ class Load:
                 continue
             kind = "GET" if is_read else "PUT"
             self.times[kind].each.append(time.perf_counter() - began_s)
+
+
+async def _each_of(items: Iterable[_Item]) -> AsyncGenerator[_Item, None]:
+    for item in items:
+        yield item
 
 
 def _cpu_s() -> float:

@@ -105,9 +105,10 @@ class Client:
         """As ``AsyncClient.copy``."""
         if to is None:
             return self._wait_for(self._client.copy(source, target))
-        with self.open(source) as download, TemporaryFile() as file:
-            for block in download.blocks():
-                file.write(block)
+        with TemporaryFile() as file:
+            with self.open(source) as download:
+                for block in download.blocks():
+                    file.write(block)
             file.seek(0)
             return to.put(target, file, content_type=download.file.media_type or None)
 

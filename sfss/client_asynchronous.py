@@ -32,9 +32,6 @@ TOKEN_VARIABLE: Final = "SFSS_TOKEN"
 PAGE_LIMIT: Final = 1000
 """Most files of a page."""
 
-_HELD_LIMIT: Final = 256 * 1024
-"""Bytes of a file that are held when it is copied; a longer one is spooled."""
-
 
 class AsyncClient:
     """Files of one gateway, which is at ``url``: ``SFSS_URL`` of the environment if it is not
@@ -202,11 +199,9 @@ class AsyncClient:
         """
         async with self.open(source) as download:
             media_type = download.file.media_type or None
-            if download.file.size <= _HELD_LIMIT:
-                content: Content = await download.read()
-                return await (to or self).put(target, content, content_type=media_type)
-            async with aclosing(download.blocks()) as blocks:
-                return await (to or self).put(target, blocks, content_type=media_type)
+            body = await body_of(download.blocks())
+        # Not within the block: whoever has one connection, and waits for another, waits for ever.
+        return await (to or self).put(target, body, content_type=media_type)
 
     async def page(
         self, prefix: str = "", after: str = "", limit: int = PAGE_LIMIT, delimiter: str = ""

@@ -4,11 +4,12 @@ import asyncio
 import io
 import os
 import stat
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Final
+from typing import IO, Final, TypeVar
 
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
@@ -18,6 +19,7 @@ HELD_LIMIT: Final = 256 * 1024
 """Bytes of a file that are read at once; of a longer one the pieces are read as they are sent."""
 
 _PIECE: Final = 1024 * 1024
+_Found = TypeVar("_Found")
 
 
 class HeldBody:
@@ -90,6 +92,22 @@ still to come, or what ``open_body`` has made.
 """
 
 
+async def in_thread(work: Callable[[], _Found]) -> _Found:
+    """Return what ``work`` returns. Cancelled, it is waited for all the same, so that nobody closes
+    a file under its hands; and what it has opened is closed.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None:
+            close = getattr(task.result(), "close", None)
+            if close is not None:
+                close()
+        raise
+
+
 async def body_of(content: Content) -> SentBody:
     """Return ``content`` ready to be sent, and sent again. ``close`` must follow.
 
@@ -101,10 +119,10 @@ async def body_of(content: Content) -> SentBody:
     if isinstance(content, HeldBody | FileBody):
         return content
     if isinstance(content, Path):
-        return await asyncio.to_thread(open_body, content)
+        return await in_thread(lambda: open_body(content))
     if isinstance(content, AsyncIterable):
         return await _spooled(content)
-    return await asyncio.to_thread(_of_open_file, content)
+    return await in_thread(lambda: _of_open_file(content))
 
 
 def open_body(name: Path) -> SentBody:
@@ -169,7 +187,7 @@ async def _spooled(pieces: AsyncIterable[bytes]) -> SentBody:
             if spool.takes_at_once(piece):
                 spool.write(piece)
             else:
-                await asyncio.to_thread(spool.write, piece)
+                await in_thread(partial(spool.write, piece))
         return spool.body()
     except BaseException:
         spool.close()

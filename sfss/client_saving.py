@@ -5,21 +5,21 @@ whoever asks for the same file again, goes on with that. Its name tells of which
 it is. One process at a time has it; others begin their own.
 """
 
-import asyncio
 import fcntl
 import os
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from tempfile import mkstemp
 from typing import IO, Any, Final
 
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from sfss.client_asking import Answer, Asker
+from sfss.client_bodies import in_thread
 from sfss.client_download import Download, Wanted
 from sfss.client_errors import Damaged, Unreadable
 from sfss.client_text import File
@@ -111,8 +111,8 @@ async def _go_on(asker: Asker, first: Download, answer: Answer, job: _Job) -> Fi
     """Ask for what ``part`` lacks; if the file has changed since ``answer``, begin anew."""
     target, part, progress = job
     file = first.file
-    if part.size >= file.size:
-        # It had all but its name; or more than that, and is of no use.
+    if not 0 < part.size < file.size:
+        # It had nothing yet; or all but its name, or more than that, and is of no use.
         part.size = 0
         return await _save(first, job)
     answer.close()
@@ -212,19 +212,8 @@ def _opened(target: Path, name: Path | None) -> _Part:
             file = name.open("x+b", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX)
             return _Part(name, file, keeps=True)
-    descriptor, found = mkstemp(PART_AFTER, PART_BEFORE, target.parent)
-    os.fchmod(descriptor, 0o666 & ~_UMASK)
-    return _Part(Path(found), os.fdopen(descriptor, "r+b", buffering=0))
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-_UMASK: Final = _umask()
-"""Read once: it can only be read by setting it, and threads share it."""
+    name = target.with_name(f"{PART_BEFORE}{secrets.token_hex(16)}{PART_AFTER}")
+    return _Part(name, name.open("x+b", buffering=0))
 
 
 def _finish(part: _Part, target: Path, file: File) -> None:
@@ -246,7 +235,7 @@ def _write_all(file: IO[bytes], body: bytes) -> None:
 
 
 async def _in_thread(target: Path, work: Callable[[], Any]) -> Any:
-    return await asyncio.to_thread(_translated, target, work)
+    return await in_thread(lambda: _translated(target, work))
 
 
 def _translated(target: Path, work: Callable[[], Any]) -> Any:

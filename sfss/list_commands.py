@@ -222,7 +222,7 @@ async def _du(client: AsyncClient, name: str, options: argparse.Namespace) -> No
             assert each.file is not None
             parts = each.below.split("/")[:-1][: max(0, options.depth)]
             levels = ["".join(f"{part}/" for part in parts[:n]) for n in range(len(parts) + 1)]
-            for done in [folder for folder in sums if folder not in levels]:
+            for done in sorted((each for each in sums if each not in levels), reverse=True):
                 _print_sum(top + done, sums.pop(done), options)
             for folder in levels:
                 counted = sums.setdefault(folder, [0, 0])

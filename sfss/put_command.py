@@ -20,6 +20,8 @@ from typing import Any, Final
 
 import uvloop
 
+from sfss.client import TOKEN_VARIABLE, URL_VARIABLE
+from sfss.client_text import DEFAULT_URL, field_value
 from sfss.errors import BadPath, SettingError
 from sfss.progress import Screen
 from sfss.upload import Order, Uploader, opened
@@ -27,8 +29,6 @@ from sfss.upload_feed import Feed
 from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segments
 from sfss.upload_sources import STDIN, Given, Item, stdin_ahead, stdin_blocks, stdin_is_file
 
-URL_VARIABLE: Final = "SFSS_URL"
-DEFAULT_URL: Final = "http://127.0.0.1:8255"
 INTERRUPTED: Final = 130
 
 _SERVER: Final = re.compile(
@@ -76,7 +76,16 @@ def _order(options: argparse.Namespace) -> Order:
         delete=options.delete,
         tries=options.tries,
         silence_s=options.timeout,
+        token=_token(),
     )
+
+
+def _token() -> str:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return field_value("it", token) if token else ""
+    except ValueError as error:
+        raise SettingError("environment", TOKEN_VARIABLE, "is no token", str(error)) from None
 
 
 def _wrong(flag: str, found: str, allowed: str) -> SettingError:

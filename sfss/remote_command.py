@@ -230,6 +230,8 @@ class Report:
 
 def print_line(line: str) -> None:
     """Print ``line`` on standard output; names that are not UTF-8 as the bytes that they are."""
+    if sys.stdout is None:
+        return
     sys.stdout.buffer.write(f"{line}\n".encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
 

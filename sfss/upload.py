@@ -54,6 +54,11 @@ class Order:
     delete: bool = False
     tries: int = 5
     silence_s: float = 60.0
+    token: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """Return the fields that go with each request to the server, and to no other."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 @asynccontextmanager
@@ -88,7 +93,9 @@ class Uploader:
             async with (
                 asyncio.timeout(min(self._order.silence_s, _LOOK_S)),
                 self._session.options(
-                    URL(f"{target.url}/file", encoded=True), allow_redirects=False
+                    URL(f"{target.url}/file", encoded=True),
+                    headers=self._order.fields(),
+                    allow_redirects=False,
                 ) as response,
             ):
                 is_misled = takes_paths_only(response.status, response.headers)
@@ -152,7 +159,9 @@ class Uploader:
     async def _once(self, method: str, address: str, body: Body | None) -> Reply:
         async def exchange(silence: "_Silence") -> Reply:
             url = URL(address, encoded=True)
-            fields = {"Content-Length": str(body.size)} if body and body.file else None
+            fields = self._order.fields()
+            if body is not None and body.file is not None:
+                fields["Content-Length"] = str(body.size)
             async with self._session.request(
                 method,
                 url,

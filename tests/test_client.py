@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from xxhash import xxh3_128_hexdigest
 
 from sfss import client_errors as errors
 from sfss.client import AsyncClient, Client
+from sfss.client_bodies import open_body
 from sfss.client_text import read_server
 from tests.cutting_proxy import CuttingProxy
-from tests.servers import Gateway, free_port, gateway, running
+from tests.servers import Gateway, binary, free_port, gateway, nginx, running
 from tests.stores.scripted import CLOSE, ScriptedHttpServer
 
 LARGE = os.urandom(3 * 1024 * 1024 + 7)
@@ -108,6 +110,12 @@ async def test_any_kind_of_content_is_put(client: AsyncClient, tmp_path: Path) -
     assert await client.get("kinds/pieces") == LARGE
     await client.copy("kinds/pieces", "kinds/copy")
     assert await client.get("kinds/copy") == LARGE
+
+
+async def test_a_copy_needs_one_connection(server: Gateway) -> None:
+    async with AsyncClient(server.url, connections=1) as client, asyncio.timeout(30):
+        await client.copy("large", "copy")
+        assert (await client.stat("copy")).digest == (await client.stat("large")).digest
 
 
 async def test_what_cannot_be_read_is_not_put(client: AsyncClient, tmp_path: Path) -> None:
@@ -230,6 +238,18 @@ async def test_a_write_whose_answer_was_lost_has_been_done() -> None:
         await client.delete("a")
 
 
+async def test_a_body_that_shrinks_is_not_sent_again_and_again(
+    client: AsyncClient, tmp_path: Path
+) -> None:
+    file = tmp_path / "shrinking"
+    file.write_bytes(LARGE)
+    body = open_body(file)
+    file.write_bytes(LARGE[:1_500_000])
+    with pytest.raises(errors.Unreadable, match="became shorter"):
+        await client.put("shrinking", body)
+    assert not await client.exists("shrinking")
+
+
 async def test_wrong_bytes_are_never_returned() -> None:
     for damaged in (answer(200, b"b", ETAG_OF_A), answer(206, b"a", b"Content-Range: x")):
         async with (
@@ -312,6 +332,21 @@ async def test_what_came_is_gone_on_with_next_time(server: Gateway, tmp_path: Pa
     assert names_in(tmp_path) == ["large"]
 
 
+async def test_a_part_without_bytes_or_with_too_many_is_of_no_use(
+    client: AsyncClient, server: Gateway, tmp_path: Path
+) -> None:
+    target = tmp_path / "large"
+    async with CuttingProxy(server.port, 2_000_000) as proxy, AsyncClient(proxy.url, tries=1) as it:
+        with pytest.raises(errors.Unreachable):
+            await it.get_to_file("large", target)
+    (part,) = (tmp_path / name for name in names_in(tmp_path))
+    for left in (b"", bytes(len(LARGE)), bytes(len(LARGE) + 1)):
+        part.write_bytes(left)
+        await client.get_to_file("large", target)
+        assert target.read_bytes() == LARGE
+        assert names_in(tmp_path) == ["large"]
+
+
 async def test_a_damaged_part_is_thrown_away(server: Gateway, tmp_path: Path) -> None:
     target = tmp_path / "large"
     async with CuttingProxy(server.port, 2_000_000) as proxy, AsyncClient(proxy.url, tries=1) as it:
@@ -370,6 +405,26 @@ async def test_a_silent_server_is_given_up(tmp_path: Path) -> None:
             for worker in (*server.workers(), server.pid):
                 os.kill(worker, signal.SIGCONT)
             assert await client.get("a") == b"a"
+
+
+def test_tls(server: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = str(tmp_path / "c"), str(tmp_path / "k")
+    options = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    options += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
+    subprocess.run([binary("openssl"), "req", "-x509", *options], check=True, capture_output=True)
+    port = free_port()
+    places = ("--listen", f"127.0.0.1:{port}", "--work", str(tmp_path / f"nginx-{port}"))
+    tls = ("--certificate", certificate, "--key", key, "--gateway", server.address)
+    with running(nginx(tmp_path, port, "front", *places, *tls)):
+        url = f"https://127.0.0.1:{port}"
+        with Client(url, tries=1) as client, pytest.raises(errors.Unreachable, match="certificate"):
+            client.get("large")
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        with Client(url) as client:
+            assert client.get("large") == LARGE
+            client.put("tls", LARGE)
+            with pytest.raises(errors.TooLarge):
+                client.put("tls", bytes(16_777_217))
 
 
 # --- The twin without asyncio ---------------------------------------------------------------------

@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,20 @@ class Shell:
     url: str
     folder: Path
 
-    def run(self, *arguments: str, status: int = 0, stdin: bytes = b"") -> "Ended":
+    def run(
+        self,
+        *arguments: str,
+        status: int = 0,
+        stdin: bytes = b"",
+        environ: dict[str, str] | None = None,
+    ) -> "Ended":
         """Run a command, which has to end with ``status``."""
         ended = subprocess.run(
             [*SFSS, *arguments],
             input=stdin,
             capture_output=True,
             cwd=self.folder,
-            env=self.environ(),
+            env={**self.environ(), **(environ or {})},
             timeout=60,
         )
         assert ended.returncode == status, (ended.stdout, ended.stderr)
@@ -150,6 +158,29 @@ def test_get_never_leaves_the_folder(shell: Shell, server: Gateway) -> None:
     assert len(shell.read(".")) == 1
 
 
+def test_the_token_is_for_the_server_of_the_url_alone(shell: Shell) -> None:
+    scripts: list[tuple[str, str | None]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            scripts.append((self.headers["Host"], self.headers["Authorization"]))
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        tokens = {"SFSS_TOKEN": "ours"}
+        shell.run("sync", f"{url}/a", "here", status=1, environ=tokens)
+        shell.run("sync", f"{url}/a", "here", "--url", url, status=1, environ=tokens)
+        both = {**tokens, "SFSS_OTHER_TOKEN": "theirs"}
+        shell.run("sync", f"{url}/a", "here", status=1, environ=both)
+        server.shutdown()
+    assert [token for _, token in scripts] == [None, "Bearer ours", "Bearer theirs"]
+
+
 def test_ls(shell: Shell) -> None:
     lines = shell.run("ls", "photos").lines
     assert [line.split()[-1] for line in lines] == [
@@ -183,7 +214,8 @@ def test_stat_and_du(shell: Shell) -> None:
         "photos/": 6,
     }
     assert sums["photos/"]["size"] == sum(map(len, PHOTOS))
-    assert "photos/2020-01/deep/" in shell.run("du", "--depth", "2", "photos").output.decode()
+    deep = [line.split()[-1] for line in shell.run("du", "--depth", "2", "photos").lines]
+    assert deep.index("photos/2020-01/deep/") < deep.index("photos/2020-01/")
     assert len(shell.run("du", "--depth", "0", "photos").lines) == 1
 
 
@@ -208,7 +240,9 @@ def test_wrong_options_and_no_server(shell: Shell) -> None:
     shell.run("get", "{a", "b", status=2)
     shell.run("get", "http://127.0.0.1:1/a", status=2)
     dead = f"http://127.0.0.1:{free_port()}"
-    assert "gives no answer" in shell.run("ls", "--url", dead, "--tries", "1", status=1).told
+    for command in (["ls"], ["get", "a"], ["bench"], ["status"], ["export"], ["du"]):
+        ended = shell.run(*command, "--url", dead, "--tries", "1", status=1)
+        assert "gives no answer" in ended.told
 
 
 # --- Making alike ---------------------------------------------------------------------------------

@@ -244,6 +244,7 @@ SIBLINGS = {
     ("client_text", "upload_plan"): "what a server says to a person is found in one way",
     ("client_asking", "client_bodies"): "a body that cannot be read is not sent again",
     ("client_download", "client_asking"): "what is cut off is asked for again",
+    ("client_saving", "client_bodies"): "no file is closed under the hands of a thread",
     ("client_saving", "client_asking"): "what is still missing is asked for",
     ("client_saving", "client_download"): "what is saved is a file as it comes",
     ("client_asynchronous", "client_asking"): "a gateway is asked",
