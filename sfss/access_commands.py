@@ -14,11 +14,12 @@ from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 from sfss.checks import in_toml, read_rewrites
+from sfss.client import URL_VARIABLE
+from sfss.client_text import DEFAULT_URL
 from sfss.config_access import signing_keys_of
 from sfss.errors import BadPath, NotFound, SettingError
 from sfss.grants import EVERYDAY, SCOPES, TOKEN_BYTES, TOKEN_MARK, write_token
 from sfss.keys import check_path
-from sfss.put_command import DEFAULT_URL, URL_VARIABLE
 from sfss.service import read_settings
 from sfss.signing import METHODS, Signed, query_of
 from sfss.web.locations import locate

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from sfss import __version__
 from sfss.access_commands import add_sign, add_token, run_sign, run_token
+from sfss.client_commands import CLIENT_COMMANDS
+from sfss.completion_command import add_completion, completion_script
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
@@ -128,6 +130,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "config": _print_settings,
     "node": _node,
     "put": run_put,
+    **{name: command.run for name, command in CLIENT_COMMANDS.items()},
     "nginx": run_nginx,
     "stores": run_stores,
     "members": run_members,
@@ -135,6 +138,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int | None]]] = {
     "sign": run_sign,
     **dict.fromkeys(Tool, _tool),
     "migrate": _migrate,
+    "completion": lambda options: print(completion_script(options.shell, _parser()), end=""),
 }
 
 
@@ -172,6 +176,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_node(commands)
     add_put(commands)
+    for command in CLIENT_COMMANDS.values():
+        command.add(commands)
     add_nginx(commands)
     add_stores(commands, _cluster_parser())
     add_members(commands, _cluster_parser())
@@ -195,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_repetition(added)
         if tool is Tool.REPAIR:
             _add_min_copies(added)
+    add_completion(commands)
     return parser
 
 

@@ -20,26 +20,22 @@ from typing import Any, Final
 
 import uvloop
 
+from sfss.client import TOKEN_VARIABLE, URL_VARIABLE
+from sfss.client_text import DEFAULT_URL, field_value
 from sfss.errors import BadPath, SettingError
+from sfss.progress import Screen
 from sfss.upload import Order, Uploader, opened
 from sfss.upload_feed import Feed
-from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segments, printable
+from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segments
 from sfss.upload_sources import STDIN, Given, Item, stdin_ahead, stdin_blocks, stdin_is_file
 
-URL_VARIABLE: Final = "SFSS_URL"
-TOKEN_VARIABLE: Final = "SFSS_TOKEN"
-DEFAULT_URL: Final = "http://127.0.0.1:8255"
 INTERRUPTED: Final = 130
 
 _SERVER: Final = re.compile(
     r"(https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::[0-9]{1,5})?"
     r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?"
 )
-_TOKEN: Final = re.compile("[!-~]+")
 _CONCURRENCY_LIMIT: Final = 512
-_REDRAW_S: Final = 0.2
-_LINE_S: Final = 10.0
-_CLEAR: Final = "\r\x1b[K"
 
 
 def run_put(options: argparse.Namespace) -> int:
@@ -67,9 +63,6 @@ def _order(options: argparse.Namespace) -> Order:
     for flag, value in (("--tries", options.tries), ("--timeout", options.timeout)):
         if not 0 < value < inf:
             raise _wrong(flag, f"is {value:g}", "a number over 0 is expected")
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    if token and not _TOKEN.fullmatch(token):
-        raise SettingError("environment", TOKEN_VARIABLE, "is no token", "ASCII is expected")
     if options.check and options.delete:
         raise _wrong("--check", "is given with --delete", "one of them is allowed")
     try:
@@ -83,8 +76,16 @@ def _order(options: argparse.Namespace) -> Order:
         delete=options.delete,
         tries=options.tries,
         silence_s=options.timeout,
-        token=token,
+        token=_token(),
     )
+
+
+def _token() -> str:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return field_value("it", token) if token else ""
+    except ValueError as error:
+        raise SettingError("environment", TOKEN_VARIABLE, "is no token", str(error)) from None
 
 
 def _wrong(flag: str, found: str, allowed: str) -> SettingError:
@@ -105,11 +106,10 @@ class Run:
         _listen_for_signals(stopping)
         feed = Feed(self._given.batches(stdin_blocks))
         self._count()
-        drawing = asyncio.create_task(self._draw(feed))
         work = asyncio.create_task(self._work(feed))
         stopped = asyncio.create_task(stopping.wait())
-        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        drawing.cancel()
+        ended = asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await self._report.screen.during(ended, lambda: self._look(feed))
         if work.done():
             work.result()
             self._report.end()
@@ -143,13 +143,9 @@ class Run:
         while not is_typed and (item := await feed.next()) is not None:
             self._report.not_done(item)
 
-    async def _draw(self, feed: Feed) -> None:
-        pause_s = _REDRAW_S if self._report.is_terminal else _LINE_S
-        while True:
-            await asyncio.sleep(pause_s)
-            if feed.is_complete:
-                self._tally.total = feed.count
-            self._report.draw()
+    def _look(self, feed: Feed) -> None:
+        if feed.is_complete:
+            self._tally.total = feed.count
 
     def _count(self) -> None:
         """Find out in a thread how much there is to be done, if that can be known beforehand."""
@@ -180,8 +176,7 @@ class Report:
 
     def __init__(self, tally: Tally, separator: bytes) -> None:
         self._tally, self._separator = tally, separator
-        self.is_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._is_drawn = False
+        self.screen = Screen(tally)
         self._is_heard = sys.stdout is not None
 
     def add(self, item: Item, outcome: Outcome) -> None:
@@ -190,7 +185,7 @@ class Report:
         if outcome.result is Result.FAILED:
             self.not_done(item)
         if outcome.reason:
-            self._say(f"{item.name}: {outcome.reason}" if item.name else outcome.reason)
+            self.screen.say(f"{item.name}: {outcome.reason}" if item.name else outcome.reason)
 
     def not_done(self, item: Item) -> None:
         """Print the name of ``item`` on standard output."""
@@ -198,9 +193,9 @@ class Report:
             return
         line = os.fsencode(item.name)
         if self._separator in line:
-            self._say(f"{item.name}: only --null can print this name, or take it from a list")
+            self.screen.say(f"{item.name}: only --null can print this name, or take it from a list")
             return
-        self._clear()
+        self.screen.clear()
         self._write(line + self._separator)
 
     def _write(self, line: bytes) -> None:
@@ -213,39 +208,13 @@ class Report:
             # The rest goes on. At its end Python would try to write once more.
             self._is_heard = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self._say(f"cannot write to standard output: {error.strerror}")
-
-    def draw(self) -> None:
-        """Say how far it is."""
-        line = self._tally.line(time.monotonic())
-        if not self.is_terminal:
-            self._say(line)
-            return
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        self._tell(f"{_CLEAR}{line[: columns - 1]}")
-        self._is_drawn = True
+            self.screen.say(f"cannot write to standard output: {error.strerror}")
 
     def end(self, sentence: str = "") -> None:
         """Say how it went."""
-        self._tally.total = None
-        self._say(self._tally.line(time.monotonic()))
+        self.screen.end()
         if sentence:
-            self._say(sentence)
-
-    def _say(self, sentence: str) -> None:
-        self._clear()
-        self._tell(f"sfss: {printable(sentence)}\n")
-
-    def _clear(self) -> None:
-        if self._is_drawn:
-            self._tell(_CLEAR)
-            self._is_drawn = False
-
-    def _tell(self, text: str) -> None:
-        if sys.stderr is not None:
-            with suppress(OSError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
+            self.screen.say(sentence)
 
 
 _EPILOG: Final = """\

@@ -57,6 +57,10 @@ class Order:
     silence_s: float = 60.0
     token: str = ""
 
+    def fields(self) -> dict[str, str]:
+        """Return the fields that go with each request to the server, and to no other."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
 
 @asynccontextmanager
 async def opened(order: Order, concurrency: int) -> AsyncIterator["Uploader"]:
@@ -77,7 +81,6 @@ class Uploader:
 
     def __init__(self, session: aiohttp.ClientSession, order: Order) -> None:
         self._session, self._order = session, order
-        self._token = {"Authorization": f"Bearer {order.token}"} if order.token else {}
         self._is_down = False
 
     async def check_face(self) -> None:
@@ -91,7 +94,9 @@ class Uploader:
             async with (
                 asyncio.timeout(min(self._order.silence_s, _LOOK_S)),
                 self._session.options(
-                    URL(f"{target.url}/file", encoded=True), allow_redirects=False
+                    URL(f"{target.url}/file", encoded=True),
+                    headers=self._order.fields(),
+                    allow_redirects=False,
                 ) as response,
             ):
                 is_misled = takes_paths_only(response.status, response.headers)
@@ -155,12 +160,14 @@ class Uploader:
     async def _once(self, method: str, address: str, body: Body | None) -> Reply:
         async def exchange(silence: "_Silence") -> Reply:
             url = URL(address, encoded=True)
-            size = {"Content-Length": str(body.size)} if body and body.file else {}
+            fields = self._order.fields()
+            if body is not None and body.file is not None:
+                fields["Content-Length"] = str(body.size)
             async with self._session.request(
                 method,
                 url,
                 data=body and _data(body, silence),
-                headers={**self._token, **size},
+                headers=fields,
                 allow_redirects=False,
             ) as response:
                 return await _reply(response)

@@ -406,6 +406,21 @@ def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"") -> No
     handler.wfile.write(body)
 
 
+def test_the_token_is_for_the_server_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[tuple[str, str | None]] = []
+
+    def answers(handler: BaseHTTPRequestHandler, number: int) -> None:
+        tokens.append((handler.command, handler.headers["Authorization"]))
+        reply(handler, 200)
+
+    monkeypatch.setitem(ENVIRON, "SFSS_TOKEN", "secret")
+    with answering(answers) as (url, _):
+        assert Client(url, tmp_path).run(f"{url}/source").status == 0
+    assert tokens == [("GET", None), ("PUT", "Bearer secret")]
+    monkeypatch.setitem(ENVIRON, "SFSS_TOKEN", "a\nb")
+    assert Client(url, tmp_path).run("a").status == 2
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
 def test_an_error_that_may_pass_is_tried_again(tmp_path: Path, status: int) -> None:
     def answers(handler: BaseHTTPRequestHandler, number: int) -> None:
@@ -657,7 +672,8 @@ def test_a_terminal_shows_how_far_it_is(tmp_path: Path, source: str) -> None:
         shown += os.read(ours, 1000)
         os.close(ours)
     assert (process.returncode, failed, len(requests)) == (0, b"", 30)
-    assert b"\r\x1b[Ksfss: 30 files, 0 skipped, 0 failed" in shown
+    assert b"\x1b[2Ksfss: 30 files, 0 skipped, 0 failed" in shown
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is there again"
 
 
 # --- Usage ----------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sfss.errors import CannotList, CannotTell, StoreFull, Unreachable
+from sfss.http_connection import HELD_LIMIT, NoAnswer
 from sfss.record import pieces_of
 from sfss.spool import Spool
 from sfss.stores.base import KEYS_LIMIT
-from sfss.stores.webdav_connection import HELD_LIMIT, NoAnswer
 from sfss.stores.webdav_node import Answer, Node
 
 LISTING_LIMIT: Final = 1 << 30

@@ -26,6 +26,7 @@ from typing import Final, NamedTuple, TypeVar
 from sfss.agreement import rank
 from sfss.config import WebdavSettings
 from sfss.errors import BadPath, CannotTell, Corrupt, Unreachable
+from sfss.http_connection import Exchange, NoAnswer, Stream
 from sfss.http_text import Head as ResponseHead
 from sfss.items import unique_of
 from sfss.keys import is_file_path, names_of
@@ -34,7 +35,6 @@ from sfss.stores.base import KEYS_LIMIT, Child, Entry, Guard, Stamped, Use, scan
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.marks import Marks, marked
 from sfss.stores.plain_heads import is_raw
-from sfss.stores.webdav_connection import Exchange, NoAnswer, Stream
 from sfss.stores.webdav_listing import Listings
 from sfss.stores.webdav_node import File, Node
 from sfss.stores.webdav_writer import Writer, bare, head_in

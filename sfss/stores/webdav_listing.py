@@ -17,9 +17,9 @@ from xml.etree.ElementTree import Element, ParseError, XMLParser, iterparse
 
 from sfss.config import MIB
 from sfss.errors import CannotList, Unreachable
+from sfss.http_connection import NoAnswer
 from sfss.http_text import LENGTH_LIMIT, BadResponse, second_of
 from sfss.keys import FILES_LIMIT, is_file_path
-from sfss.stores.webdav_connection import NoAnswer
 from sfss.stores.webdav_node import SLASH, Answer, File, Node, told
 
 LISTING_LIMIT: Final = 64 * MIB

@@ -13,13 +13,13 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 from sfss.asking import FORWARDED
 from sfss.config import WebdavSettings
 from sfss.errors import CannotTell, SettingError, StoreFull, Unreachable
+from sfss.http_connection import HELD_LIMIT, Exchange, NoAnswer, Request, Stream
+from sfss.http_pool import Pool, ask
 from sfss.http_text import HEAD_LIMIT, BadResponse, Head, second_of
 from sfss.record import VERSION_LIMIT, Body, digest_of
 from sfss.record import Head as RecordHead
 from sfss.spool import Spool
 from sfss.stores.plain_heads import raw_file_head
-from sfss.stores.webdav_connection import HELD_LIMIT, Exchange, NoAnswer, Request, Stream
-from sfss.stores.webdav_pool import Pool, ask
 
 _ADDRESS: Final = re.compile(
     r"http://[A-Za-z0-9.:\[\]_-]+(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*"

@@ -1,12 +1,13 @@
-"""Connections to one HTTP node, kept as long as they are used."""
+"""Connections to one HTTP server, kept as long as they are used."""
 
 import asyncio
 from collections import deque
 from contextlib import suppress
+from ssl import SSLContext
 from typing import Final
 
+from sfss.http_connection import TICKS, Connection, Exchange, NoAnswer, Request, Stream
 from sfss.http_text import Head
-from sfss.stores.webdav_connection import TICKS, Connection, Exchange, NoAnswer, Request, Stream
 
 IDLE_LIMIT_S: Final = 30.0
 """Seconds for which a connection is kept that nobody uses: servers close them after 60 to 75."""
@@ -14,12 +15,20 @@ IDLE_LIMIT_S: Final = 30.0
 
 class Pool:
     """Up to ``size_limit`` connections to ``host``:``port``, opened when needed. A node that takes
-    ``timeout_s`` until its next byte, or to let a connection be made, has failed.
+    ``timeout_s`` until its next byte, or to let a connection be made, has failed. With ``tls``
+    what is said is enciphered, and the server proves who it is.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float, size_limit: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_s: float,
+        size_limit: int,
+        tls: SSLContext | None = None,
+    ) -> None:
         self._host, self._port, self._timeout_s = host, port, timeout_s
-        self._size_limit = size_limit
+        self._size_limit, self._tls = size_limit, tls
         self._idle: list[Connection] = []  # the one that was used last comes last
         self._busy: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -120,7 +129,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout_s):
-                await loop.create_connection(lambda: connection, self._host, self._port)
+                await loop.create_connection(
+                    lambda: connection, self._host, self._port, ssl=self._tls
+                )
         # UnicodeError: a host name that no name server can be asked for.
         except (OSError, UnicodeError) as error:
             late = isinstance(error, TimeoutError)

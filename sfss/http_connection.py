@@ -1,4 +1,4 @@
-"""One connection to an HTTP node, and what is asked on it: one request at a time.
+"""One connection to an HTTP server (a node, say), and what is asked on it: one request at a time.
 
 A request costs neither a task nor a future of its own: it is an ``Exchange``, which is told the
 answer when that has come. A connection can be used again only after a whole, well-formed answer

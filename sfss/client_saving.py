@@ -1,0 +1,246 @@
+"""Has a file of a gateway in a file here: under its name only when it is whole and right.
+
+What comes of a long file is kept in a file beside it, ``.sfss-DIGEST.part``, until it is all there;
+whoever asks for the same file again, goes on with that. Its name tells of which state of which file
+it is. One process at a time has it; others begin their own.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Final
+
+from xxhash import xxh3_128, xxh3_128_hexdigest
+
+from sfss.client_asking import Answer, Asker
+from sfss.client_bodies import in_thread
+from sfss.client_download import Download, Wanted
+from sfss.client_errors import Damaged, Unreadable
+from sfss.client_text import File
+
+HELD_LIMIT: Final = 256 * 1024
+"""Bytes of a body that are written in the event loop: to memory, which takes less than a thread."""
+
+PART_BEFORE: Final = ".sfss-"
+PART_AFTER: Final = ".part"
+_BLOCK: Final = 1024 * 1024
+
+Progress = Callable[[int], object]
+"""Is told how many bytes more have come; fewer than none for those that were of no use."""
+
+
+def is_part(name: str) -> bool:
+    """Tell whether a file of this name has what came of another."""
+    return name.startswith(PART_BEFORE) and name.endswith(PART_AFTER)
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is there of a file so far."""
+
+    name: Path
+    file: IO[bytes]
+    size: int = 0
+    keeps: bool = False  # what came, for the next time
+
+    def close(self) -> None:
+        """Close it; it is removed unless it ``keeps``, or has got its name."""
+        if not self.keeps:
+            with suppress(OSError):
+                self.name.unlink()
+        self.file.close()
+
+    def digest(self) -> Any:
+        """Return the digest of what is there."""
+        digest, position = xxh3_128(), 0
+        while position < self.size:
+            piece = os.pread(self.file.fileno(), min(_BLOCK, self.size - position), position)
+            if not piece:
+                raise OSError("it became shorter")
+            digest.update(piece)
+            position += len(piece)
+        return digest
+
+
+async def save(asker: Asker, path: str, target: Path, progress: Progress = lambda _: None) -> File:
+    """Have the file ``path`` in ``target``, with its time of change, in place of what is there.
+
+    Raises ``ClientError``; ``Unreadable`` where it cannot be written. ``target`` is then as it was.
+    """
+    wanted = Wanted(path)
+    async with asker.asking(wanted.request(asker, 0, {}), path) as answer:
+        download = Download(asker, wanted, answer)
+        if isinstance(answer.body, bytes):
+            return await _save_held(download, target, progress)
+        name = _part_name(target, download.file)
+        if name is not None and (part := await _in_thread(target, lambda: _resumed(name))):
+            return await _go_on(asker, download, answer, (target, part, progress))
+        part = await _in_thread(target, lambda: _opened(target, name))
+        return await _save(download, (target, part, progress))
+
+
+async def _save_held(download: Download, target: Path, progress: Progress) -> File:
+    body = await download.read()
+
+    def write() -> None:
+        part = _opened(target, None)
+        try:
+            _write_all(part.file, body)
+            _finish(part, target, download.file)
+        finally:
+            part.close()
+
+    if len(body) <= HELD_LIMIT:
+        _translated(target, write)
+    else:
+        await _in_thread(target, write)
+    progress(len(body))
+    return download.file
+
+
+_Job = tuple[Path, _Part, Progress]
+
+
+async def _go_on(asker: Asker, first: Download, answer: Answer, job: _Job) -> File:
+    """Ask for what ``part`` lacks; if the file has changed since ``answer``, begin anew."""
+    target, part, progress = job
+    file = first.file
+    if not 0 < part.size < file.size:
+        # It had nothing yet; or all but its name, or more than that, and is of no use.
+        part.size = 0
+        return await _save(first, job)
+    answer.close()
+    wanted = Wanted(file.path, part.size)
+    rest = None
+    try:
+        digest = await _in_thread(target, part.digest)
+        request = wanted.request(asker, part.size, {"If-Range": file.etag})
+        rest = await asker.answered(request, file.path)
+        if rest.head.status != 206:
+            part.keeps = False
+            raise Damaged(f"{file.path}: it was replaced; ask again")
+        download = Download(asker, wanted, rest)
+        download.continues(digest)
+    except BaseException:
+        part.close()
+        if rest is not None:
+            rest.close()
+        raise
+    try:
+        progress(part.size)
+        return await _save(download, job)
+    finally:
+        rest.close()
+
+
+async def _save(download: Download, job: _Job) -> File:
+    """Write what comes behind what ``part`` has, and give it its name."""
+    target, part, progress = job
+    came = part.size
+    try:
+        await _in_thread(target, lambda: part.file.truncate(part.size))
+        part.file.seek(part.size)
+        async with aclosing(_gathered(download)) as blocks:
+            async for block in blocks:
+                await _in_thread(target, partial(_write_all, part.file, block))
+                came += len(block)
+                progress(len(block))
+        await _in_thread(target, lambda: _finish(part, target, download.file))
+    except Damaged:
+        part.keeps = False
+        progress(-came)
+        raise
+    except BaseException:
+        part.keeps = part.keeps and came > 0
+        progress(-came)
+        raise
+    finally:
+        part.close()
+    return download.file
+
+
+async def _gathered(download: Download) -> AsyncGenerator[bytes, None]:
+    """Yield blocks that are worth a thread."""
+    held = bytearray()
+    async with aclosing(download.blocks()) as blocks:
+        async for block in blocks:
+            held += block
+            if len(held) >= _BLOCK:
+                yield bytes(held)
+                held = bytearray()
+    if held:
+        yield bytes(held)
+
+
+def _part_name(target: Path, file: File) -> Path | None:
+    """Return where what came of ``file`` is kept; None where nothing would prove the whole."""
+    if file.digest is None:
+        return None
+    of = xxh3_128_hexdigest(f"{target.name}\0{file.path}\0{file.etag}".encode("utf-8", "replace"))
+    return target.with_name(f"{PART_BEFORE}{of}{PART_AFTER}")
+
+
+def _resumed(name: Path) -> _Part | None:
+    """Return what is there; None if there is nothing, or another process has it."""
+    try:
+        file = name.open("r+b", buffering=0)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(file.fileno())
+        # Whoever had it may have given it its name meanwhile.
+        if os.path.samestat(found, name.stat()):
+            return _Part(name, file, found.st_size, keeps=True)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    file.close()
+    return None
+
+
+def _opened(target: Path, name: Path | None) -> _Part:
+    """Return a new part of ``target``, by ``name`` if there is one that nobody has."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        with suppress(FileExistsError):
+            file = name.open("x+b", buffering=0)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            return _Part(name, file, keeps=True)
+    name = target.with_name(f"{PART_BEFORE}{secrets.token_hex(16)}{PART_AFTER}")
+    return _Part(name, name.open("x+b", buffering=0))
+
+
+def _finish(part: _Part, target: Path, file: File) -> None:
+    if file.modified is not None:
+        nanoseconds = _nanoseconds(file.modified)
+        os.utime(part.file.fileno(), ns=(nanoseconds, nanoseconds))
+    part.name.replace(target)
+    part.keeps = True
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+
+
+def _write_all(file: IO[bytes], body: bytes) -> None:
+    rest = memoryview(body)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+async def _in_thread(target: Path, work: Callable[[], Any]) -> Any:
+    return await in_thread(lambda: _translated(target, work))
+
+
+def _translated(target: Path, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unreadable(f"{target}: cannot be written: {reason}") from None

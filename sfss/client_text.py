@@ -1,0 +1,291 @@
+"""What a client says to a gateway, and what it makes of the answers. Pure.
+
+Everything is asked of the face "native": a path is an argument of the query, so that any path can
+be named.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from xxhash import xxh3_128_hexdigest
+
+from sfss import __version__
+from sfss.client_errors import BY_STATUS, ClientError, Damaged, Refused
+from sfss.http_text import BadResponse, Head, second_of
+from sfss.upload_plan import sentence
+
+DEFAULT_URL: Final = "http://127.0.0.1:8255"
+
+AGAIN: Final = frozenset({408, 425, 429, 502, 503, 504})
+"""Statuses after which the same request may succeed a moment later."""
+
+_SERVER: Final = re.compile(
+    r"(https?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::([0-9]{1,5}))?"
+    r"((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?"
+)
+_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_DIGEST_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
+_CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_SECONDS: Final = re.compile(rb"[0-9]{1,9}")
+
+
+class Server(NamedTuple):
+    """Where a gateway is: ``base`` stands before all of its addresses."""
+
+    scheme: str
+    host: str
+    port: int
+    base: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, as in a URL."""
+        return f"{self.scheme}://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """Host and port as in the field Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def read_server(url: str) -> Server:
+    """Return the gateway that ``url`` names; raise ValueError, which says what is expected."""
+    match = _SERVER.fullmatch(url)
+    port = int(match[3] or _PORTS[match[1]]) if match else 0
+    if match is None or not 0 < port < 65_536:
+        raise ValueError(f"{url!r} is no address of a server; http://HOST:PORT is expected")
+    return Server(match[1], match[2].strip("[]"), port, match[4])
+
+
+def field_value(name: str, text: str) -> str:
+    """Return ``text`` if it can be the value of the field ``name``; raise ValueError."""
+    if not _VALUE.fullmatch(text):
+        raise ValueError(f"{name} cannot be {text!r}: printable ASCII is expected")
+    return text
+
+
+class Writer:
+    """Writes the heads of requests to one gateway, with ``token`` if there is one."""
+
+    def __init__(self, server: Server, token: str | None = None) -> None:
+        self._base = server.base
+        lines = [
+            f"Host: {server.authority}",
+            f"User-Agent: sfss-client/{__version__}",
+            "Accept: application/json",
+        ]
+        if token:
+            lines.append(f"Authorization: Bearer {field_value('the token', token)}")
+        self._common = "\r\n".join(["", *lines, ""])
+
+    def file_head(
+        self,
+        method: str,
+        path: str,
+        fields: Mapping[str, str] | None = None,
+        body_size: int | None = None,
+        query: str = "",
+    ) -> bytes:
+        """Return a request about the file ``path``. Raises ValueError for one that is not UTF-8."""
+        return self.head(method, f"/file?path={quote(path, safe='/')}{query}", fields, body_size)
+
+    def head(
+        self,
+        method: str,
+        target: str,
+        fields: Mapping[str, str] | None = None,
+        body_size: int | None = None,
+    ) -> bytes:
+        """Return a request for ``target``, with ``fields``; raises ValueError for one that is
+        none.
+        """
+        more = "" if body_size is None else f"Content-Length: {body_size}\r\n"
+        for name, value in (fields or {}).items():
+            more += f"{name}: {field_value(name, value)}\r\n"
+        return f"{method} {self._base}{target} HTTP/1.1{self._common}{more}\r\n".encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What is known of a file. ``etag`` with its quotes; ``modified`` and ``expires`` None where
+    that is unknown, or never.
+    """
+
+    path: str
+    size: int
+    etag: str = ""
+    media_type: str = ""
+    modified: datetime | None = None
+    expires: datetime | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """The XXH3-128 of its bytes in hex; None where the server does not know it: the ETag of a
+        file that another program has written is made of its size and its time.
+        """
+        found = _DIGEST_ETAG.fullmatch(self.etag)
+        if found is None or found[1] == self._token():
+            return None
+        return found[1]
+
+    def _token(self) -> str | None:
+        # As ``raw_file_head`` of ``stores.plain_heads`` makes it.
+        if self.modified is None:
+            return None
+        return xxh3_128_hexdigest(f"{self.size}-{int(self.modified.timestamp())}".encode())
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """Return it as one object of JSON, times as in RFC 3339."""
+        return {
+            "path": self.path,
+            "size": self.size,
+            "type": self.media_type,
+            "etag": self.etag,
+            "modified": _rfc3339(self.modified),
+            "expires": _rfc3339(self.expires),
+        }
+
+
+def _rfc3339(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a listing: files and, if a delimiter was given, folders, their names ending with
+    it, in byte order. ``next``: after what the next page begins; None on the last.
+    """
+
+    files: list[File]
+    folders: list[str]
+    next: str | None
+
+
+def file_of(path: str, head: Head) -> File:
+    """Return what the head of an answer to GET or HEAD says of a file. Raises ``Damaged``."""
+    fields = head.fields
+    size = head.length
+    if head.status == 206:
+        size = range_of(head)[1]
+    if size is None:
+        raise Damaged("the answer does not say how long the file is", head.status)
+    return File(
+        path,
+        size,
+        fields.get(b"etag", b"").decode("latin-1"),
+        fields.get(b"content-type", b"").decode("latin-1"),
+        _moment(fields.get(b"last-modified")),
+        _moment(fields.get(b"expires")),
+    )
+
+
+def range_of(head: Head) -> tuple[int, int]:
+    """Return where the bytes of a 206 begin, and the size of the whole file. Raises ``Damaged``."""
+    found = _CONTENT_RANGE.fullmatch(head.fields.get(b"content-range", b""))
+    if found is None:
+        raise Damaged("the answer does not say which part of the file it is", head.status)
+    return int(found[1]), int(found[3])
+
+
+def _moment(date: bytes | None) -> datetime | None:
+    if date is None:
+        return None
+    try:
+        return datetime.fromtimestamp(second_of(date), UTC)
+    except BadResponse:
+        return None
+
+
+def listing_target(prefix: str, after: str, limit: int, delimiter: str) -> str:
+    """Return the address of a page of files."""
+    folders = f"&delimiter={quote(delimiter, safe='')}" if delimiter else ""
+    return f"/files?prefix={quote(prefix)}&after={quote(after)}&limit={limit}{folders}"
+
+
+def read_page(body: bytes) -> tuple[Page, bool]:
+    """Return a page of files, and whether the server has made folders of them. Raises
+    ``Damaged``.
+    """
+    try:
+        document = json.loads(body)
+        files = [_listed(entry) for entry in document["files"]]
+        folders = [str(name) for name in document.get("folders", ())]
+        following = document["next"]
+        if not (following is None or isinstance(following, str)):
+            raise ValueError("next")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Damaged("the listing is not in the form that was expected") from None
+    return Page(files, folders, following), "folders" in document
+
+
+def read_document(body: bytes) -> dict[str, Any]:
+    """Return an answer that is an object of JSON; raises ``Damaged``."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise Damaged("the answer is no object of JSON")
+    return document
+
+
+def _listed(entry: Mapping[str, Any]) -> File:
+    modified = entry["modified"]
+    return File(
+        str(entry["path"]),
+        int(entry["size"]),
+        str(entry["etag"]),
+        str(entry["type"]),
+        None if modified is None else datetime.fromisoformat(modified),
+    )
+
+
+def folded(page: Page, prefix: str, delimiter: str) -> Page:
+    """Return ``page`` of files with folders made of those that have ``delimiter`` behind
+    ``prefix``, for a server that makes none. A page that ends in a folder goes on behind it.
+    """
+    files: list[File] = []
+    folders: dict[str, None] = {}
+    for file in page.files:
+        name, found, _ = file.path[len(prefix) :].partition(delimiter)
+        if found:
+            folders[f"{prefix}{name}{delimiter}"] = None
+        else:
+            files.append(file)
+    following = page.next
+    if following is not None and (within := following[len(prefix) :].partition(delimiter))[1]:
+        # No path has a character above this one.
+        following = f"{prefix}{within[0]}{delimiter}\U0010ffff"
+    return Page(files, list(folders), following)
+
+
+def error_of(head: Head, body: bytes, path: str = "") -> ClientError:
+    """Return what an answer that is no success means."""
+    try:
+        reason = HTTPStatus(head.status).phrase
+    except ValueError:
+        reason = ""
+    content_type = head.fields.get(b"content-type", b"").decode("latin-1")
+    said = sentence(head.status, reason, content_type, body)
+    if path and path not in said:
+        said = f"{path}: {said}"
+    kind = BY_STATUS.get(head.status, Refused)
+    return kind(said, head.status, retry_after_s(head))
+
+
+def retry_after_s(head: Head) -> float | None:
+    """Return after how many seconds the server wants to be asked again, if it has said so in
+    seconds (RFC 9110, 10.2.3).
+    """
+    text = head.fields.get(b"retry-after", b"")
+    return float(text) if _SECONDS.fullmatch(text) else None

@@ -1,0 +1,291 @@
+"""``sfss ls``, ``stat``, ``du`` and ``rm``: what there is, and without some of it."""
+
+import argparse
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from sfss.client import AsyncClient
+from sfss.client_errors import ClientError, NotFound
+from sfss.client_text import File
+from sfss.glob_patterns import is_pattern, literal_prefix
+from sfss.remote_command import (
+    FAILED,
+    Found,
+    Report,
+    add_json,
+    add_manner,
+    add_server,
+    do_each,
+    failure,
+    found_files,
+    opened,
+    print_line,
+    readable_size,
+    remote_path,
+    run_command,
+    wrong,
+)
+from sfss.upload_plan import Outcome, Result, printable
+
+_NO_TIME = "-" * 19
+
+
+def add_ls(commands: Any) -> None:
+    """Add the command to ``commands``."""
+    parser = _parser(commands, "ls", "list files and folders, with times and sizes")
+    _add_names(parser, "*")
+    parser.add_argument("-r", "--recursive", action="store_true", help="all files below folders")
+    parser.add_argument(
+        "-1", "--names", action="store_true", dest="only_names", help="only the paths"
+    )
+    parser.add_argument("--bytes", action="store_true", help="sizes as numbers of bytes")
+    add_json(parser)
+    add_server(parser)
+
+
+def add_stat(commands: Any) -> None:
+    """Add the command to ``commands``."""
+    parser = _parser(commands, "stat", "print what is known of files")
+    _add_names(parser, "+")
+    add_json(parser)
+    add_server(parser)
+
+
+def add_du(commands: Any) -> None:
+    """Add the command to ``commands``."""
+    parser = _parser(commands, "du", "print how much folders hold")
+    _add_names(parser, "*")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="print folders down to this level (default: 1; 0: only the sum)",
+    )
+    parser.add_argument("--bytes", action="store_true", help="sizes as numbers of bytes")
+    add_json(parser)
+    add_server(parser)
+
+
+def add_rm(commands: Any) -> None:
+    """Add the command to ``commands``."""
+    parser = _parser(commands, "rm", "remove files, and what a pattern names")
+    _add_names(parser, "+")
+    parser.add_argument("-r", "--recursive", action="store_true", help="all files below folders")
+    parser.add_argument("-f", "--force", action="store_true", help="what is not there is fine")
+    parser.add_argument(
+        "--all", action="store_true", help="needed where all files of the server are meant"
+    )
+    add_manner(parser)
+    add_server(parser)
+
+
+def _parser(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        allow_abbrev=False,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog="Patterns: * within a name, ** over folders, ?, [a-c], {jpg,png}; quoted. Exit"
+        " status: 0 all is done, 1 something failed or is not there, 2 a wrong option, 130"
+        " interrupted.",
+    )
+    return parser
+
+
+def _add_names(parser: argparse.ArgumentParser, count: str) -> None:
+    parser.add_argument(
+        "names", nargs=count, metavar="PATH", help="path, folder or pattern of the server"
+    )
+
+
+def run_ls(options: argparse.Namespace) -> int:
+    """Print what there is, and return the exit status."""
+
+    async def work() -> int:
+        async with opened(options) as client:
+            return await _ls(client, options)
+
+    return run_command(work)
+
+
+async def _ls(client: AsyncClient, options: argparse.Namespace) -> int:
+    listed = 0
+    for name in options.names or [""]:
+        async with aclosing(_shown(client, name, options.recursive)) as entries:
+            async for entry in entries:
+                listed += 1
+                print_line(_line(entry, options))
+    return 0 if listed or not any(options.names) else FAILED
+
+
+async def _shown(
+    client: AsyncClient, name: str, recursive: bool
+) -> AsyncGenerator[File | str, None]:
+    """Yield what ``name`` means: files and folders in it, or all files."""
+    path = remote_path(name)
+    if recursive or is_pattern(path):
+        async with aclosing(found_files(client, name, recursive)) as found:
+            async for each in found:
+                assert each.file is not None
+                yield each.file
+        return
+    path, _ = literal_prefix(path)
+    count = 0
+    if path and not path.endswith("/"):
+        try:
+            yield await client.stat(path)
+            count = 1
+        except NotFound:
+            pass
+        path = f"{path}/"
+    async with aclosing(client.pages(path, delimiter="/")) as pages:
+        async for page in pages:
+            for entry in _in_order(page.files, page.folders):
+                count += 1
+                yield entry
+    if not count and path:
+        raise NotFound(f"{name}: there is no such file or folder", 404)
+
+
+def _in_order(files: list[File], folders: list[str]) -> list[File | str]:
+    entries: list[File | str] = [*files, *folders]
+    return sorted(entries, key=_path_of)
+
+
+def _path_of(entry: File | str) -> bytes:
+    return (entry if isinstance(entry, str) else entry.path).encode()
+
+
+def _line(entry: File | str, options: argparse.Namespace) -> str:
+    if options.as_json:
+        return json.dumps({"folder": entry} if isinstance(entry, str) else entry.as_json())
+    path = printable(entry if isinstance(entry, str) else entry.path)
+    if options.only_names:
+        return path
+    if isinstance(entry, str):
+        return f"{'':19}  {'folder':>10}  {path}"
+    return f"{_time_of(entry)}  {_size_text(entry.size, options.bytes):>10}  {path}"
+
+
+def _time_of(file: File) -> str:
+    return _NO_TIME if file.modified is None else file.modified.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _size_text(size: int, in_bytes: bool) -> str:
+    return str(size) if in_bytes else readable_size(size)
+
+
+def run_stat(options: argparse.Namespace) -> int:
+    """Print what is known of files, and return the exit status."""
+
+    async def work() -> int:
+        async with opened(options) as client:
+            for name in options.names:
+                async with aclosing(found_files(client, name, recursive=False)) as found:
+                    async for each in found:
+                        _print_stat((await client.stat(each.path)).as_json(), options.as_json)
+        return 0
+
+    return run_command(work)
+
+
+def _print_stat(known: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_line(json.dumps(known))
+        return
+    for name, value in known.items():
+        if value is not None:
+            print_line(f"{name + ':':<10}{printable(str(value))}")
+
+
+def run_du(options: argparse.Namespace) -> int:
+    """Print how much folders hold, and return the exit status."""
+
+    async def work() -> int:
+        async with opened(options) as client:
+            for name in options.names or [""]:
+                await _du(client, name, options)
+        return 0
+
+    return run_command(work)
+
+
+async def _du(client: AsyncClient, name: str, options: argparse.Namespace) -> None:
+    """Print the sums of folders as soon as they are complete: the listing is in order."""
+    sums: dict[str, list[int]] = {"": [0, 0]}
+    top = _top_of(name)
+    async with aclosing(found_files(client, name, recursive=True)) as found:
+        async for each in found:
+            assert each.file is not None
+            parts = each.below.split("/")[:-1][: max(0, options.depth)]
+            levels = ["".join(f"{part}/" for part in parts[:n]) for n in range(len(parts) + 1)]
+            for done in sorted((each for each in sums if each not in levels), reverse=True):
+                _print_sum(top + done, sums.pop(done), options)
+            for folder in levels:
+                counted = sums.setdefault(folder, [0, 0])
+                counted[0] += 1
+                counted[1] += each.file.size
+    for folder in sorted(sums, reverse=True):
+        _print_sum(top + folder, sums[folder], options)
+
+
+def _top_of(name: str) -> str:
+    prefix, is_for_many = literal_prefix(remote_path(name))
+    if is_for_many:
+        return prefix[: prefix.rfind("/") + 1]
+    return f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
+
+
+def _print_sum(folder: str, counted: list[int], options: argparse.Namespace) -> None:
+    count, size = counted
+    if options.as_json:
+        print_line(json.dumps({"folder": folder, "files": count, "size": size}))
+        return
+    shown = printable(folder) or "(all)"
+    print_line(f"{_size_text(size, options.bytes):>12}  {count:>12,} files  {shown}")
+
+
+def run_rm(options: argparse.Namespace) -> int:
+    """Remove files, and return the exit status."""
+    for name in options.names:
+        if not remote_path(name).strip("/*") and not options.all:
+            found = f"is {name!r}, which is every file of the server"
+            raise wrong("PATH", found, "--all is expected with it")
+    return run_command(lambda: _rm(options))
+
+
+async def _rm(options: argparse.Namespace) -> int:
+    report = Report(options)
+    async with opened(options) as client:
+
+        async def do(found: Found) -> None:
+            try:
+                if not options.dry_run:
+                    await client.delete(found.path, missing_ok=options.force)
+                outcome = Outcome(Result.DONE)
+            except (ClientError, ValueError) as error:
+                outcome = failure(error)
+            report.add("delete", found.path, outcome)
+
+        jobs = _to_remove(client, options, report)
+        await report.screen.during(do_each(jobs, do, options.concurrency))
+        return report.ended()
+
+
+async def _to_remove(
+    client: AsyncClient, options: argparse.Namespace, report: Report
+) -> AsyncGenerator[Found, None]:
+    count = 0
+    for name in options.names:
+        try:
+            async with aclosing(found_files(client, name, options.recursive)) as found:
+                async for each in found:
+                    count += 1
+                    yield each
+        except NotFound as error:
+            if not options.force:
+                report.add("delete", name, failure(error))
+    report.tally.total = count

@@ -1,0 +1,284 @@
+"""``sfss sync``: makes one side like the other; files here, or below a path of a gateway."""
+
+import argparse
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any, Final
+
+from sfss.client_bodies import SentBody, open_body
+from sfss.client_errors import ClientError, ConditionFailed, Unreadable
+from sfss.get_command import has_content, local_name
+from sfss.glob_patterns import Choice, choice_of
+from sfss.remote_command import (
+    Report,
+    add_manner,
+    add_server,
+    do_each,
+    failure,
+    opened,
+    read_remote,
+    run_command,
+    wrong,
+)
+from sfss.sync_plan import Entry, Pair, Step, paired, step_for
+from sfss.sync_sides import LocalSide, RemoteSide, Side
+from sfss.upload_plan import Outcome, Result
+
+_BATCH: Final = 32
+_BATCH_BYTES: Final = 1024 * 1024
+"""Files that are read together: one step to a thread for each would take longer than the files."""
+
+_EPILOG = """\
+    sfss sync pictures sfss:backup/pictures         # from here to the server of --url
+    sfss sync sfss:backup/pictures pictures         # and back
+    sfss sync --delete --exclude '*.tmp' pictures sfss:backup/pictures
+    sfss sync sfss:a http://other:8255/a            # between servers, by way of this machine
+
+A side is a folder here, sfss:PATH for the server of --url, or http://HOST:PORT/PATH for another
+one (whose token is SFSS_OTHER_TOKEN). What is the same by size and digest is left alone. --delete
+removes from the second side what the first does not have: at the end, and only if both sides were
+read to their ends and nothing has failed. Exit status: 0 all is done, 1 something failed, 2 a wrong
+option, 130 interrupted; run it again, and it goes on.
+"""
+
+
+def add_sync(commands: Any) -> None:
+    """Add the command to ``commands``."""
+    parser = commands.add_parser(
+        "sync",
+        allow_abbrev=False,
+        help="make a folder and a path of the server alike, either way",
+        description="Make the second side like the first.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="FROM", help="folder, sfss:PATH or http://HOST:PORT/PATH")
+    parser.add_argument("target", metavar="TO", help="the same")
+    parser.add_argument(
+        "--delete", action="store_true", help="remove what FROM does not have, in the end"
+    )
+    for flag, meaning in (("--include", "only these"), ("--exclude", "not these, even so")):
+        parser.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="PATTERN",
+            help=f"{meaning}: a path below FROM, or without / a name anywhere; may be repeated",
+        )
+    parser.add_argument(
+        "--size-only", action="store_true", help="what has the same size is the same"
+    )
+    add_manner(parser)
+    add_server(parser)
+
+
+def run_sync(options: argparse.Namespace) -> int:
+    """Do it, and return the exit status."""
+    return run_command(lambda: _sync(options))
+
+
+async def _sync(options: argparse.Namespace) -> int:
+    try:
+        choice = choice_of(options.include, options.exclude)
+    except ValueError as error:
+        raise wrong("--include, --exclude", "is no pattern", str(error)) from None
+    async with AsyncExitStack() as stack:
+        source = await _side(stack, options, options.source, choice)
+        target = await _side(stack, options, options.target, choice)
+        if isinstance(source, LocalSide):
+            if isinstance(target, LocalSide):
+                raise wrong("FROM, TO", "are both folders here", "one is to be sfss:PATH")
+            if not await asyncio.to_thread(source.root.is_dir):
+                raise wrong("FROM", f"is {options.source!r}", "a folder is expected")
+        report = Report(options)
+        sync = Sync((source, target), options, report)
+        await report.screen.during(sync.run())
+        return report.ended()
+
+
+async def _side(
+    stack: AsyncExitStack, options: argparse.Namespace, text: str, choice: Choice
+) -> Side:
+    remote = read_remote(text)
+    if remote is None:
+        return LocalSide(Path(text), choice)
+    client = await stack.enter_async_context(opened(options, remote.url))
+    path = remote.path.strip("/")
+    return RemoteSide(client, f"{path}/" if path else "", choice)
+
+
+class Sync:
+    """Makes the second of ``sides`` like the first."""
+
+    def __init__(
+        self, sides: tuple[Side, Side], options: argparse.Namespace, report: Report
+    ) -> None:
+        self._source, self._target = sides
+        self._options, self._report = options, report
+        self._seen = 0
+        self._extra: list[Entry] = []
+
+    async def run(self) -> None:
+        """Do it. Raises ``ClientError`` where a side cannot be read to its end: then nothing was
+        removed.
+        """
+        await do_each(self._batches(), self._do_batch, self._options.concurrency)
+        if not self._extra:
+            return
+        if self._report.tally.failed:
+            self._report.screen.say("something failed, so nothing was removed")
+        elif not self._seen:
+            self._report.tally.failed += 1
+            self._report.screen.say("FROM has no files at all, so nothing was removed")
+        else:
+            await do_each(self._to_remove(), self._remove, self._options.concurrency)
+
+    async def _batches(self) -> AsyncGenerator[list[tuple[Step, Pair]], None]:
+        batch: list[tuple[Step, Pair]] = []
+        size = seen = 0
+        async with (
+            aclosing(self._source.entries()) as source,
+            aclosing(self._target.entries()) as target,
+            aclosing(paired(source, target)) as pairs,
+        ):
+            async for pair in pairs:
+                self._seen += pair.source is not None
+                step = step_for(pair, self._options.size_only)
+                if step is Step.DELETE:
+                    self._note_extra(pair)
+                    continue
+                seen += 1
+                batch.append((step, pair))
+                size += pair.source.size if pair.source is not None else 0
+                if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+                    yield batch
+                    batch, size = [], 0
+        self._report.tally.total = seen + len(self._extra)
+        if batch:
+            yield batch
+
+    def _note_extra(self, pair: Pair) -> None:
+        if self._options.delete and pair.target is not None:
+            self._extra.append(pair.target)
+
+    async def _do_batch(self, batch: list[tuple[Step, Pair]]) -> None:
+        """Read in one step what has to be read, then do one after the other."""
+        to_do: list[tuple[Pair, SentBody | None]] = []
+        prepared = await asyncio.to_thread(lambda: [self._prepared(*each) for each in batch])
+        for (_, pair), (outcome, body) in zip(batch, prepared, strict=True):
+            if outcome is None:
+                to_do.append((pair, body))
+            else:
+                self._told(pair, outcome)
+        try:
+            for pair, body in to_do:
+                await self._copy(pair, body)
+        finally:
+            for _, body in to_do:
+                if body is not None:
+                    body.close()
+
+    def _prepared(self, step: Step, pair: Pair) -> tuple[Outcome | None, SentBody | None]:
+        """Return what became of ``pair``, or None and what is to be sent of it. It blocks."""
+        source, target = pair
+        if step is Step.FAIL:
+            problems = [entry.problem for entry in pair if entry is not None and entry.problem]
+            return Outcome(Result.FAILED, problems[0]), None
+        if step is Step.KEEP:
+            return Outcome(Result.THERE), None
+        if isinstance(self._source, RemoteSide) or source is None:
+            return self._unlike(step, pair), None
+        try:
+            body = open_body(self._source.root / source.path)
+            is_same = step is Step.COMPARE and body.digest() == _digest_of(target)
+            if is_same:
+                body.close()
+                return Outcome(Result.THERE), None
+        except (Unreadable, OSError) as error:
+            return failure(error), None
+        if self._options.dry_run:
+            body.close()
+            return None, None
+        return None, body
+
+    def _unlike(self, step: Step, pair: Pair) -> Outcome | None:
+        """Return None where the file of a gateway is to be copied."""
+        source, target = pair
+        if step is Step.COMPARE and isinstance(self._target, LocalSide):
+            assert source is not None and source.file is not None and target is not None
+            if has_content(self._target.root / target.path, source.file):
+                return Outcome(Result.THERE)
+        return None
+
+    async def _copy(self, pair: Pair, body: SentBody | None) -> None:
+        assert pair.source is not None
+        try:
+            if not self._options.dry_run:
+                await self._copied(pair.source, body)
+            outcome = Outcome(Result.DONE)
+        except (ClientError, ValueError, OSError) as error:
+            outcome = failure(error)
+        self._told(pair, outcome)
+
+    async def _copied(self, entry: Entry, body: SentBody | None) -> None:
+        if isinstance(self._target, LocalSide):
+            assert isinstance(self._source, RemoteSide) and entry.file is not None
+            target = local_name(self._target.root, entry.path)
+            if target is None:
+                raise Unreadable(f"{entry.file.path}: cannot be a file name here")
+            await self._source.client.get_to_file(entry.file.path, target, self._report.moved)
+            return
+        path = f"{self._target.prefix}{entry.path}"
+        if body is not None:
+            await self._target.client.put(path, body)
+        else:
+            assert isinstance(self._source, RemoteSide) and entry.file is not None
+            await self._source.client.copy(entry.file.path, path, self._target.client)
+        self._report.moved(entry.size)
+
+    def _told(self, pair: Pair, outcome: Outcome) -> None:
+        entry = pair.source or pair.target
+        assert entry is not None
+        self._report.add("copy", entry.path, outcome, size=entry.size)
+
+    async def _to_remove(self) -> AsyncGenerator[Entry, None]:
+        for entry in self._extra:
+            yield entry
+
+    async def _remove(self, entry: Entry) -> None:
+        try:
+            if not self._options.dry_run:
+                await self._removed(entry)
+            outcome = Outcome(Result.DONE)
+        except ConditionFailed:
+            outcome = Outcome(Result.THERE, "was changed meanwhile, and is kept")
+        except (ClientError, ValueError, OSError) as error:
+            outcome = failure(error)
+        self._report.add("delete", entry.path, outcome, size=entry.size)
+
+    async def _removed(self, entry: Entry) -> None:
+        if isinstance(self._target, LocalSide):
+            await asyncio.to_thread(_remove_here, self._target.root, entry.path)
+            return
+        assert entry.file is not None
+        # Only what was listed: what has taken its place is another file.
+        await self._target.client.delete(entry.file.path, if_match=entry.file.etag, missing_ok=True)
+
+
+def _digest_of(entry: Entry | None) -> str | None:
+    return None if entry is None or entry.file is None else entry.file.digest
+
+
+def _remove_here(root: Path, path: str) -> None:
+    """Remove a file, and the folders that are empty then."""
+    name = root / path
+    name.unlink(missing_ok=True)
+    for folder in name.parents:
+        if folder == root:
+            break
+        try:
+            folder.rmdir()
+        except OSError:
+            break

@@ -1,0 +1,97 @@
+"""The two kinds of sides: a folder here, and the files of a gateway below a path."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from itertools import islice
+from pathlib import Path
+
+from sfss.client import AsyncClient
+from sfss.client_saving import is_part
+from sfss.glob_patterns import Choice
+from sfss.sync_plan import Entry
+
+_BATCH = 512
+
+
+class LocalSide:
+    """The files below ``root``. ``ignored`` counts what is neither a file nor a folder, or a link
+    to a folder: it is left out.
+    """
+
+    def __init__(self, root: Path, choice: Choice) -> None:
+        self.root, self._choice = root, choice
+        self.ignored = 0
+
+    async def entries(self) -> AsyncGenerator[Entry, None]:
+        """Yield them in byte order, some at a time from a thread; what cannot be read as a
+        problem.
+        """
+        walk = self._walk()
+        while batch := await asyncio.to_thread(lambda: list(islice(walk, _BATCH))):
+            for entry in batch:
+                yield entry
+
+    def _walk(self) -> Iterator[Entry]:
+        waiting = [self._in_folder("")]
+        while waiting:
+            for found in waiting[-1]:
+                if isinstance(found, Entry):
+                    if self._choice.takes(found.path) or found.problem:
+                        yield found
+                else:
+                    waiting.append(self._in_folder(found))
+                    break
+            else:
+                waiting.pop()
+
+    def _in_folder(self, folder: str) -> Iterator[Entry | str]:
+        """Yield files, and folders with a "/" at their end, in the order of all paths below."""
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = [self._found(entry, f"{folder}{entry.name}") for entry in entries]
+        except OSError as error:
+            if folder or not isinstance(error, FileNotFoundError):
+                yield Entry(folder, problem=f"cannot read the folder: {error.strerror}")
+            return
+        shown = [each for each in found if each is not None]
+        yield from sorted(shown, key=_key)
+
+    def _found(self, entry: os.DirEntry[str], path: str) -> Entry | str | None:
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                return f"{path}/"
+            if entry.is_file():
+                if is_part(entry.name):
+                    return None
+                status = entry.stat()
+                return Entry(path, status.st_size, int(status.st_mtime))
+        except OSError as error:
+            return Entry(path, problem=f"cannot be looked at: {error.strerror}")
+        self.ignored += 1
+        return None
+
+
+def _key(found: Entry | str) -> bytes:
+    return found.encode("utf-8", "surrogateescape") if isinstance(found, str) else found.key
+
+
+class RemoteSide:
+    """The files of a gateway whose paths begin with ``prefix``."""
+
+    def __init__(self, client: AsyncClient, prefix: str, choice: Choice) -> None:
+        self.client, self.prefix, self._choice = client, prefix, choice
+
+    async def entries(self) -> AsyncGenerator[Entry, None]:
+        """Yield them in byte order. Raises ``ClientError``."""
+        async with aclosing(self.client.list(self.prefix)) as files:
+            async for file in files:
+                path = file.path[len(self.prefix) :]
+                if self._choice.takes(path):
+                    modified = file.modified
+                    second = None if modified is None else int(modified.timestamp())
+                    yield Entry(path, file.size, second, file)
+
+
+Side = LocalSide | RemoteSide
