@@ -17,7 +17,7 @@ from tests.servers import (
     Answer,
     Gateway,
     S3Server,
-    quiet_port,
+    free_port,
     s3,
     wait_until,
 )
@@ -77,8 +77,8 @@ class Member(Gateway):
         capacity: int = 0,
     ) -> None:
         folder.mkdir(parents=True)
-        port = quiet_port()
-        self.place = f"127.0.0.1:{quiet_port()}"
+        port = free_port()
+        self.place = f"127.0.0.1:{free_port()}"
         self.config = folder / "sfss.toml"
         where = f"s3://{BUCKET}" if bucket else ""
         text = PAGE.format(

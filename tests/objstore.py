@@ -14,7 +14,7 @@ from tests.servers import (
     Answer,
     Gateway,
     S3Server,
-    quiet_port,
+    free_port,
     wait_until,
 )
 
@@ -27,7 +27,7 @@ class Objstore:
 
     def __init__(self, folder: Path, server: S3Server | None, **changes: str) -> None:
         self.folder, self.server = folder, server
-        self.port = quiet_port()
+        self.port = free_port()
         self.config = folder / "objstore.toml"
         self.config.write_text(self.text(**changes))
         command = [*SFSS, "serve", "--config", str(self.config)]
@@ -40,7 +40,7 @@ class Objstore:
         bucket = {} if self.server is None else {"bucket": f'"s3://{BUCKET}/{PREFIX}"'}
         for name, value in {
             "address": f'"127.0.0.1:{self.port}"',
-            "advertise": f'"127.0.0.1:{quiet_port()}"',
+            "advertise": f'"127.0.0.1:{free_port()}"',
             "faces": '["objects", "status", "native"]',
             **bucket,
             **changes,

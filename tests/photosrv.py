@@ -19,7 +19,6 @@ from tests.servers import (
     free_port,
     nginx_node,
     nginx_root,
-    quiet_port,
     running,
     wait_until,
 )
@@ -42,7 +41,7 @@ class Site:
 
     def text(self, port: int) -> str:
         """Return the configuration of a gateway on ``port``."""
-        status = self.status_ports.setdefault(port, quiet_port())
+        status = self.status_ports.setdefault(port, free_port())
         nodes = [node.port for node in self.nodes]
         ports = {8888: port, 8889: status, **dict(zip(PORTS, nodes, strict=True))}
         text = CONF.read_text()

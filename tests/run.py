@@ -1,7 +1,8 @@
 """bin/test: style, types and every test.
 
 Each step runs even if an earlier one failed. pytest gets the arguments of the command and comes
-last, so that the last line of a good run is its count of passed and skipped tests.
+last, so that the last line of a good run is its count of passed and skipped tests. Without any, all
+tests are run by several processes: most of the time, a test waits for servers.
 """
 
 import os
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 
 CHECKS = (
     ("ruff", "check", "."),
@@ -20,7 +23,7 @@ CHECKS = (
 
 def main() -> int:
     """Run everything and return the exit status: 0 only if every step succeeded."""
-    steps = [*CHECKS, ("pytest", *sys.argv[1:])]
+    steps = [*CHECKS, ("pytest", *(sys.argv[1:] or IN_PARALLEL))]
     failed = [" ".join(step) for step in steps if not succeeds(step)]
     if failed:
         print(f"\nbin/test: FAILED: {'; '.join(failed)}", file=sys.stderr)

@@ -67,15 +67,8 @@ def binary(name: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def quiet_port() -> int:
-    """Return a port that nobody uses, and that no outgoing connection is given: for a server that
-    is to be down for a while.
+    """Return a port of 127.0.0.1 that nobody uses, and that no outgoing connection is given: those
+    are many, and a server that is down for a while is to have its port again.
     """
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
     while True:

@@ -13,14 +13,14 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.servers import PYTHON_ENVIRON, Gateway, quiet_port
+from tests.servers import PYTHON_ENVIRON, Gateway, free_port
 
 FIELDS = ".fields"
 
 
 def sos_server(folder: Path, *options: str, port: int | None = None) -> Gateway:
     """Return a blob server (not started), with its blobs in ``folder_of`` it."""
-    port = port or quiet_port()
+    port = port or free_port()
     command = [sys.executable, "-m", "tests.sos_server", str(port), f"sos-{port}", *options]
     return Gateway(command, port, folder, PYTHON_ENVIRON)
 

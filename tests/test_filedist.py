@@ -27,9 +27,9 @@ from tests.servers import (
     Gateway,
     Server,
     binary,
+    free_port,
     nginx_node,
     nginx_root,
-    quiet_port,
     running,
     wait_until,
 )
@@ -57,12 +57,12 @@ def filedist(folder: Path, children: Sequence[str]) -> Gateway:
     """Return a gateway (not started) with conf/filedist.toml over ``folder_of`` it and the
     addresses ``children``.
     """
-    port = quiet_port()
+    port = free_port()
     text = (CHECKOUT / "conf" / "filedist.toml").read_text()
     stores = ", ".join(f'"{each}"' for each in (f"file:files-{port}", *children))
     for pattern, new in (
         (r'^address = "127.0.0.1:8080"$', f'address = "127.0.0.1:{port}"'),
-        (r'^address = "127.0.0.1:8079"$', f'address = "127.0.0.1:{quiet_port()}"'),
+        (r'^address = "127.0.0.1:8079"$', f'address = "127.0.0.1:{free_port()}"'),
         (r"^stores = .*$", f"stores = [{stores}]"),
         (r"^owed_folder = .*$", f'owed_folder = "owed-{port}"\n{COOLING}'),
     ):
@@ -131,7 +131,7 @@ def four_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     folder = tmp_path_factory.mktemp("tree")
     with ExitStack() as stack:
         nginx, grandchild = (
-            stack.enter_context(running(nginx_node(folder, port=quiet_port()))) for _ in range(2)
+            stack.enter_context(running(nginx_node(folder, port=free_port()))) for _ in range(2)
         )
         child = stack.enter_context(running(filedist(folder, [url_of(grandchild)])))
         children = [url_of(nginx), url_of(child)]
@@ -432,7 +432,7 @@ def test_a_new_machine_is_provisioned_by_a_crawler(tree: Tree, tmp_path: Path) -
 def test_a_child_that_is_added_gets_everything(tmp_path: Path) -> None:
     alone = filedist(tmp_path, [])
     config = Path(alone.command[-1])
-    with running(alone), running(nginx_node(tmp_path, port=quiet_port())) as child:
+    with running(alone), running(nginx_node(tmp_path, port=free_port())) as child:
         folder_of(alone).mkdir(exist_ok=True)
         (folder_of(alone) / "raw").write_bytes(b"by another program")
         for path in NAMES.values():

@@ -11,7 +11,7 @@ import pytest
 from sfss.errors import Unreachable
 from sfss.member_messages import ask
 from tests.joined import MEMBERS_SECRET, Member, joined, settled
-from tests.servers import quiet_port, running, wait_until
+from tests.servers import free_port, running, wait_until
 
 SETTLE_S = 2.0
 
@@ -65,7 +65,7 @@ def test_nobody_is_admitted_who_cannot_be_reached(tmp_path: Path) -> None:
         epoch = epoch_of(members[0])
         stranger = Member(tmp_path / "x", [members[0].place])
         text = stranger.config.read_text()
-        listens = f'advertise = "127.0.0.1:{quiet_port()}"\nlisten = "{stranger.place}"'
+        listens = f'advertise = "127.0.0.1:{free_port()}"\nlisten = "{stranger.place}"'
         text = text.replace(f'advertise = "{stranger.place}"', listens)
         stranger.config.write_text(text)
         with running(stranger):

@@ -18,7 +18,6 @@ from tests.servers import (
     Gateway,
     S3Server,
     free_port,
-    quiet_port,
     running,
     s3,
     wait_until,
@@ -33,7 +32,7 @@ class Near:
 
     def __init__(self, folder: Path, server: S3Server, **changes: str) -> None:
         self.folder, self.server = folder, server
-        self.port = quiet_port()
+        self.port = free_port()
         self.config = folder / "near-cache.toml"
         self.config.write_text(self.text(**changes))
         command = [*SFSS, "serve", "--config", str(self.config)]

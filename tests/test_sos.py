@@ -21,10 +21,10 @@ from tests.servers import (
     Gateway,
     Server,
     binary,
+    free_port,
     gateway,
     node,
     node_folder,
-    quiet_port,
     running,
     wait_until,
 )
@@ -69,12 +69,12 @@ _LIST = "printf 'lru_crawler metadump all\\r\\nquit\\r\\n' >&3; cat <&3"
 def configured(folder: Path, servers: list[str]) -> tuple[Path, int, int]:
     """Write conf/sos.toml for other addresses; return it, and the ports for upload and fetch."""
     text = (CHECKOUT / "conf" / "sos.toml").read_text()
-    upload, fetch = quiet_port(), quiet_port()
+    upload, fetch = free_port(), free_port()
     stores = ", ".join(f'"{each}"' for each in servers)
     for pattern, new in (
         (r'^address = "127.0.0.1:9991"$', f'address = "127.0.0.1:{upload}"'),
         (r'^address = "127.0.0.1:9992"$', f'address = "127.0.0.1:{fetch}"'),
-        (r'^address = "127.0.0.1:9993"$', f'address = "127.0.0.1:{quiet_port()}"'),
+        (r'^address = "127.0.0.1:9993"$', f'address = "127.0.0.1:{free_port()}"'),
         (r"^stores = .*$", f"stores = [{stores}]"),
         (r"^owed_folder = .*$", f'owed_folder = "owed"\n{COOLING}'),
     ):
@@ -313,7 +313,7 @@ class Grouped:
 def two_groups(tmp_path: Path) -> Iterator[Grouped]:
     with ExitStack() as stack:
         nodes = [stack.enter_context(running(node(tmp_path))) for _ in range(3)]
-        config, port = tmp_path / "groups.toml", quiet_port()
+        config, port = tmp_path / "groups.toml", free_port()
         site = Gateway([*SFSS, "serve", "--config", str(config)], port, tmp_path, PYTHON_ENVIRON)
         grouped = Grouped(site, nodes, config)
         grouped.configure()
@@ -380,7 +380,7 @@ def test_groups_have_lists_of_debts_of_their_own(grouped: Grouped, tmp_path: Pat
     text = grouped.config.read_text()
     other = tmp_path / "other.toml"
     other.write_text(
-        text.replace('"groups"', '"jump"').replace(str(grouped.site.port), str(quiet_port()))
+        text.replace('"groups"', '"jump"').replace(str(grouped.site.port), str(free_port()))
     )
     done = subprocess.run(
         [*SFSS, "serve", "--config", str(other)],

@@ -16,8 +16,8 @@ from tests.servers import (
     Answer,
     Gateway,
     Server,
+    free_port,
     node,
-    quiet_port,
     running,
     wait_until,
 )
@@ -90,7 +90,7 @@ class Site:
 @pytest.fixture(name="site")
 def own_site(tmp_path: Path) -> Iterator[Site]:
     """A gateway that has to be configured and started."""
-    config, port = tmp_path / "sos.toml", quiet_port()
+    config, port = tmp_path / "sos.toml", free_port()
     gateway = Gateway([*SFSS, "serve", "--config", str(config)], port, tmp_path, PYTHON_ENVIRON)
     try:
         yield Site(gateway, config)
@@ -109,7 +109,7 @@ def has(server: Gateway, body: bytes) -> bool:
 
 def sfss_as_blob_server(folder: Path) -> Gateway:
     """Return a gateway (not started) that is one, on a port that nobody takes while it is down."""
-    port, config = quiet_port(), folder / "blobs.toml"
+    port, config = free_port(), folder / "blobs.toml"
     config.write_text("[server]\nfaces = ['blobs']\n")
     command = [*SFSS, "serve", "--config", str(config), "--port", str(port), "--store", "blobs"]
     return Gateway(command, port, folder, PYTHON_ENVIRON)

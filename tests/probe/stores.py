@@ -18,12 +18,12 @@ from tests.servers import (
     SFSS,
     Gateway,
     Server,
+    free_port,
     gobeansdb,
     memcached,
     nginx_node,
     nginx_root,
     node_folder,
-    quiet_port,
 )
 
 STORES: Final = 3
@@ -32,7 +32,7 @@ _ROSTER: Final = "roster"
 
 def make_node(folder: Path) -> Server:
     """Return an ``sfss node`` (not started)."""
-    port = quiet_port()
+    port = free_port()
     command = [*SFSS, "node", "--listen", f"127.0.0.1:{port}", "--store", f"node-{port}"]
     return Server(command, port, folder, PYTHON_ENVIRON)
 
@@ -44,7 +44,7 @@ def make_gateway(
     ``kind`` of the stores, by default nodes.
     """
     kind = kind or KINDS["nodes"]
-    port = quiet_port()
+    port = free_port()
     config = config_of(folder, port)
     _write_roster(folder, [store.address for store in stores])
     addresses = ", ".join(f'"{kind.url(store)}"' for store in stores)
@@ -173,7 +173,7 @@ class Folder(Server):
     """A folder of plain files, which is no process."""
 
     def __init__(self, folder: Path) -> None:
-        port = quiet_port()
+        port = free_port()
         super().__init__(["folder"], port, folder)
         self.address = f"file:files-{port}"
 
@@ -257,7 +257,7 @@ KINDS: Final = {
         },
     ),
     "memcacheds": StoreKind(
-        lambda folder: memcached(folder, port=quiet_port()),
+        lambda folder: memcached(folder, port=free_port()),
         {
             "paused": PAUSED,
             "emptied": Fault(Server.kill, Server.start, loses=True),
@@ -279,7 +279,7 @@ KINDS: Final = {
         share=0.25,
     ),
     "nginxes": StoreKind(
-        lambda folder: nginx_node(folder, port=quiet_port()),
+        lambda folder: nginx_node(folder, port=free_port()),
         {
             "killed": KILLED,
             "paused": PAUSED,
