@@ -19,6 +19,7 @@ from sfss.web import (
     crawling,
     debug,
     events,
+    framing,
     health,
     http,
     metrics,
@@ -209,7 +210,7 @@ def _permission(request: web.BaseRequest, allowed: cors.Cors, origin: str) -> ht
     and what is at the address does not matter.
     """
     http.begin(request, http.NO_FACE, "OPTIONS")
-    if unclear := http.refuse_framing(request):
+    if unclear := framing.refuse_framing(request):
         return unclear
     if not allowed.allows(origin):
         return http.refuse(request, 403, "pages of this origin may not ask: see cors.origins")
@@ -295,10 +296,10 @@ class App:
         http.begin(request, self._face_of.get(address, http.NO_FACE), method)
         if self._site.traces is not None:
             http.trace(self._site.traces, request, address)
-        if unclear := http.refuse_framing(request):
+        if unclear := framing.refuse_framing(request):
             return unclear
         if getattr(request.protocol, "may_have_large_head", True) and (
-            large := http.refuse_large_head(request, self._site.limits.head_bytes)
+            large := framing.refuse_large_head(request, self._site.limits.head_bytes)
         ):
             return large
         self.gate.identify(request)
