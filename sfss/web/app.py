@@ -217,6 +217,14 @@ def _permission(request: web.BaseRequest, allowed: cors.Cors, origin: str) -> ht
     return http.Answer(204, allowed.permission(origin, request.headers))
 
 
+def _internal_error(request: web.BaseRequest) -> http.Answer:
+    """Return the refusal for the exception that is being handled, which is logged."""
+    asked, target = http.asked_of(request), http.printable(redacted(request.raw_path) or "")
+    _log.exception("error on %s %s, request %s", request.method, target, asked.request_id)
+    asked.error = http.INTERNAL
+    return http.refuse(request, 500, "internal error")
+
+
 def _strict(route: Route) -> Route:
     """Return ``route``; if it is one of ``STRICT``, it refuses arguments that it does not know."""
     known = STRICT.get((route.method, route.address))
@@ -335,8 +343,4 @@ class App:
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:
-            target, request_id = redacted(request.raw_path) or "", http.asked_of(request).request_id
-            target = http.printable(target)
-            _log.exception("error on %s %s, request %s", request.method, target, request_id)
-            http.asked_of(request).error = http.INTERNAL
-            return http.refuse(request, 500, "internal error")
+            return _internal_error(request)
