@@ -374,6 +374,7 @@ SIBLINGS = {
     ("cli", "repair_commands"): "sfss check, repair, scrub and rebalance",
     ("upload_feed", "upload_sources"): "items are made ahead",
     ("upload", "upload_sources"): "the bodies of files are sent",
+    ("put_command", "remote_command"): "servers and options are read in the same way",
     ("put_command", "upload"): "one name after the other is brought to the server",
     ("put_command", "upload_feed"): "names come as they are needed",
     ("put_command", "upload_sources"): "names are looked for in folders and lists",

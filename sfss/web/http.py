@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from sfss import __version__, errors
+from sfss import __version__, errors, signing
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.config_limits import LimitsSettings
@@ -392,15 +392,13 @@ def _query(request: web.BaseRequest) -> Iterator[tuple[bytes, bytes]]:
         yield name, value
 
 
-SIGNED: Final = ("expires", "key", "signature")
-"""The arguments of signed URLs, which may be there wherever others are."""
-
-
 def check_arguments(request: web.BaseRequest, known: Sequence[str]) -> None:
-    """Raise ``BadArgument`` for an argument of the query that is not ``known``."""
+    """Raise ``BadArgument`` for an argument of the query that is neither ``known`` nor of those of
+    signed URLs, which may be there wherever others are.
+    """
     for encoded, _ in _query(request):
         name = _decoded(encoded).decode("utf-8", "backslashreplace")
-        if name and name not in known and name not in SIGNED:
+        if name and name not in known and name not in signing.ARGUMENTS:
             raise errors.BadArgument(name, "unknown", nearest(name, known))
 
 
