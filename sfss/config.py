@@ -31,6 +31,7 @@ from sfss.config_answers import AnswersSettings, CorsSettings
 from sfss.config_limits import LimitsSettings
 from sfss.config_quota import QuotaSettings
 from sfss.config_replicated import MigrationSettings, NearCacheSettings, ReplicatedSettings
+from sfss.declaring import MIB as MIB
 from sfss.declaring import Setting as Setting
 from sfss.declaring import setting as setting
 from sfss.keys import KEY_LIMIT
@@ -40,8 +41,6 @@ from sfss.listening import (
     Listen,
     address_of,
 )
-
-MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,8 @@ class ServerSettings:
     )
     admin_token: str = setting(
         "",
-        "as a token with the scope admin in access.tokens, which is better: kept as it is",
+        "a token that may do what the scope admin allows; it is kept as it is, so one of"
+        " access.tokens, of which only a digest is kept, is better",
         HIDDEN_TEXT,
     )
     log_level: str = setting(
