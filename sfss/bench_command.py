@@ -24,10 +24,10 @@ from sfss.remote_command import (
     do_each,
     opened,
     print_line,
-    readable_size,
     run_command,
     wrong,
 )
+from sfss.upload_plan import readable_size
 
 _SIZE_LIMIT: Final = 64 * 1024 * 1024
 _BUSY: Final = 0.85

@@ -152,6 +152,17 @@ class _Command(argparse.ArgumentParser):
         return found, unknown
 
 
+def _add_orphans(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--orphans-after",
+        type=float,
+        default=1.0,
+        dest="orphans_after_days",
+        metavar="DAYS",
+        help="remove chunks of no file that were written so many days ago, 0.5 too (default: 1)",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sfss",
@@ -186,15 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
         if tool is Tool.SCRUB:
-            added.add_argument(
-                "--orphans-after",
-                type=float,
-                default=1.0,
-                dest="orphans_after_days",
-                metavar="DAYS",
-                help="remove chunks of no file that were written so many days ago, 0.5 too"
-                " (default: 1)",
-            )
+            _add_orphans(added)
         if tool is Tool.MIGRATE:
             _add_migration(added)
         else:

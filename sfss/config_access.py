@@ -75,7 +75,8 @@ class AccessSettings:
     )
     open_to_the_network: tuple[str, ...] = setting(
         (),
-        "what else of anonymous anybody may on an address that other machines reach",
+        "what of anonymous anybody may on an address that other machines reach, beside read and"
+        " list: write, delete, admin",
         _some_of(*CHANGES),
     )
     signing_keys: tuple[str, ...] = setting(

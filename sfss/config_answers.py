@@ -116,7 +116,7 @@ class CorsSettings:
     )
     methods: tuple[str, ...] = setting(
         ("GET", "HEAD", "PUT", "POST", "DELETE"),
-        "methods that they may use",
+        "methods that pages of these origins may use",
         Check("a list of different methods", _are_tokens),
     )
     exposed: tuple[str, ...] = setting(
@@ -132,10 +132,10 @@ class CorsSettings:
             "X-Request-ID",
             "X-Sfss-Version",
         ),
-        "header fields of answers that they may read, beside those that all may (Content-Type,"
-        " Content-Length, Cache-Control, Expires, Last-Modified)",
+        "header fields of answers that these pages may read, beside those that all may"
+        " (Content-Type, Content-Length, Cache-Control, Expires, Last-Modified)",
         Check('a list of different names of fields, or ["*"] for all', _are_tokens),
     )
     max_age_s: int = setting(
-        7200, "seconds that a browser may remember what it may ask", between(0, 86_400)
+        7200, "seconds that a browser may remember what a page may ask", between(0, 86_400)
     )

@@ -13,15 +13,10 @@ from sfss.checks import (
     read_shard,
     store_name,
 )
-from sfss.config import (
-    DECLARATIONS,
-    MIB,
-    MigrationSettings,
-    ReplicatedSettings,
-    Settings,
-)
+from sfss.config import DECLARATIONS, MIB, Settings
 from sfss.config_access import check_access
 from sfss.config_joined import check_joined
+from sfss.config_replicated import MigrationSettings, ReplicatedSettings
 from sfss.errors import SettingError
 from sfss.listening import check_tls_pair
 

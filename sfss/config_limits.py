@@ -6,9 +6,7 @@ from ipaddress import ip_network
 from typing import Final
 
 from sfss.checks import Check, at_least, between
-from sfss.declaring import setting
-
-MIB: Final = 1024 * 1024
+from sfss.declaring import MIB, setting
 
 LEAST_BYTES: Final = 4096
 """Bytes that a request may always have: so much is looked at without a parser."""
@@ -35,19 +33,31 @@ class LimitsSettings:
         between(1, 1_000_000),
     )
     connections_per_address: int = setting(
-        0, "the same of one address, of IPv6 of one /64; 0: any number", between(0, 1_000_000)
+        0,
+        "connections of one address at the same time (of IPv6: of one /64); those beyond it are"
+        " answered 503; 0: any number",
+        between(0, 1_000_000),
     )
     requests_per_s: float = setting(
         0.0,
-        "requests a second of one address, of IPv6 of one /64, in all workers, until 429; 0: any",
+        "requests a second of one address (of IPv6: of one /64), in all workers together; those"
+        " beyond it are answered 429; 0: any number",
         at_least(0),
     )
-    burst: int = setting(0, "the same at once; 0: as many as in a second", between(0, 1_000_000))
+    burst: int = setting(
+        0,
+        "requests that one address may make at once after a pause; 0: as many as in a second",
+        between(0, 1_000_000),
+    )
     token_requests_per_s: float = setting(
-        0.0, "requests a second with one token, which do not count for an address", at_least(0)
+        0.0,
+        "requests a second with one token, which do not count for its address; 0: any number",
+        at_least(0),
     )
     token_burst: int = setting(
-        0, "the same at once; 0: as many as in a second", between(0, 1_000_000)
+        0,
+        "requests that may be made with one token at once after a pause; 0: as many as in a second",
+        between(0, 1_000_000),
     )
     trusted_proxies: tuple[str, ...] = setting(
         (),
@@ -66,7 +76,7 @@ class LimitsSettings:
     least_bytes_per_s: int = setting(
         500,
         "bytes a second that a client has to send of a body, and to take of an answer, on average;"
-        " the time-outs come on top of that; 0: any",
+        " the time-outs come on top of that; 0: as few as it likes",
         between(0, 1 << 30),
     )
     unsent_bytes: int = setting(

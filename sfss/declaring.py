@@ -1,9 +1,11 @@
 """How one setting is declared. Pure."""
 
 from dataclasses import field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sfss.checks import Check, Hidden
+
+MIB: Final = 1024 * 1024
 
 Setting: TypeAlias = str | int | float | bool | tuple[str, ...]
 

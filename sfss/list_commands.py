@@ -22,12 +22,11 @@ from sfss.remote_command import (
     found_files,
     opened,
     print_line,
-    readable_size,
     remote_path,
     run_command,
     wrong,
 )
-from sfss.upload_plan import Outcome, Result, printable
+from sfss.upload_plan import Outcome, Result, printable, readable_size
 
 _NO_TIME = "-" * 19
 

@@ -12,7 +12,7 @@ from typing import Final
 from sfss.checks import read_address
 from sfss.errors import Unreachable
 from sfss.memtext import LINE_LIMIT, STATS, AnswerParser, BadReply, stats_command
-from sfss.memtext_commands import MEMBERS, MESSAGE_LIMIT
+from sfss.memtext_extensions import MEMBERS, MESSAGE_LIMIT
 from sfss.stores.memcached_opening import check_refusal, open_connection
 
 _READ_SIZE: Final = 64 * 1024

@@ -197,7 +197,7 @@ def delete_damaged_command(key: bytes) -> bytes:
 
 def browse_command(prefix: bytes, after: bytes, limit: int) -> bytes:
     """Return the bytes that ask an ``sfss node`` what is in a folder; see
-    ``memtext_commands.BROWSE``. No other server knows this command.
+    ``memtext_extensions.BROWSE``. No other server knows this command.
     """
     for text in (prefix, after):
         if text and not _TEXT.fullmatch(text):

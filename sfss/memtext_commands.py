@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
 from sfss.keys import KEY_LIMIT
+from sfss.memtext_extensions import BROWSE, BROWSE_LIMIT, MEMBERS, MESSAGE_LIMIT, NEWEST
 from sfss.record import Buffer
 
 LINE_LIMIT: Final = 65_536
@@ -28,12 +29,6 @@ BAD_CHUNK: Final = b"CLIENT_ERROR bad data chunk\r\n"
 BAD_DELTA: Final = b"CLIENT_ERROR invalid numeric delta argument\r\n"
 UNKNOWN: Final = b"ERROR\r\n"
 
-DAMAGED: Final = "damaged record"
-"""What the text of a SERVER_ERROR begins with when the bytes in the store fail their check."""
-
-DISK_FULL: Final = "disk full"
-"""What it begins with when there is no room; the former item is kept."""
-
 _KEY: Final = re.compile(rb"[\x21-\x7e\x80-\xff]{1,%d}" % KEY_LIMIT)
 _GET: Final = re.compile(rb"get ([\x21-\x7e\x80-\xff]{1,%d})\r?\n" % KEY_LIMIT)
 _UNSIGNED: Final = re.compile(rb"\d{1,20}")
@@ -42,38 +37,7 @@ _FLAGS_LIMIT: Final = (1 << 32) - 1
 _SIZE_LIMIT: Final = (1 << 31) - 1
 _NUMBER_LIMIT: Final = (1 << 64) - 1
 _BINARY_MAGIC: Final = 0x80
-NEWEST: Final = "newest"
-"""Our own command, with the arguments of set: keep a record unless there is a newer one, then
-EXISTS. Gateways that do not share a lock need it to be one step. A node that says that it knows it
-knows ``delete_damaged``, too.
-"""
-
-MEMBERS: Final = "members"
-"""Our own command, with a size and so many bytes, for messages between members of a cluster; the
-answer is "MEMBERS", a size and so many bytes. A node that takes messages says so in its settings.
-"""
-
-BROWSE: Final = "browse"
-"""Our own command, ``browse LIMIT =PREFIX =AFTER``: what is in a folder, in byte order, up to
-``LIMIT`` things behind the name ``AFTER``; the "=" make words of empty ones. The answer is as one
-to "get", its keys are numbers from 0 on; see ``memtext_listing.thing``. A node that knows it says
-so in its settings.
-"""
-
-BROWSE_LIMIT: Final = 1024
-"""Most things in one answer."""
-
-MESSAGE_LIMIT: Final = 1024 * 1024
-"""Bytes that a message may have, and the answer to one."""
-
 _MODES: Final = frozenset({"set", "add", "replace", "append", "prepend", "cas", NEWEST})
-
-
-def read_damage(text: str) -> tuple[str, str]:
-    """Return what was expected and what was found, from a text that begins with ``DAMAGED``."""
-    _, _, damage = text.partition(f"{DAMAGED}: expected ")
-    expected, _, found = damage.partition(", found ")
-    return (expected, found) if found else ("what was stored", text)
 
 
 class BadCommand(Exception):
@@ -454,7 +418,7 @@ _READERS: Final[dict[bytes, Callable[[list[bytes]], Command]]] = {
     b"touch": _read_touch,
     b"flush_all": _read_flush,
     b"stats": _read_stats,
-    b"browse": _read_browse,
+    BROWSE.encode(): _read_browse,
     b"version": lambda _: Word.VERSION,
     b"verbosity": _read_verbosity,
     b"quit": lambda _: Word.QUIT,

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sfss.config import ReplicatedSettings, Settings
+from sfss.config import Settings
 from sfss.config_checks import Choice, migrates
+from sfss.config_replicated import ReplicatedSettings
 from sfss.placement import Placement
 from sfss.replicas import placed
 

@@ -43,7 +43,7 @@ from sfss.node_commands import END, Node, NodeSettings, OnMessage, Refused, answ
 from sfss.node_newcomers import Newcomer, Newcomers
 from sfss.node_outbox import Outbox
 from sfss.node_reads import NodeStore
-from sfss.node_room import Room
+from sfss.node_room import UNRESERVED_BYTES, Arrival, Room
 from sfss.node_stats import EMPTY_GROUPS, Traffic, allowed, general, lines
 
 READ_AHEAD: Final = 256 * 1024
@@ -58,10 +58,6 @@ WAITING_BYTES: Final = 64 * MIB
 
 GETS_PER_TURN: Final = 1024
 """Gets that are answered before others get their turn."""
-
-UNRESERVED_BYTES: Final = 64 * 1024
-VALUE_PROGRESS_S: Final = 30.0
-"""A larger value has to come on by as many bytes in as many seconds, or the client is cut off."""
 
 QUIET_S: Final = 0.1
 GRACE_S: Final = 3.0
@@ -104,8 +100,7 @@ class Connection(asyncio.Protocol):
         self._outbox = Outbox(server.traffic)
         self._input_ended = False  # nothing that may still come is looked at
         self._moved: asyncio.Future[None] | None = None
-        self._reserved = 0
-        self._value_check: asyncio.TimerHandle | None = None
+        self._arrival = Arrival(server.arriving, self)
         self.received_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._outbox.lost()
         self._server.closed(self)
-        self._give_reserved()
+        self._arrival.give()
         if self._task is not None:
             self._task.cancel()
 
@@ -222,8 +217,8 @@ class Connection(asyncio.Protocol):
             key, self._missed = self._missed, None
             return Get([key])
         command = self._parser.next_command()
-        if command is not None and self._reserved:
-            self._forget_value_check()  # it is here
+        if command is not None and self._arrival.size:
+            self._arrival.came()
         return command
 
     async def _do(self, command: Command) -> None:
@@ -237,7 +232,7 @@ class Connection(asyncio.Protocol):
             await self._retrieve(command)
         elif isinstance(command, Set | Count | Touch):
             self._outbox.say(await self._node.change(command), command.noreply)
-            self._give_reserved()
+            self._arrival.give()
         elif isinstance(command, Flush):
             self._outbox.say(await self._node.flush(), command.noreply)
         elif isinstance(command, Answer):
@@ -245,7 +240,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(command, Message):
             self._outbox.flush()  # it may take a while
             self._outbox.say(await answer_message(self._server.on_message, command.payload))
-            self._give_reserved()
+            self._arrival.give()
         else:
             await self._report(command)
 
@@ -302,7 +297,7 @@ class Connection(asyncio.Protocol):
         if not self._server.waiting.try_take(size):
             self._outbox.flush()
             await self._server.waiting.take(size)
-        self._give_reserved()
+        self._arrival.give()
         task = self._loop.create_task(self._node.write(command))
         self._writes.append(_Write(task, command.noreply))
         task.add_done_callback(partial(self._write_done, size))
@@ -355,38 +350,14 @@ class Connection(asyncio.Protocol):
 
     async def _reserve(self, size: int) -> bool:
         """Make room for a value that has begun to come; return False if it needs none."""
-        if size <= UNRESERVED_BYTES or self._reserved:
+        if size <= UNRESERVED_BYTES or self._arrival.size:
             return False
-        if not self._server.arriving.try_take(size):
+        if not self._arrival.try_take(size):
             if self._transport is not None:
                 self._transport.pause_reading()
             self._outbox.flush()
-            await self._server.arriving.take(size)
-        self._reserved = size
-        self._expect_value(self.received_bytes)
+            await self._arrival.take(size)
         return True
-
-    def _expect_value(self, received_before: int) -> None:
-        self._value_check = self._loop.call_later(
-            VALUE_PROGRESS_S, self._check_value, received_before
-        )
-
-    def _check_value(self, received_before: int) -> None:
-        if self.received_bytes - received_before < UNRESERVED_BYTES:
-            self.abort()
-        else:
-            self._expect_value(self.received_bytes)
-
-    def _give_reserved(self) -> None:
-        if self._reserved:
-            self._server.arriving.give(self._reserved)
-            self._reserved = 0
-            self._forget_value_check()
-
-    def _forget_value_check(self) -> None:
-        if self._value_check is not None:
-            self._value_check.cancel()
-            self._value_check = None
 
     def _close_if_done(self) -> None:
         if self._input_ended and self.idle():

@@ -30,19 +30,8 @@ from sfss.items import (
     record_of,
     unique_of,
 )
-from sfss.memtext_commands import (
-    DAMAGED,
-    DISK_FULL,
-    MESSAGE_LIMIT,
-    NEWEST,
-    TOO_LARGE,
-    UNKNOWN,
-    Browse,
-    Count,
-    Delete,
-    Set,
-    Touch,
-)
+from sfss.memtext_commands import TOO_LARGE, UNKNOWN, Browse, Count, Delete, Set, Touch
+from sfss.memtext_extensions import DAMAGED, DISK_FULL, MESSAGE_LIMIT, NEWEST
 from sfss.node_reads import Block, NodeStore, Reads, block_of, now_us, thing_block_of
 from sfss.record import Buffer, Head, Record, encode, held, new_record
 from sfss.stores.base import Guard
@@ -269,7 +258,7 @@ class Node:
             await asyncio.sleep(0)
 
     async def browse(self, command: Browse) -> list[Block]:
-        """Return what is in a folder, see ``memtext_commands.BROWSE``; raises ``Refused``."""
+        """Return what is in a folder, see ``memtext_extensions.BROWSE``; raises ``Refused``."""
         prefix, after, limit = command
         children = await _answered(self._store.children(prefix, after, limit))
         return [thing_block_of(number, child) for number, child in enumerate(children)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from sfss.memtext_commands import BROWSE, MEMBERS, NEWEST
+from sfss.memtext_extensions import BROWSE, MEMBERS, NEWEST
 from sfss.node_commands import NodeSettings
 
 EMPTY_GROUPS: Final = frozenset({"conns", "items", "sizes", "slabs"})

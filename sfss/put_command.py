@@ -7,13 +7,11 @@ the list of another run. Everything else goes to standard error.
 import argparse
 import asyncio
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -21,21 +19,14 @@ from typing import Any, Final
 import uvloop
 
 from sfss.client import TOKEN_VARIABLE, URL_VARIABLE
-from sfss.client_text import DEFAULT_URL, field_value
+from sfss.client_text import DEFAULT_URL, field_value, read_server
 from sfss.errors import BadPath, SettingError
 from sfss.progress import Screen
+from sfss.remote_command import INTERRUPTED, add_effort, check_effort, wrong
 from sfss.upload import Order, Uploader, opened
 from sfss.upload_feed import Feed
 from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segments
 from sfss.upload_sources import STDIN, Given, Item, stdin_ahead, stdin_blocks, stdin_is_file
-
-INTERRUPTED: Final = 130
-
-_SERVER: Final = re.compile(
-    r"(https?://(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::[0-9]{1,5})?"
-    r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?"
-)
-_CONCURRENCY_LIMIT: Final = 512
 
 
 def run_put(options: argparse.Namespace) -> int:
@@ -44,33 +35,28 @@ def run_put(options: argparse.Namespace) -> int:
     """
     order = _order(options)
     given = Given(options.names, order.folder, b"\0" if options.null else b"\n", not options.delete)
-    concurrency = options.concurrency
-    if not 1 <= concurrency <= _CONCURRENCY_LIMIT:
-        allowed = f"a number from 1 to {_CONCURRENCY_LIMIT} is expected"
-        raise _wrong("--concurrency", f"is {concurrency}", allowed)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Run(given, order, concurrency).to_its_end())
+            return runner.run(Run(given, order, options.concurrency).to_its_end())
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
 def _order(options: argparse.Namespace) -> Order:
     url = options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    match = _SERVER.fullmatch(url)
-    if match is None:
-        raise _wrong("--to", f"is {url!r}", "http://HOST:PORT is expected")
-    for flag, value in (("--tries", options.tries), ("--timeout", options.timeout)):
-        if not 0 < value < inf:
-            raise _wrong(flag, f"is {value:g}", "a number over 0 is expected")
+    try:
+        server = read_server(url)
+    except ValueError:
+        raise wrong("--to", f"is {url!r}", "http://HOST:PORT is expected") from None
+    check_effort(options)
     if options.check and options.delete:
-        raise _wrong("--check", "is given with --delete", "one of them is allowed")
+        raise wrong("--check", "is given with --delete", "one of them is allowed")
     try:
         prefix = path_segments(options.path) if options.path.strip("/") else ()
     except BadPath as error:
-        raise _wrong("--path", f"is {options.path!r}", str(error)) from None
+        raise wrong("--path", f"is {options.path!r}", str(error)) from None
     return Order(
-        target=Target(match[1], options.face, prefix),
+        target=Target(server.origin + server.base, options.face, prefix),
         folder=Path(options.folder),
         check=options.check,
         delete=options.delete,
@@ -86,10 +72,6 @@ def _token() -> str:
         return field_value("it", token) if token else ""
     except ValueError as error:
         raise SettingError("environment", TOKEN_VARIABLE, "is no token", str(error)) from None
-
-
-def _wrong(flag: str, found: str, allowed: str) -> SettingError:
-    return SettingError("command line", flag, found, allowed)
 
 
 class Run:
@@ -274,18 +256,4 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
     add(
         "--null", action="store_true", help="names on stdin and stdout end with NUL, not a new line"
     )
-    number = {"type": int, "metavar": "NUMBER"}
-    add("--concurrency", default=16, help="names at the same time (default: 16)", **number)
-    add(
-        "--tries",
-        default=5,
-        help="tries for each, if a further one may help (default: 5)",
-        **number,
-    )
-    add(
-        "--timeout",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long nothing may move before a try counts as failed (default: 60)",
-    )
+    add_effort(parser)

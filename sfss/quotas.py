@@ -92,15 +92,7 @@ class Quotas:
         nothing could be noted, and so nothing was written.
         """
         begun = await self._begun(path, head)
-        try:
-            answer = await write()
-        except Exception as error:
-            outcome = Outcome.UNCHANGED if left_nothing(error) else Outcome.UNKNOWN
-            await self._end(begun, outcome)
-            raise
-        except BaseException:
-            self._ledger.end_later(begun, Outcome.UNKNOWN)
-            raise
+        answer = await self._done(begun, write)
         await self._end(begun, Outcome.KEPT, head.size, head.expiry, order.at_ns)
         return answer
 
@@ -115,8 +107,14 @@ class Quotas:
             _log.warning("a deletion is not noted: %s", error)
             return await delete()
         assert begun is not None
+        answer = await self._done(begun, delete)
+        await self._end(begun, Outcome.GONE, at_ns=order.at_ns)
+        return answer
+
+    async def _done(self, begun: Begun, change: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Return what ``change`` does; where it raises, what has ``begun`` has ended with that."""
         try:
-            answer = await delete()
+            return await change()
         except Exception as error:
             outcome = Outcome.UNCHANGED if left_nothing(error) else Outcome.UNKNOWN
             await self._end(begun, outcome)
@@ -124,8 +122,6 @@ class Quotas:
         except BaseException:
             self._ledger.end_later(begun, Outcome.UNKNOWN)
             raise
-        await self._end(begun, Outcome.GONE, at_ns=order.at_ns)
-        return answer
 
     async def _begun(self, path: str, head: Head) -> Begun:
         loop = asyncio.get_running_loop()

@@ -85,6 +85,12 @@ def add_server(parser: argparse.ArgumentParser) -> None:
         help=f"the server (default: {URL_VARIABLE} in the environment, or {DEFAULT_URL};"
         f" {TOKEN_VARIABLE} is its token)",
     )
+    add_effort(parser)
+
+
+def add_effort(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much is asked at once, and how often."""
+    add: Callable[..., Any] = parser.add_argument
     add(
         "--concurrency",
         type=int,
@@ -106,6 +112,16 @@ def add_server(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long nothing may move before a try counts as failed (default: 60)",
     )
+
+
+def check_effort(options: argparse.Namespace) -> None:
+    """Raise ``SettingError`` for an option of ``add_effort`` that cannot be."""
+    if not 1 <= options.concurrency <= _CONCURRENCY_LIMIT:
+        allowed = f"a number from 1 to {_CONCURRENCY_LIMIT} is expected"
+        raise wrong("--concurrency", f"is {options.concurrency}", allowed)
+    for flag, value in (("--tries", options.tries), ("--timeout", options.timeout)):
+        if not 0 < value < inf:
+            raise wrong(flag, f"is {value:g}", "a number over 0 is expected")
 
 
 def add_manner(parser: argparse.ArgumentParser, dry_run: bool = True) -> None:
@@ -131,12 +147,7 @@ async def opened(options: argparse.Namespace, url: str | None = None) -> AsyncIt
     ``SettingError``.
     """
     chosen = options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
-    if not 1 <= options.concurrency <= _CONCURRENCY_LIMIT:
-        allowed = f"a number from 1 to {_CONCURRENCY_LIMIT} is expected"
-        raise wrong("--concurrency", f"is {options.concurrency}", allowed)
-    for flag, value in (("--tries", options.tries), ("--timeout", options.timeout)):
-        if not 0 < value < inf:
-            raise wrong(flag, f"is {value:g}", "a number over 0 is expected")
+    check_effort(options)
     try:
         client = AsyncClient(
             url or chosen,
@@ -316,12 +327,3 @@ async def found_files(
                 yield Found(file.path, file.path[len(top) :], file)
     if not count:
         raise NotFound(f"{name}: there is no such file", 404)
-
-
-def readable_size(count: float) -> str:
-    """Return a number of bytes for a person."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

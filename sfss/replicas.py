@@ -24,8 +24,9 @@ from sfss.checks import (
     read_shard,
 )
 from sfss.cluster import Clock
-from sfss.config import ReplicatedSettings, Settings
+from sfss.config import Settings
 from sfss.config_checks import Choice, addresses_of, cache_of, least_copies, migrates
+from sfss.config_replicated import ReplicatedSettings
 from sfss.copies import Copies
 from sfss.errors import SettingError, StoreError
 from sfss.evicting import Evictor

@@ -9,30 +9,28 @@ import logging.config
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from ssl import SSLContext
-from tempfile import TemporaryFile, gettempdir
+from tempfile import gettempdir
 from typing import Any, Final
 
 from xxhash import xxh3_64_intdigest
 
-from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, folder_of, keeps_files, read_rewrites
+from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, keeps_files, read_rewrites
 from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Setting, Settings
 from sfss.config_access import rules_of
 from sfss.config_answers import AnswersSettings, CorsSettings, read_caching, read_prefix
 from sfss.config_checks import addresses_of, has_plain_files
-from sfss.config_groups import groups_of, has_groups, parts_of
+from sfss.config_groups import groups_of, has_groups
 from sfss.config_joined import is_joined
 from sfss.config_reading import load
 from sfss.errors import SettingError
 from sfss.groups import Group, Groups
-from sfss.joining import Joining, find_others
+from sfss.joining import Joining
 from sfss.json_log import JsonFormatter
 from sfss.keys import FILES_LIMIT, KEY_LIMIT, KeyScheme
 from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
-from sfss.moved_places import warn_of_lost
 from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
 from sfss.quotas import Quotas
@@ -41,14 +39,12 @@ from sfss.replicas import (
     SWEEPER,
     Replicas,
     Turn,
-    check_migration,
-    claim_folder,
     make_replicas,
 )
 from sfss.routed import Owner, Proxies, Route, Routed
-from sfss.status_parts import about, tool_folders, work_folder
+from sfss.status_parts import about, tool_folders
 from sfss.stores.bucket import DELETED
-from sfss.stores.embedded import EmbeddedStore, check_folder
+from sfss.stores.embedded import EmbeddedStore
 from sfss.stores.evicting_store import EvictingStore
 from sfss.stores.ledger import Ledger
 from sfss.stores.memcached import MemcachedStore
@@ -58,7 +54,7 @@ from sfss.web.cors import Cors
 from sfss.web.http import Site
 from sfss.web.server import Runner
 from sfss.web.throttling import Throttle
-from sfss.web.tls import context_of
+from sfss.web.tls import contexts_of
 from sfss.web.traces import open_traces
 
 CONFIG_VARIABLE: Final = "SFSS_CONFIG"
@@ -315,12 +311,6 @@ def make_answers(options: AnswersSettings) -> Answers:
     return Answers(options.active_types == "inline", trusted, caching)
 
 
-def make_contexts(settings: Settings) -> list[SSLContext | None]:
-    """Return which listeners speak TLS, and with what. Raises ``SettingError``."""
-    section = "listen" if settings.listen else "server"
-    return [context_of(listen, section) for listen in settings.listeners()]
-
-
 def make_cors(options: CorsSettings) -> Cors | None:
     """Return which pages of other origins may ask; None where none may."""
     if not options.origins:
@@ -365,7 +355,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     if objects is not None:
         objects.count_in(counters.events)
     shown = [listen.faces for listen in settings.listeners()]
-    contexts = make_contexts(settings)
+    contexts = contexts_of(settings)
     doors = [] if joining is None else [joining.listener]
     runner = Runner(site, settings.server, counters, shown, doors, contexts)
     await runner.setup()
@@ -381,81 +371,6 @@ def _limit(cluster: Cluster, settings: Settings) -> None:
     quotas = Quotas(Ledger(folder, options.quotas()))
     turn, every_s = Turn(folder / COUNTER), options.recount_hours * 3600
     cluster.limit(quotas, quotas.keep_counting(cluster.list, turn.is_ours, every_s))
-
-
-def check(settings: Settings, former: Settings | None = None) -> None:
-    """Raise ``SettingError`` for what would keep ``start`` from succeeding.
-
-    A new embedded store is made here, unless it is the one of the ``former`` settings.
-    """
-    make_contexts(settings)
-    _check_spool_folder(settings.server.spool_folder)
-    prepare_objects(settings, former)
-    folder = work_folder(settings)
-    if settings.cluster.kind == "replicated":
-        _check_lmdb(settings, former)
-        _check_copies(settings, former)
-    elif folder is not None:
-        check_folder(folder, make=former is None or work_folder(former) != folder)
-    if settings.cluster.kind == "joined":
-        owed_folder, is_first = Path(settings.replicated.owed_folder), former is None
-        check_folder(owed_folder, make=is_first)
-        if is_first:
-            find_others(settings)
-
-
-def _check_spool_folder(folder: str) -> None:
-    try:
-        with TemporaryFile(dir=folder or None):
-            pass
-    except (OSError, ValueError) as error:  # ValueError: no name of a folder
-        found, wanted = f"is {folder!r} ({error})", "a folder that can be written is expected"
-        raise SettingError("settings", "server.spool_folder", found, wanted) from None
-
-
-def _check_copies(settings: Settings, former: Settings | None) -> None:
-    """Check the folders of what stores still have to get, one for each group where there are
-    groups: with an empty one, stores would be believed that have missed something.
-    """
-    root = Path(settings.replicated.owed_folder)
-    others = [root / "data.mdb"] if has_groups(settings) else list(root.glob("*/stores"))
-    if any(file.exists() for file in others):
-        found = f"is {str(root)!r}, of a cluster with another placement"
-        wanted = "groups and other placements need folders of their own"
-        raise SettingError("settings", "replicated.owed_folder", found, wanted)
-    parts = parts_of(settings)
-    before = {}
-    if former is not None and former.cluster.kind == "replicated":
-        before = {part.name: part.settings for part in parts_of(former)}
-        if before.keys() != {part.name for part in parts}:
-            found, wanted = "changes the groups", "that takes a restart"
-            raise SettingError("settings", "replicated.shards", found, wanted)
-    for part in parts:
-        folder = Path(part.settings.replicated.owed_folder)
-        _check_owed_folder(folder, part.settings, before.get(part.name, former))
-        check_migration(part.settings)
-        claim_folder(part.settings)
-        warn_of_lost(part.settings)
-
-
-def _check_owed_folder(folder: Path, settings: Settings, former: Settings | None) -> None:
-    key = "replicated.owed_folder"
-    same_kind = former is not None and former.cluster.kind == "replicated"
-    if same_kind and former is not None and work_folder(former) != folder:
-        # With an empty list, stores would be believed that have missed something.
-        found, wanted = f"is {str(folder)!r}", f"{str(work_folder(former))!r} stays until a restart"
-        raise SettingError("settings", key, found, wanted)
-    try:
-        check_folder(folder, make=not same_kind)
-    except SettingError as error:
-        raise SettingError(error.source, key, error.found, error.allowed) from error
-
-
-def _check_lmdb(settings: Settings, former: Settings | None) -> None:
-    known = addresses_of(former) if former is not None else []
-    for address in addresses_of(settings):
-        if address.startswith(LMDB) and address not in known:
-            check_folder(Path(folder_of(address)), make=True)
 
 
 async def application(counters: Counters, board: Board) -> Runner:

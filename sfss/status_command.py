@@ -11,10 +11,10 @@ from sfss.remote_command import (
     add_server,
     opened,
     print_line,
-    readable_size,
     run_command,
     wrong,
 )
+from sfss.upload_plan import readable_size
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -220,7 +220,7 @@ class Tally:
         of_total = "" if self.total is None else f" of {max(self.total, self.seen):,}"
         return (
             f"{self.seen:,}{of_total} files, {self.there:,} skipped, {self.failed:,} failed,"
-            f" {self.seen / elapsed_s:,.0f}/s, {_size(self.sent_bytes / elapsed_s)}/s"
+            f" {self.seen / elapsed_s:,.0f}/s, {readable_size(self.sent_bytes / elapsed_s)}/s"
             f"{self._left(elapsed_s)}"
         )
 
@@ -232,9 +232,10 @@ class Tally:
         return f", ETA {hours}:{minutes:02}:{seconds:02}"
 
 
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.1f} {unit}"
+def readable_size(count: float) -> str:
+    """Return a number of bytes for a person."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
         count /= 1024
-    return f"{count:.1f} GiB"
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

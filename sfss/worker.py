@@ -29,6 +29,7 @@ from sfss.config_joined import bound
 from sfss.errors import SettingError, SfssError
 from sfss.listening import Listen
 from sfss.metrics import ROWS, Board
+from sfss.service_checks import check_startable
 from sfss.web.server import Runner
 
 IDLE_GRACE_S: Final = 3.0
@@ -203,7 +204,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
     ) -> None:
         self._read = partial(service.read_settings, file, options, cluster)
         self.settings = self._read()
-        service.check(self.settings)
+        check_startable(self.settings)
         check_bindable(self.settings)
         super().__init__()
 
@@ -226,7 +227,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
         """Read the settings again; on a mistake say so and go on with the last good ones."""
         try:
             settings = self._read()
-            service.check(settings, self.settings)
+            check_startable(settings, self.settings)
             check_bindable(settings, bound(self.settings))
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)

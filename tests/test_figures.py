@@ -177,17 +177,17 @@ def test_what_is_no_word_of_a_tool_is_not_there(tmp_path: Path) -> None:
     ("stats", "room"),
     [
         ({}, Room()),
-        ({"bytes": "5", "limit_maxbytes": "20", "curr_items": "2"}, Room(2, 5, 15, 20, True)),
+        ({"bytes": "5", "limit_maxbytes": "20", "curr_items": "2"}, Room(2, 5, 15, 20)),
         (
             {"bytes": "5", "avail_space": "7", "total_space": "20", "limit_maxbytes": "20"},
-            Room(None, 5, 7, 20, False),
+            Room(None, 5, 7, 20),
         ),
         (
             {
                 **{"bytes": "9", "avail_space": "7", "total_space": "20", "capacity_bytes": "8"},
                 **{"used_bytes": "3", "evicted_files": "1", "evicted_bytes": "4"},
             },
-            Room(None, 3, 5, 8, True, 1, 4),
+            Room(None, 3, 5, 8, 1, 4),
         ),
         ({"bytes": "-5", "total_space": "x"}, Room()),
     ],

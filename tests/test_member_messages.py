@@ -10,7 +10,7 @@ import pytest
 from sfss import node, node_commands
 from sfss.errors import Unreachable
 from sfss.member_messages import ask
-from sfss.memtext_commands import MESSAGE_LIMIT
+from sfss.memtext_extensions import MESSAGE_LIMIT
 from sfss.node_commands import NodeSettings, OnMessage
 from tests.servers import DEADLINE_S, Server, free_port, memcached, running
 from tests.servers import node as node_process

@@ -13,9 +13,7 @@ from sfss.memtext_commands import (
     BAD_CHUNK,
     BAD_DELTA,
     BAD_FORMAT,
-    DAMAGED,
     LINE_LIMIT,
-    MESSAGE_LIMIT,
     TOO_LARGE,
     UNKNOWN,
     Answer,
@@ -32,8 +30,8 @@ from sfss.memtext_commands import (
     Stats,
     Touch,
     Word,
-    read_damage,
 )
+from sfss.memtext_extensions import DAMAGED, MESSAGE_LIMIT, read_damage
 
 VALUE_LIMIT = 1000
 LONGEST = b"k" * KEY_LIMIT

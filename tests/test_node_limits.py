@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 import uvloop
 
-from sfss import node, node_outbox
+from sfss import node, node_outbox, node_room
 from sfss.config import MIB
 from sfss.items import record_of
 from sfss.node_commands import NodeSettings
@@ -224,7 +224,7 @@ def test_a_client_that_reads_slowly_is_not_cut_off(
 def test_a_large_value_that_does_not_come_on_is_cut_off_and_its_room_is_free_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "VALUE_PROGRESS_S", 0.05)
+    monkeypatch.setattr(node_room, "VALUE_PROGRESS_S", 0.05)
 
     async def test() -> None:
         async with serving() as served:
@@ -244,7 +244,7 @@ def test_a_large_value_that_does_not_come_on_is_cut_off_and_its_room_is_free_aga
 def test_a_value_that_has_come_waits_for_the_store_as_long_as_that_takes(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "VALUE_PROGRESS_S", 0.05)
+    monkeypatch.setattr(node_room, "VALUE_PROGRESS_S", 0.05)
 
     async def test() -> None:
         async with serving() as served:
@@ -262,7 +262,7 @@ def test_a_value_that_has_come_waits_for_the_store_as_long_as_that_takes(
 
 
 def test_a_client_without_a_command_may_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node, "VALUE_PROGRESS_S", 0.05)
+    monkeypatch.setattr(node_room, "VALUE_PROGRESS_S", 0.05)
     monkeypatch.setattr(node_outbox, "STALLED_S", 0.05)
 
     async def test() -> None:

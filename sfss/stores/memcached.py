@@ -44,7 +44,7 @@ from sfss.memtext import (
     set_command,
     stats_command,
 )
-from sfss.memtext_commands import DAMAGED, DISK_FULL, read_damage
+from sfss.memtext_extensions import DAMAGED, DISK_FULL, read_damage
 from sfss.record import RECORD_FLAGS, Buffer, Form, Head, Kind, Record
 from sfss.stores.base import Child, Entry, Guard, HasNewer, Stamped, Use, scan_of, unless_newer
 from sfss.stores.memcached_folders import Folders

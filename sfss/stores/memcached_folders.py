@@ -5,7 +5,7 @@ from typing import Final
 from sfss.errors import CannotList
 from sfss.keys import KEY_LIMIT
 from sfss.memtext import BROWSE, VERSION_COMMAND, browse_command
-from sfss.memtext_commands import BROWSE_LIMIT
+from sfss.memtext_extensions import BROWSE_LIMIT
 from sfss.memtext_listing import thing
 from sfss.record import decode_lone_head
 from sfss.stores.base import Child

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from sfss import memtext_commands
+from sfss import memtext_extensions
 from sfss.config import MIB
 from sfss.errors import Unreachable
 from sfss.memtext import STATS, VERSION, VERSION_COMMAND, BadReply, Status, stats_command
@@ -69,8 +69,8 @@ class Introduction:
 
     async def _ask(self, deaths: int) -> Server:
         settings = await self.stats("settings") or {}
-        is_node = memtext_commands.NEWEST in settings
-        can_browse = memtext_commands.BROWSE in settings
+        is_node = memtext_extensions.NEWEST in settings
+        can_browse = memtext_extensions.BROWSE in settings
         has_cas = settings.get("cas_enabled") == "yes"
         if "item_size_max" in settings:
             return Server(_number(settings["item_size_max"]), is_node, can_browse, has_cas, deaths)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, cast
 
 from sfss.memtext import STATS, Answer, AnswerParser, BadReply, stats_command
-from sfss.memtext_commands import NEWEST
+from sfss.memtext_extensions import NEWEST
 from sfss.stores.memcached_opening import open_connection
 from sfss.stores.memcached_pool import Closed, Exchange
 

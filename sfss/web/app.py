@@ -19,6 +19,7 @@ from sfss.web import (
     crawling,
     debug,
     events,
+    framing,
     health,
     http,
     metrics,
@@ -209,11 +210,19 @@ def _permission(request: web.BaseRequest, allowed: cors.Cors, origin: str) -> ht
     and what is at the address does not matter.
     """
     http.begin(request, http.NO_FACE, "OPTIONS")
-    if unclear := http.refuse_framing(request):
+    if unclear := framing.refuse_framing(request):
         return unclear
     if not allowed.allows(origin):
         return http.refuse(request, 403, "pages of this origin may not ask: see cors.origins")
     return http.Answer(204, allowed.permission(origin, request.headers))
+
+
+def _internal_error(request: web.BaseRequest) -> http.Answer:
+    """Return the refusal for the exception that is being handled, which is logged."""
+    asked, target = http.asked_of(request), http.printable(redacted(request.raw_path) or "")
+    _log.exception("error on %s %s, request %s", request.method, target, asked.request_id)
+    asked.error = http.INTERNAL
+    return http.refuse(request, 500, "internal error")
 
 
 def _strict(route: Route) -> Route:
@@ -295,10 +304,10 @@ class App:
         http.begin(request, self._face_of.get(address, http.NO_FACE), method)
         if self._site.traces is not None:
             http.trace(self._site.traces, request, address)
-        if unclear := http.refuse_framing(request):
+        if unclear := framing.refuse_framing(request):
             return unclear
         if getattr(request.protocol, "may_have_large_head", True) and (
-            large := http.refuse_large_head(request, self._site.limits.head_bytes)
+            large := framing.refuse_large_head(request, self._site.limits.head_bytes)
         ):
             return large
         self.gate.identify(request)
@@ -334,8 +343,4 @@ class App:
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:
-            target, request_id = redacted(request.raw_path) or "", http.asked_of(request).request_id
-            target = http.printable(target)
-            _log.exception("error on %s %s, request %s", request.method, target, request_id)
-            http.asked_of(request).error = http.INTERNAL
-            return http.refuse(request, 500, "internal error")
+            return _internal_error(request)

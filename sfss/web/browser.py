@@ -13,15 +13,7 @@ from sfss.web import http, pages
 
 TOP: Final = "/browse/"
 
-_ASSETS: Final[Mapping[str, pages.Shown]] = {
-    "": pages.shown("browser/index.html"),
-    "common.css": pages.shown("common.css"),
-    **{
-        file.name: pages.shown(f"browser/{file.name}")
-        for file in (pages.FOLDER / "browser").iterdir()
-        if file.suffix in (".css", ".js", ".svg")
-    },
-}
+_page: Final = pages.shown_at(TOP, "browser")
 
 _NOWHERE: Final[Container[str]] = frozenset()
 
@@ -33,13 +25,9 @@ async def moved(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /browse/*``: the page, or what it is made of; 404 for anything else."""
-    name = request.path.removeprefix(TOP)
-    if name == "settings.json":
+    if request.path == f"{TOP}settings.json":
         return http.json_answer(_settings(site, request), fields=pages.FIELDS)
-    asset = _ASSETS.get(name)
-    if asset is None:
-        return http.refuse(request, 404, f"there is no {name} beside the page; it is at {TOP}")
-    return await asset(site, request)
+    return await _page(site, request)
 
 
 def _settings(site: http.Site, request: web.BaseRequest) -> Mapping[str, object]:

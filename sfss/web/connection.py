@@ -24,7 +24,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from sfss.config_limits import LimitsSettings
 from sfss.metrics import Counters
-from sfss.web import http
+from sfss.web import framing, http
 from sfss.web.access import quoted, request_line
 from sfss.web.unsent import Unsent, waiting_in
 
@@ -149,7 +149,7 @@ class Connection(web.RequestHandler):
             self.head_began_s = self._loop.time()
         self._head_bytes += size
         if self._head_bytes > self._bounds.limits.head_bytes:
-            self._refuse_head(http.too_large_head(self._bounds.limits.head_bytes), 431)
+            self._refuse_head(framing.too_large_head(self._bounds.limits.head_bytes), 431)
 
     def idle_since_s(self) -> float | None:
         """Return since when, in the loop's time, the connection is kept for a next request and has

@@ -110,11 +110,6 @@ _SIGNIFICANT: Final = re.compile(
 )
 
 
-def means_nothing(block: bytes) -> bool:
-    """Tell whether a header block leaves a GET as plain as it is; see ``verdict_of``."""
-    return verdict_of(block) is not None
-
-
 def verdict_of(block: bytes) -> str | None:
     """Return the id that a header block (with the empty line at its end) gives a GET, "" for none;
     None where it does not leave it as plain as it is.

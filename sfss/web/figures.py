@@ -19,15 +19,14 @@ OWING_S: Final = 1.0
 
 
 class Room(NamedTuple):
-    """How much a store has, and has room for; None for what it does not say. ``is_limited``: it has
-    a limit of its own; else its room is that of its disk, which others may fill as well.
+    """How much a store has, and has room for; None for what it does not say. Where it
+    has no limit of its own, its room is that of its disk, which others may fill as well.
     """
 
     items: int | None = None
     used_bytes: int | None = None
     free_bytes: int | None = None
     capacity_bytes: int | None = None
-    is_limited: bool = False
     evicted_files: int | None = None
     evicted_bytes: int | None = None
 
@@ -98,4 +97,4 @@ def room_of(stats: Mapping[str, str]) -> Room:
         left = max(0, limit - (used or 0))
         free = left if free is None else min(free, left)
     evicted = number("evicted_files"), number("evicted_bytes")
-    return Room(number("curr_items"), used, free, limit or total, bool(limit), *evicted)
+    return Room(number("curr_items"), used, free, limit or total, *evicted)

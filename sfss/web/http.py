@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp import web
 
-from sfss import __version__, errors
+from sfss import __version__, errors, signing
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.config_limits import LimitsSettings
@@ -260,45 +260,6 @@ class Answer(web.StreamResponse):
         return 0 if self._must_be_empty_body else self._part[1] - self._part[0]
 
 
-def too_large_head(limit: int) -> str:
-    """Return what is said of a request that has more than ``limit`` bytes before its body."""
-    return f"the request has more than {limit} bytes before its body (limits.head_bytes)"
-
-
-_VERSIONS: Final = (HttpVersion10, HttpVersion11)
-
-
-def refuse_large_head(request: web.BaseRequest, limit: int) -> Answer | None:
-    """Return a refusal that closes the connection when ``request`` has more than ``limit`` bytes
-    before its body.
-    """
-    fields = request._message.raw_headers
-    size = len(request.raw_path) + sum(len(name) + len(value) + 4 for name, value in fields)
-    if size <= limit:
-        return None
-    answer = refuse(request, 431, too_large_head(limit))
-    answer.force_close()
-    return answer
-
-
-def refuse_framing(request: web.BaseRequest) -> Answer | None:
-    """Return a refusal that closes the connection when it is not certain where ``request`` ends.
-
-    A server before us may see another end, and what we take for the next request in its body
-    (RFC 9112, 11.2).
-    """
-    coding = request.headers.get("Transfer-Encoding")
-    if request.version not in _VERSIONS:
-        answer = refuse(request, 505, "HTTP/1.1 and HTTP/1.0 are understood")
-    elif coding is not None and (coding.lower() != "chunked" or request.version < HttpVersion11):
-        sentence = "no Transfer-Encoding is understood but chunked, in HTTP/1.1"
-        answer = refuse(request, 400, f"malformed request: {sentence}")
-    else:
-        return None
-    answer.force_close()
-    return answer
-
-
 def forwarded(request: web.BaseRequest) -> bytes:
     """Return the header line that tells nodes for whom they are asked."""
     said = ", ".join(request.headers.getall("X-Forwarded-For", []))
@@ -431,15 +392,13 @@ def _query(request: web.BaseRequest) -> Iterator[tuple[bytes, bytes]]:
         yield name, value
 
 
-SIGNED: Final = ("expires", "key", "signature")
-"""The arguments of signed URLs, which may be there wherever others are."""
-
-
 def check_arguments(request: web.BaseRequest, known: Sequence[str]) -> None:
-    """Raise ``BadArgument`` for an argument of the query that is not ``known``."""
+    """Raise ``BadArgument`` for an argument of the query that is neither ``known`` nor of those of
+    signed URLs, which may be there wherever others are.
+    """
     for encoded, _ in _query(request):
         name = _decoded(encoded).decode("utf-8", "backslashreplace")
-        if name and name not in known and name not in SIGNED:
+        if name and name not in known and name not in signing.ARGUMENTS:
             raise errors.BadArgument(name, "unknown", nearest(name, known))
 
 

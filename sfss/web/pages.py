@@ -45,6 +45,29 @@ _TEXT: Final = ("text/", "image/svg")
 Shown: TypeAlias = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
 
+def shown_at(top: str, folder: str) -> Shown:
+    """Return what answers GET and HEAD of all that lies below the address ``top``: with the page,
+    its scripts, styles and pictures, which are in ``folder``, relative to ``FOLDER``; 404 for
+    anything else.
+
+    Raises ``OSError`` where there is no page: the package is not whole.
+    """
+    assets = {"": shown(f"{folder}/index.html"), "common.css": shown("common.css")}
+    for file in (FOLDER / folder).iterdir():
+        if file.suffix in (".css", ".js", ".svg"):
+            assets[file.name] = shown(f"{folder}/{file.name}")
+
+    async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
+        """Answer with what the address names, or 404."""
+        name = request.path.removeprefix(top)
+        asset = assets.get(name)
+        if asset is None:
+            return http.refuse(request, 404, f"there is no {name} beside the page; it is at {top}")
+        return await asset(site, request)
+
+    return show
+
+
 def shown(name: str) -> Shown:
     """Return what answers GET and HEAD with the file ``name``, relative to ``FOLDER``.
 

@@ -4,7 +4,6 @@ and ``/status/``, the same for people.
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,27 +20,10 @@ _STARTED_S: Final = time.monotonic()
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
-
 TOP: Final = "/status/"
 
-_ASSETS: Final[Mapping[str, pages.Shown]] = {
-    "": pages.shown("status/index.html"),
-    "common.css": pages.shown("common.css"),
-    **{
-        file.name: pages.shown(f"status/{file.name}")
-        for file in (pages.FOLDER / "status").iterdir()
-        if file.suffix in (".css", ".js", ".svg")
-    },
-}
-
-
-async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
-    """``GET /status/*``: the page, or what it is made of; 404 for anything else."""
-    name = request.path.removeprefix(TOP)
-    asset = _ASSETS.get(name)
-    if asset is None:
-        return http.refuse(request, 404, f"there is no {name} beside the page; it is at {TOP}")
-    return await asset(site, request)
+page: Final = pages.shown_at(TOP, "status")
+"""``GET /status/*``: the page, or what it is made of; 404 for anything else."""
 
 
 async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:

@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Any, Final
 
+from sfss.config import Settings
 from sfss.errors import SettingError
 from sfss.listening import Listen
 
@@ -36,6 +37,12 @@ def context_of(listen: Listen, section: str = "server") -> ssl.SSLContext | None
     except (OSError, ValueError) as error:
         raise _wrong(listen, section, error) from None
     return context
+
+
+def contexts_of(settings: Settings) -> list[ssl.SSLContext | None]:
+    """Return ``context_of`` each of the listeners. Raises ``SettingError``."""
+    section = "listen" if settings.listen else "server"
+    return [context_of(listen, section) for listen in settings.listeners()]
 
 
 def options_for(context: ssl.SSLContext | None) -> dict[str, Any]:

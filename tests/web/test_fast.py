@@ -28,7 +28,7 @@ from sfss.stores.base import Guard, Use
 from sfss.web import server as web_server
 from sfss.web.answers import Answers
 from sfss.web.cors import Cors
-from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, means_nothing
+from sfss.web.fast import REQUEST_LIMIT, Client, ShortWay, verdict_of
 from sfss.web.http import Site
 from sfss.web.server import Runner, Server
 from tests.stores.dict_store import DictStore
@@ -568,7 +568,7 @@ def block(*fields: str) -> bytes:
 
 @pytest.mark.parametrize("browser", BROWSERS)
 def test_a_block_of_a_real_client_means_nothing(browser: str) -> None:
-    assert means_nothing(block("Host: a", *BROWSERS[browser]))
+    assert verdict_of(block("Host: a", *BROWSERS[browser])) is not None
 
 
 @pytest.mark.parametrize(
@@ -595,13 +595,13 @@ def test_a_block_of_a_real_client_means_nothing(browser: str) -> None:
     ],
 )
 def test_a_block_that_may_mean_something(fields: list[str]) -> None:
-    assert not means_nothing(block(*fields))
+    assert verdict_of(block(*fields)) is None
 
 
 def test_a_block_without_its_end_means_something() -> None:
-    assert not means_nothing(b"Host: a\r\n")
-    assert not means_nothing(b"Host: a")
-    assert not means_nothing(b"")
+    assert verdict_of(b"Host: a\r\n") is None
+    assert verdict_of(b"Host: a") is None
+    assert verdict_of(b"") is None
 
 
 class Witness:

@@ -5,11 +5,12 @@ import struct
 import zlib
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
-from tests.servers import Gateway, binary, gateway, running
+from tests.browser.conftest import IN_THE_BROWSER
+from tests.servers import Gateway, gateway, running
 
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+pytestmark = IN_THE_BROWSER
 
 HTML = (
     b"<!DOCTYPE html><title>still</title><script>document.title = 'ran'</script>"
@@ -62,7 +63,10 @@ def png() -> bytes:
 async def film(browser: Browser) -> bytes:
     """Return a short MP4, made by the browser itself."""
     page = await browser.new_page()
-    return base64.b64decode(await page.evaluate(FILM, "video/mp4"))
+    try:
+        return base64.b64decode(await page.evaluate(FILM, "video/mp4"))
+    finally:
+        await page.close()
 
 
 async def open_all(page: Page, shown: Gateway, saved: Gateway) -> None:
@@ -90,20 +94,18 @@ async def open_all(page: Page, shown: Gateway, saved: Gateway) -> None:
     assert await page.evaluate("getComputedStyle(document.body).fontFamily") == "sans-serif"
 
 
-async def test_scripts_do_not_run_and_all_else_is_shown(tmp_path: Path) -> None:
+async def test_scripts_do_not_run_and_all_else_is_shown(browser: Browser, tmp_path: Path) -> None:
     faces = "[server]\nfaces = ['native', 'paths']\n"
     inline = f"{faces}[answers]\nactive_types = 'inline'\ntrusted = ['site/']\n"
     store = ("--store", str(tmp_path / "store"))
-    async with async_playwright() as playwright:
-        program = binary("chromium")
-        browser = await playwright.chromium.launch(executable_path=program, args=OPTIONS)
-        files = {"a.html": HTML, "a.svg": SVG, "site/a.html": HTML, "a.png": png(), "a.pdf": PDF}
-        files["a.mp4"] = await film(browser)
-        with (
-            running(gateway(tmp_path, *store, settings=inline)) as shown,
-            running(gateway(tmp_path, *store, settings=faces)) as saved,
-        ):
-            for name, body in files.items():
-                assert shown.put(name, body).status == 200
-            await open_all(await browser.new_page(), shown, saved)
-        await browser.close()
+    files = {"a.html": HTML, "a.svg": SVG, "site/a.html": HTML, "a.png": png(), "a.pdf": PDF}
+    files["a.mp4"] = await film(browser)
+    with (
+        running(gateway(tmp_path, *store, settings=inline)) as shown,
+        running(gateway(tmp_path, *store, settings=faces)) as saved,
+    ):
+        for name, body in files.items():
+            assert shown.put(name, body).status == 200
+        page = await browser.new_page()
+        await open_all(page, shown, saved)
+        await page.close()
