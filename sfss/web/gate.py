@@ -14,15 +14,21 @@ from typing import Final
 from aiohttp import web
 
 from sfss import signing
-from sfss.grants import ADMIN, EVERYDAY, READ, Grant, Rules
+from sfss.grants import ADMIN, CHANGES, EVERYDAY, READ, Grant, Rules
 from sfss.web import http
+from sfss.web.foreign_pages import is_foreign
 from sfss.web.needs import Need, needs, signable_path
 
 _KNOWN_LIMIT: Final = 1024
 """Authorization fields that are remembered."""
 
+_FOREIGN: Final = "pages of this origin may change nothing here: see cors.origins"
+
 _BEARER: Final = 'Bearer realm="sfss"'
 _BASIC: Final = 'Basic realm="sfss", charset="UTF-8"'
+
+_CLAIM: Final = re.compile(r"[^?#]*\?(?:[^#]*&)?signature=")
+"""How the address of a signed URL begins."""
 
 _AUTHORIZATION: Final = re.compile(rb"\r\nAuthorization:[ \t]*([^\r]*)", re.IGNORECASE)
 
@@ -58,10 +64,14 @@ class Gate:
         """Return the answer to a ``request`` that may not pass, to a route of ``face`` that needs
         ``scope``; None for one that may. It has to be identified.
         """
-        grant = request[http.GRANT]
-        claims = self._signs and "signature=" in request.raw_path
-        if not scope or (self._is_open and scope != ADMIN and not claims):
+        if not scope:
             return None
+        claims = self._signs and _CLAIM.match(request.raw_path) is not None
+        if scope in CHANGES and not claims and is_foreign(request.headers, site.cors):
+            return http.refuse(request, 403, _FOREIGN)
+        if self._is_open and scope != ADMIN and not claims:
+            return None
+        grant = request[http.GRANT]
         found = needs(site, request, face, scope)
         if claims and (path := signable_path(request, face, found)) is not None:
             return self._check_signature(request, path, found[0][0])
