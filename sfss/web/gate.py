@@ -73,6 +73,7 @@ class Gate:
             return None
         grant = request[http.GRANT]
         found = needs(site, request, face, scope)
+        request[http.NOT_FOR_ALL] = not grant.free.issuperset(need for need, _ in found)
         if claims and (path := signable_path(request, face, found)) is not None:
             return self._check_signature(request, path, found[0][0])
         for need in found:
