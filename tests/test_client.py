@@ -489,3 +489,9 @@ def test_the_environment_says_where_to_ask(
         assert client.exists("large")
     with pytest.raises(ValueError):
         Client("nonsense")
+
+
+def test_a_token_that_is_none_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="without spaces") as raised:
+        Client("http://127.0.0.1:1", "a secret")
+    assert "secret" not in str(raised.value)
