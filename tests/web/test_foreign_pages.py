@@ -12,7 +12,8 @@ from tests.web.client import sentence
 TOKEN = "a token of somebody"
 SETTINGS = (
     "[server]\nfaces = ['native', 'paths', 'upload', 'blobs']\n"
-    f"[access]\ntokens = ['{write_token(TOKEN, 'some', ['write'], [], '')}']\n"
+    "[access]\nsigning_keys = ['key the-secret-of-the-key']\n"
+    f"tokens = ['{write_token(TOKEN, 'some', ['write'], [], '')}']\n"
 )
 CORS = "[cors]\norigins = ['https://known.test']\n"
 BASIC = {"Authorization": f"Basic {b64encode(f'x:{TOKEN}'.encode()).decode()}"}
@@ -38,7 +39,7 @@ def open_site(
 @pytest.mark.parametrize("fields", [CROSS, NEAR, OLD, NULL, {**CROSS, **BASIC}])
 def test_others_change_nothing(site: Gateway, fields: Mapping[str, str]) -> None:
     plain = {**fields, "Content-Type": "text/plain"}
-    for target in ("/files?path=a", "/upload", "/blob/a"):
+    for target in ("/files?path=a", "/files?path=a&signature=x", "/upload", "/blob/a"):
         answer = site.request("POST", target, b"x", plain)
         assert answer.status == 403, target
         assert "cors.origins" in sentence(answer)
