@@ -5,9 +5,11 @@ whoever asks for the same file again, goes on with that. Its name tells of which
 it is. One process at a time has it; others begin their own.
 """
 
+import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ HELD_LIMIT: Final = 256 * 1024
 PART_BEFORE: Final = ".sfss-"
 PART_AFTER: Final = ".part"
 _BLOCK: Final = 1024 * 1024
+_NO_FILE_OF_OURS: Final = frozenset(
+    {errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO}
+)
 
 Progress = Callable[[int], object]
 """Is told how many bytes more have come; fewer than none for those that were of no use."""
@@ -187,20 +192,36 @@ def _part_name(target: Path, file: File) -> Path | None:
 
 
 def _resumed(name: Path) -> _Part | None:
-    """Return what is there; None if there is nothing, or another process has it."""
-    try:
-        file = name.open("r+b", buffering=0)
-    except FileNotFoundError:
+    """Return what is there; None if there is nothing that is ours, or another process has it."""
+    file = _own_file(name)
+    if file is None:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(file.fileno())
         # Whoever had it may have given it its name meanwhile.
-        if os.path.samestat(found, name.stat()):
+        if os.path.samestat(found, name.lstat()):
             return _Part(name, file, found.st_size, keeps=True)
     except (BlockingIOError, FileNotFoundError):
         pass
     file.close()
+    return None
+
+
+def _own_file(name: Path) -> IO[bytes] | None:
+    """Return the file ``name``; None for what somebody else may have put there, a link say: in a
+    folder that many write to, the name can be foreseen.
+    """
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NO_FILE_OF_OURS:
+            return None
+        raise
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and found.st_nlink == 1:
+        return os.fdopen(descriptor, "r+b", buffering=0)
+    os.close(descriptor)
     return None
 
 

@@ -30,6 +30,7 @@ _SERVER: Final = re.compile(
     r"((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*)/?"
 )
 _VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_TOKEN: Final = re.compile("[!-~]+")
 _DIGEST_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}")
@@ -74,6 +75,13 @@ def field_value(name: str, text: str) -> str:
     return text
 
 
+def token_value(text: str) -> str:
+    """Return ``text`` if it can be a token (RFC 6750, 2.1), no spaces in it; raise ValueError."""
+    if not _TOKEN.fullmatch(text):
+        raise ValueError("a token is printable ASCII without spaces")  # it is not repeated
+    return text
+
+
 class Writer:
     """Writes the heads of requests to one gateway, with ``token`` if there is one."""
 
@@ -85,7 +93,7 @@ class Writer:
             "Accept: application/json",
         ]
         if token:
-            lines.append(f"Authorization: Bearer {field_value('the token', token)}")
+            lines.append(f"Authorization: Bearer {token_value(token)}")
         self._common = "\r\n".join(["", *lines, ""])
 
     def file_head(

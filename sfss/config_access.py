@@ -69,8 +69,8 @@ class AccessSettings:
     )
     anonymous: tuple[str, ...] = setting(
         EVERYDAY,
-        "what anybody may without a token; on an address that other machines reach, of this only"
-        " read and list, and what open_to_the_network names",
+        "what anybody may without a token; on an address that other machines reach, or for whom"
+        " a proxy asks, of this only read and list, and what open_to_the_network names",
         _some_of(*SCOPES),
     )
     open_to_the_network: tuple[str, ...] = setting(

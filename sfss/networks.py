@@ -32,6 +32,15 @@ def network_of(address: str) -> str:
     return address if found is None else str(found)
 
 
+def is_elsewhere(forwarded: Iterable[str]) -> bool:
+    """Tell whether one of the clients that such fields of a proxy name is not on this machine; what
+    is no address is not.
+    """
+    named = [text.strip() for said in forwarded for text in said.split(",")]
+    found = [_address(text) for text in named if text]
+    return any(address is None or not address.is_loopback for address in found)
+
+
 class Proxies:
     """The proxies that are believed in whose name they ask; ``trusted``: addresses, or networks."""
 

@@ -18,6 +18,7 @@ import uvloop
 from sfss import __version__, checks
 from sfss.checks import SECRET
 from sfss.errors import SettingError
+from sfss.listening import is_loopback
 from sfss.node import Server
 from sfss.node_commands import NodeSettings
 from sfss.node_listener import NodeListener
@@ -82,6 +83,11 @@ def run(address: Address, folder: Path, settings: NodeSettings) -> None:
         runner.run(_serve(address, folder.absolute(), settings))
 
 
+def is_open(address: Address, settings: NodeSettings) -> bool:
+    """Tell whether other machines reach a node that asks for no secret."""
+    return not settings.secret and not is_loopback(address.host)
+
+
 async def _serve(address: Address, folder: Path, settings: NodeSettings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -92,6 +98,8 @@ async def _serve(address: Address, folder: Path, settings: NodeSettings) -> None
         server = Server(store, settings, address.port)
         listener = await _listening(address, server)
         _log.info("sfss %s: node listens on %s, %s", __version__, address, store.address)
+        if is_open(address, settings):
+            _log.warning("WHOEVER REACHES %s MAY READ, WRITE AND DELETE: --secret-file", address)
         sweeping = asyncio.ensure_future(keep_sweeping(store))
         await stopping.wait()
         _log.info("stopping: %d clients", server.traffic.connections)

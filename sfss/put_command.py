@@ -19,7 +19,7 @@ from typing import Any, Final
 import uvloop
 
 from sfss.client import TOKEN_VARIABLE, URL_VARIABLE
-from sfss.client_text import DEFAULT_URL, field_value, read_server
+from sfss.client_text import DEFAULT_URL, read_server, token_value
 from sfss.errors import BadPath, SettingError
 from sfss.progress import Screen
 from sfss.remote_command import INTERRUPTED, add_effort, check_effort, wrong
@@ -69,7 +69,7 @@ def _order(options: argparse.Namespace) -> Order:
 def _token() -> str:
     token = os.environ.get(TOKEN_VARIABLE, "")
     try:
-        return field_value("it", token) if token else ""
+        return token_value(token) if token else ""
     except ValueError as error:
         raise SettingError("environment", TOKEN_VARIABLE, "is no token", str(error)) from None
 

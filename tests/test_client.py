@@ -362,6 +362,25 @@ async def test_a_damaged_part_is_thrown_away(server: Gateway, tmp_path: Path) ->
     assert target.read_bytes() == LARGE
 
 
+async def test_a_part_that_somebody_else_may_have_made_is_left_alone(
+    client: AsyncClient, server: Gateway, tmp_path: Path
+) -> None:
+    target, victim = tmp_path / "folder" / "large", tmp_path / "victim"
+    async with CuttingProxy(server.port, 2_000_000) as proxy, AsyncClient(proxy.url, tries=1) as it:
+        with pytest.raises(errors.Unreachable):
+            await it.get_to_file("large", target)
+    (name,) = names_in(target.parent)
+    part = target.parent / name
+    others = (part.symlink_to, part.hardlink_to, lambda _: os.mkfifo(part), lambda _: part.mkdir())
+    for put in others:
+        victim.write_bytes(LARGE[:1_000_000])
+        part.unlink(missing_ok=True)
+        put(victim)
+        await client.get_to_file("large", target)
+        assert target.read_bytes() == LARGE
+        assert victim.read_bytes() == LARGE[:1_000_000]
+
+
 async def test_a_file_that_is_replaced_meanwhile_is_not_mixed(server: Gateway) -> None:
     async with CuttingProxy(server.port, 1_500_000) as proxy, AsyncClient(proxy.url) as client:
         await client.put("replaced", LARGE)
@@ -470,3 +489,9 @@ def test_the_environment_says_where_to_ask(
         assert client.exists("large")
     with pytest.raises(ValueError):
         Client("nonsense")
+
+
+def test_a_token_that_is_none_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match="without spaces") as raised:
+        Client("http://127.0.0.1:1", "a secret")
+    assert "secret" not in str(raised.value)

@@ -11,6 +11,7 @@ from sfss import node_newcomers
 from sfss.cli import main
 from sfss.handshake import REFUSAL, ClientHandshake, new_nonce
 from sfss.node_commands import NodeSettings
+from sfss.node_process import is_open, read_address
 from tests.servers import PYTHON_ENVIRON, Server, gateway, node, running
 from tests.test_node import Client, client_of, exchange, set_command, stats_of
 from tests.test_node_limits import Run, Served, run, serving, until  # noqa: F401 - a fixture
@@ -39,6 +40,22 @@ def enter(client: Client, secret: str = SECRET) -> None:
     client.send(handshake.feed(client.ask(handshake.request)))
     assert handshake.feed(client.line()) == b""
     assert handshake.finished
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "found"),
+    [
+        ("127.0.0.1:1", "", False),
+        ("[::1]:1", "", False),
+        ("[::ffff:127.0.0.1]:1", "", False),
+        ("0.0.0.0:1", "", True),
+        ("[::]:1", "", True),
+        ("node.test:1", "", True),
+        ("0.0.0.0:1", SECRET, False),
+    ],
+)
+def test_a_node_that_all_may_use_says_so(text: str, secret: str, found: bool) -> None:
+    assert is_open(read_address(text), NodeSettings(secret=secret)) == found
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,13 @@ class Answers:
         saved_as = None
         if not trusted and not self._inline and self._is_active(media_type):
             saved_as = path.rpartition("/")[2] if name is None else name
-        caching = next((value for prefix, value in self._caching if path.startswith(prefix)), "")
+        caching = self.caching_of(path)
         caching = caching if is_public else _private(caching)
         return self._shown(media_type, trusted, saved_as, caching)
+
+    def caching_of(self, path: str) -> str:
+        """Return what the settings say of caches for a file at ``path``; "" for nothing."""
+        return next((value for prefix, value in self._caching if path.startswith(prefix)), "")
 
 
 def _shown(media_type: str, trusted: bool, saved_as: str | None, caching: str) -> Shown:
@@ -148,12 +152,12 @@ def _shown(media_type: str, trusted: bool, saved_as: str | None, caching: str) -
 
 def _private(caching: str) -> str:
     """Return a Cache-Control that keeps what a token was given out of caches that others ask (RFC
-    9111, 3.5).
+    9111, 3.5), also out of those that do not heed Authorization, and from behind signed URLs.
     """
     words = [word.strip() for word in caching.split(",")] if caching else []
     shared = ("public", "private", "s-maxage")
     kept = [word for word in words if not word.lower().startswith(shared)]
-    return ", ".join(["private", *kept]) if words else ""
+    return ", ".join(["private", *kept])
 
 
 def _policy(media_type: str) -> str:

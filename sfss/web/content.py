@@ -24,7 +24,7 @@ from sfss.errors import BadArgument, Corrupt, NoStoreReachable, NotFound, Refuse
 from sfss.record import Content, Head, Record, digest_of_any
 from sfss.spool import Spool
 from sfss.web import body, files, http, mediatypes, names_kept
-from sfss.web.answers import NO_SNIFFING
+from sfss.web.answers import CACHE_CONTROL, NO_SNIFFING
 from sfss.web.conditional import Validators
 
 MIME_TYPE: Final = "X-Mime-Type"
@@ -233,10 +233,13 @@ async def _show(
     shown = dict(site.answers.of(path, media_type, "", http.is_public(request)).fields)
     if not for_browsers:
         del shown[NO_SNIFFING]  # other blob servers of SOS would keep it with the blob
+    caching = _caching(request, blob_id, record.head)
+    if caching and not site.answers.caching_of(path):
+        shown.pop(CACHE_CONTROL, None)  # it says less
     look = files.Look(
         _validators(blob_id, record.head),
         media_type,
-        {**_caching(request, blob_id, record.head), **names_kept.shown_fields(names)},
+        {**caching, **names_kept.shown_fields(names)},
         shown,
     )
     return await files.answer(request, record, look)
@@ -274,4 +277,4 @@ def _caching(request: web.BaseRequest, blob_id: str, head: Head) -> dict[str, st
     # A cache that others ask, too, would give them what was given to a token (RFC 9111, 3.5).
     whose = "public" if http.is_public(request) else "private"
     age_s = min(YEAR_S, files.rest_of(head)) if head.expiry else YEAR_S
-    return {"Cache-Control": f"{whose}, max-age={age_s}, immutable"}
+    return {CACHE_CONTROL: f"{whose}, max-age={age_s}, immutable"}

@@ -8,21 +8,32 @@ is looked at.
 import re
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 
 from sfss import signing
-from sfss.grants import ADMIN, EVERYDAY, READ, Grant, Rules
+from sfss.grants import ADMIN, CHANGES, EVERYDAY, READ, Grant, Rules
+from sfss.networks import is_elsewhere
 from sfss.web import http
+from sfss.web.foreign_pages import is_foreign
 from sfss.web.needs import Need, needs, signable_path
 
 _KNOWN_LIMIT: Final = 1024
 """Authorization fields that are remembered."""
 
+_FOREIGN: Final = "pages of this origin may change nothing here: see cors.origins"
+
+_FORWARDED: Final = ("X-Forwarded-For", "X-Real-IP")
+"""In which proxies say for whom they ask."""
+
 _BEARER: Final = 'Bearer realm="sfss"'
 _BASIC: Final = 'Basic realm="sfss", charset="UTF-8"'
+
+_CLAIM: Final = re.compile(r"[^?#]*\?(?:[^#]*&)?signature=")
+"""How the address of a signed URL begins."""
 
 _AUTHORIZATION: Final = re.compile(rb"\r\nAuthorization:[ \t]*([^\r]*)", re.IGNORECASE)
 
@@ -42,7 +53,7 @@ class Gate:
         """Take note whether only this machine reaches the listener."""
         self._is_local = is_local
         self.anybody = Grant(free=self._rules.free(is_local))
-        self._is_open = self.anybody.free.issuperset(EVERYDAY)
+        self._network = self._rules.free(is_local=False)
         # By what was said; only what was right is here. That it is found by equality tells nobody
         # how near a guess is: a dictionary compares hashes first, and those are salted.
         self._known: dict[str, Grant] = {}
@@ -50,7 +61,10 @@ class Gate:
     def identify(self, request: web.BaseRequest) -> None:
         """Note in the request what its token allows."""
         said = request.headers.getall("Authorization", ()) if self._has_tokens else ()
-        request[http.GRANT] = self.grant_of(said[0]) if len(said) == 1 else self.anybody
+        grant = self.grant_of(said[0]) if len(said) == 1 else self.anybody
+        if grant.free != self._network and _is_proxied(request):
+            grant = replace(grant, free=self._network)
+        request[http.GRANT] = grant
 
     def refusal(
         self, site: http.Site, request: web.BaseRequest, face: str, scope: str
@@ -58,17 +72,30 @@ class Gate:
         """Return the answer to a ``request`` that may not pass, to a route of ``face`` that needs
         ``scope``; None for one that may. It has to be identified.
         """
-        grant = request[http.GRANT]
-        claims = self._signs and "signature=" in request.raw_path
-        if not scope or (self._is_open and scope != ADMIN and not claims):
+        if not scope:
             return None
-        found = needs(site, request, face, scope)
-        if claims and (path := signable_path(request, face, found)) is not None:
-            return self._check_signature(request, path, found[0][0])
+        grant = request[http.GRANT]
+        if self._signs and _CLAIM.match(request.raw_path):
+            found = self._needs(site, request, face, scope)
+            if (path := signable_path(request, face, found)) is not None:
+                return self._check_signature(request, path, found[0][0])
+        if scope in CHANGES and is_foreign(request.headers, site.cors):
+            return http.refuse(request, 403, _FOREIGN)
+        if scope != ADMIN and grant.free.issuperset(EVERYDAY):
+            return None
+        found = self._needs(site, request, face, scope)
         for need in found:
             if not grant.allows(*need):
                 return self._refuse(request, need, face, "Authorization" in request.headers)
         return None
+
+    def _needs(
+        self, site: http.Site, request: web.BaseRequest, face: str, scope: str
+    ) -> Sequence[Need]:
+        found = needs(site, request, face, scope)
+        is_free = request[http.GRANT].free.issuperset(each for each, _ in found)
+        request[http.NOT_FOR_ALL] = not is_free
+        return found
 
     def grant_of(self, field: str | None) -> Grant:
         """Return what whoever sends this Authorization field may do; None where there is none."""
@@ -107,7 +134,7 @@ class Gate:
         except signing.BadSignature as error:
             return http.refuse(request, 403, str(error))
         request[http.GRANT] = Grant(
-            f"signed:{name}", frozenset({scope}), (path,), free=self.anybody.free
+            f"signed:{name}", frozenset({scope}), (path,), free=request[http.GRANT].free
         )
         return None
 
@@ -131,9 +158,15 @@ class Gate:
 
     def _nobody_may(self, scope: str) -> str:
         sentence = f'nobody may: there is no token with the scope "{scope}" (access.tokens)'
-        if not self._is_local and scope in self._rules.anybody:
+        if scope in self._rules.anybody:
             sentence += ", and access.open_to_the_network does not have it"
         return sentence
+
+
+def _is_proxied(request: web.BaseRequest) -> bool:
+    """Tell whether a proxy asks for somebody who is not on this machine."""
+    said = (request.headers.getall(name, ()) for name in _FORWARDED)
+    return is_elsewhere(value for values in said for value in values)
 
 
 def _short_of(grant: Grant, need: Need) -> str:

@@ -25,7 +25,7 @@ from sfss.objects import Objects
 from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
-from sfss.web.answers import NO_SNIFFING, Answers
+from sfss.web.answers import CACHE_CONTROL, NO_SNIFFING, Answers
 from sfss.web.cors import Cors
 from sfss.web.traces import UNTRACED, Trace, Traces
 from sfss.web.watchers import Watchers
@@ -79,6 +79,9 @@ ONLY_JSON: Final = web.RequestKey("only_json", bool)
 
 GRANT: Final = web.RequestKey("grant", Grant)
 """What whoever asks may do, and by the name of which token, in a request that is handled."""
+
+NOT_FOR_ALL: Final = web.RequestKey("not_for_all", bool)
+"""What is set in a request that not anybody may make."""
 
 
 class Shown(NamedTuple):
@@ -295,6 +298,13 @@ def without_sniffing(request: web.BaseRequest, answer: Answer) -> Answer:
     """
     if "Content-Type" in answer.headers and asked_of(request).face != BLOB_SERVER:
         answer.headers.setdefault(NO_SNIFFING, "nosniff")
+    return answer
+
+
+def kept_apart(request: web.BaseRequest, answer: Answer) -> Answer:
+    """Return ``answer``, which no cache gives to others, if not anybody may ask for it."""
+    if request.get(NOT_FOR_ALL) and request.method in ("GET", "HEAD"):
+        answer.headers.setdefault(CACHE_CONTROL, "private")
     return answer
 
 

@@ -345,3 +345,7 @@ def test_what_a_token_may_see_stays_out_of_shared_caches(site: Gateway) -> None:
     for address in ("fetch", "blob"):
         found = ask(site, Ask("GET", "", f"/{address}/{BLOB}", ""))
         assert found.headers["cache-control"] == "private, max-age=31536000, immutable"
+    # nginx, say, heeds no Authorization.
+    for target in ("/file?path=a", "/a", "/files", "/", "/status", "/__index__/", "/metrics"):
+        found = ask(site, Ask("GET", "", target, ""))
+        assert (found.status, found.headers.get("cache-control")) == (200, "private"), target

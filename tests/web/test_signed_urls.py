@@ -20,6 +20,7 @@ SETTINGS = (
     "[server]\nfaces = ['native', 'paths']\naccess_log = true\nslow_request_ms = 1\n"
     "log_format = '{}'\n[paths]\nrewrites = ['/short/ /photos/']\n[access]\nanonymous = []\n"
 )
+OPEN_BY_PATH = "[server]\nfaces = ['native', 'paths']\n"
 BODY = b"a file"
 PATH = "photos/ä b+c%41.jpg"
 AT = quote(PATH)
@@ -46,7 +47,7 @@ def signed(method: str, path: str, name: str = "new", for_s: int = 600) -> str:
 
 
 @pytest.mark.parametrize("name", KEYS)
-@pytest.mark.parametrize("target", [f"/file?path={AT}&", f"/{AT}?", f"/short/{AT[7:]}?x=1&"])
+@pytest.mark.parametrize("target", [f"/file?path={AT}&", f"/{AT}?", f"/short/{AT[7:]}?ttl=86400&"])
 def test_a_signed_url_is_good_for_one_file(site: Gateway, target: str, name: str) -> None:
     get, put = signed("GET", PATH, name), signed("PUT", PATH, name)
     assert site.request("PUT", target + put, BODY).status in (200, 201)
@@ -54,6 +55,7 @@ def test_a_signed_url_is_good_for_one_file(site: Gateway, target: str, name: str
     assert site.request("HEAD", target + get).status == 200
     ranged = site.request("GET", target + get, None, {"Range": "bytes=0-0"})
     assert (ranged.status, ranged.body) == (206, b"a")
+    assert ranged.headers["cache-control"] == "private"  # or a cache would have it for longer
     for method, query in (("PUT", get), ("GET", put), ("HEAD", put)):
         answer = site.request(method, target + query, BODY if method == "PUT" else None)
         assert answer.status == 403
@@ -130,6 +132,17 @@ def test_no_log_shows_a_signature(site: Gateway) -> None:
 )
 def test_what_is_hidden(url: str | None, shown: str | None) -> None:
     assert redacted(url) == shown
+
+
+def test_a_path_may_have_the_word_in_it(tmp_path: Path) -> None:
+    server = gateway(tmp_path, "--store", "s", settings=OPEN_BY_PATH, environ=SIGNING_KEYS)
+    path = "a/signature=b"
+    with running(server):
+        assert server.request("PUT", f"/{path}", BODY).status == 201
+        for target in (f"/{path}", f"/file?path={path}", f"/{path}?x=a?signature=b"):
+            for fields in ({}, {"Range": "bytes=0-"}):
+                answer = server.request("GET", target, None, fields)
+                assert (answer.status, answer.body) == (206 if fields else 200, BODY), target
 
 
 def test_where_all_is_open_a_signature_counts_all_the_same(tmp_path: Path) -> None:
