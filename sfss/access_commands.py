@@ -54,7 +54,8 @@ def run_sign(options: argparse.Namespace) -> None:
     name = options.key or next(iter(keys), "")
     if name not in keys:
         key = "access.signing_keys"
-        raise SettingError("settings", key, f"has no key {name!r}", '"NAME SECRET" is needed')
+        found = f"has no key {name!r}" if name else "is empty"
+        raise SettingError("settings", key, found, '"NAME SECRET" is needed')
     path, url = _named(options.url, read_rewrites(settings.paths.rewrites))
     expires_s = int(time.time()) + _seconds(options.expires)
     query = query_of(Signed(options.method, path, expires_s, name), keys[name])

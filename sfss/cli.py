@@ -166,8 +166,11 @@ def _add_orphans(parser: argparse.ArgumentParser) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sfss",
-        description="A small-file store over HTTP.",
-        epilog="README.rst begins with an example; conf/ has settings, docs/ all the rest.",
+        description="A store for small files, over HTTP. sfss serve starts one, on"
+        " http://127.0.0.1:8255 and in var/store unless told; sfss put, get, ls and the like ask"
+        " one, that of SFSS_URL if it is set; check, repair and the like look after its stores.",
+        epilog="sfss COMMAND --help has the rest of a command. Begin with docs/quickstart.md; conf/"
+        " has a page of settings for each way to keep files.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sfss {__version__}")
@@ -178,22 +181,25 @@ def _parser() -> argparse.ArgumentParser:
         parents=[settings],
         allow_abbrev=False,
         help="serve files (sfss --port 80 is sfss serve --port 80)",
+        description="Serve files over HTTP, until Ctrl-C or SIGTERM. Options go over the settings"
+        " of --config and the environment; docs/settings.rst has all of these.",
     )
     commands.add_parser(
         "config",
         parents=[settings],
         allow_abbrev=False,
         help="print the settings in force, as TOML",
+        description="Print the settings with which sfss serve would start, as TOML; no secrets.",
     )
     _add_node(commands)
     add_put(commands)
     for command in CLIENT_COMMANDS.values():
         command.add(commands)
+    add_token(commands)
+    add_sign(commands, _cluster_parser())
     add_nginx(commands)
     add_stores(commands, _cluster_parser())
     add_members(commands, _cluster_parser())
-    add_token(commands)
-    add_sign(commands, _cluster_parser())
     for tool, help in _TOOLS.items():
         added = _add_tool(commands, tool, help)
         if tool is Tool.SCRUB:

@@ -1,5 +1,6 @@
-"""The documents: Sphinx makes them without a warning, and every page is in the contents."""
+"""The documents: Sphinx makes them without a warning, README.rst leads to every page."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,3 +15,16 @@ def test_sphinx_makes_the_documents_without_a_warning(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     pages = {path.stem for path in (CHECKOUT / "docs").glob("*.md")} | {"settings"}
     assert {path.stem for path in (tmp_path / "html").glob("*.html")} >= pages
+
+
+def test_the_readme_leads_to_every_page_and_nowhere_else() -> None:
+    targets = set(re.findall(r"<([^>\s]+)>`_", (CHECKOUT / "README.rst").read_text()))
+    assert [each for each in targets if not (CHECKOUT / each).exists()] == []
+    pages = {f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md")} - {"docs/index.md"}
+    assert pages <= targets
+
+
+def test_what_the_pages_name_in_conf_is_there() -> None:
+    for page in (CHECKOUT / "README.rst", *(CHECKOUT / "docs").glob("*.md")):
+        for name in re.findall(r"\bconf/[\w.-]+\w", page.read_text()):
+            assert (CHECKOUT / name).exists(), f"{name} in {page.name}"

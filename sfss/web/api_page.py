@@ -5,7 +5,7 @@ any request may be refused with stands once, at the end.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from html import escape
 from typing import Final, NamedTuple
 
@@ -38,7 +38,7 @@ def page(document: Json) -> bytes:
     shown = {tag["name"]: _operations(document, tag["name"]) for tag in document["tags"]}
     about = {tag["name"]: tag["description"] for tag in document["tags"]}
     parts = [
-        _HEAD,
+        _head(document["paths"]),
         _contents(shown),
         '<main id="main">\n',
         _introduction(document),
@@ -54,20 +54,31 @@ _HEAD: Final = """\
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>API of sfss</title>
-<link rel="stylesheet" href="common.css"><link rel="stylesheet" href="page.css"></head>
+<link rel="stylesheet" href="common.css"><link rel="stylesheet" href="page.css">{icon}</head>
 <body><a class="skip button" href="#main">To the text</a>
 <header class="top"><span class="brand">sfss</span>
-<nav aria-label="Pages"><a href="./" aria-current="page">API</a>\
+<nav aria-label="Pages">{pages}<a href="./" aria-current="page">API</a>\
 <a href="../openapi.json">openapi.json</a></nav></header>
 <div class="reader">
 """
+_PAGES: Final = {"browse": "Files", "status": "Status"}
+"""The other pages for people, by the folders that they are in."""
+
+
+def _head(paths: Container[str]) -> str:
+    """Return what is before the contents: with links to those pages that are shown beside it."""
+    shown = {page: name for page, name in _PAGES.items() if f"/{page}/{{name}}" in paths}
+    links = (f'<a href="../{page}/">{name}</a>' for page, name in shown.items())
+    icons = (f'<link rel="icon" href="../{page}/icon.svg" type="image/svg+xml">' for page in shown)
+    return _HEAD.format(pages="".join(links), icon=next(icons, ""))
 
 
 def _operations(document: Json, face: str) -> list[_Operation]:
-    """Return what belongs to a ``face``."""
+    """Return what belongs to a ``face``, but how pages look."""
     return [
         operation
         for address, item in document["paths"].items()
+        if not address.endswith(".css")
         for operation in _of_path(address, item)
         if face in operation.said["tags"]
     ]

@@ -182,6 +182,9 @@ METHODS: Final = frozenset({"HEAD"}).union(
 FOR_PROGRAMS: Final = frozenset({"upload", "fetch", "blobs", "objects"})
 """The faces whose refusals are JSON, whoever asks."""
 
+_DOORS: Final = {"/browse/*": "browse/", "/status/*": "status/", "/api/": "api/"}
+"""Where a browser is led that asks for nothing but the server: the first that is shown."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -282,6 +285,20 @@ class App:
             return path
         return next((each for each in _families(path) if each in self._routes), ANYWHERE)
 
+    def _unknown(self, request: web.BaseRequest) -> http.Answer:
+        """Refuse an address that has no meaning; but lead on who is at the door, or has left out
+        the slash behind a page: relative, for a proxy that shows it elsewhere.
+        """
+        path, page = request.path, None
+        if path == "/" and "text/html" in request.headers.get("Accept", ""):
+            page = next((page for route, page in _DOORS.items() if route in self._routes), None)
+        elif f"{path}/" in self._routes:
+            page = f"{path.rpartition('/')[2]}/"
+        if page is not None and request.method in ("GET", "HEAD"):
+            return http.Answer(302, {"Location": page})
+        known = ", ".join(each for each in self._routes if not each.endswith(".css"))
+        return http.refuse(request, 404, f"no such address; known are {known}")
+
     async def answer_all_origins(self, request: web.BaseRequest) -> http.Answer:
         """As ``answer``, and tell browsers which pages of other origins may have asked."""
         allowed, origin = self._site.cors, request.headers.get("Origin")
@@ -326,8 +343,7 @@ class App:
         if address in self._only_json:
             request[http.ONLY_JSON] = True
         if methods is None:
-            known = ", ".join(self._routes)
-            return http.refuse(request, 404, f"no such address; known are {known}")
+            return self._unknown(request)
         route = methods.get(request.method)
         if route is None:
             allowed = ", ".join(methods)

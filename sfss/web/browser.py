@@ -36,4 +36,5 @@ def _settings(site: http.Site, request: web.BaseRequest) -> Mapping[str, object]
         "max_file_size": site.cluster.max_file_size,
         "has_files": "/files" in shown,
         "has_status": "/status/" in shown,
+        "has_api": "/api/" in shown,
     }

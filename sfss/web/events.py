@@ -72,8 +72,9 @@ class Events(http.Answer):
         await super().write_eof()
 
     async def _go_on(self) -> None:
-        has_files = "/browse/" in self._asker.get(http.TAKEN, ())
-        hello = json.dumps({"has_files": has_files, "every_s": self._site.watchers.every_s})
+        shown = self._asker.get(http.TAKEN, ())
+        pages = {"has_files": "/browse/" in shown, "has_api": "/api/" in shown}
+        hello = json.dumps({**pages, "every_s": self._site.watchers.every_s})
         first = f"retry: {RETRY_MS}\nevent: hello\ndata: {hello}\n\n".encode()
         with self._site.watchers.watching(partial(_event, self._site)) as watch:
             await self._send_event(watch, first)

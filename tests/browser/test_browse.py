@@ -55,6 +55,16 @@ def fill(shelf: Shelf) -> None:
     shelf.put("2026/a.txt")
 
 
+async def test_the_pages_lead_to_each_other(page: Page, gateway: Gateway) -> None:
+    await page.goto(gateway.url)
+    pages = page.get_by_role("navigation", name="Pages").get_by_role("link")
+    for name, address in (("Status", "/status/"), ("API", "/api/"), ("Files", "/browse/")):
+        await pages.filter(has_text=name).first.click()
+        await page.wait_for_url(f"{gateway.url}{address}")
+        await expect(pages.filter(has_text=name).first).to_have_attribute("aria-current", "page")
+        await expect(pages).to_contain_text(["Files", "Status", "API"])
+
+
 async def test_folders_are_walked_there_and_back(shelf: Shelf, screenshot: Screenshot) -> None:
     page = shelf.page
     fill(shelf)

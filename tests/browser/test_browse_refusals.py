@@ -190,6 +190,7 @@ async def test_the_page_and_what_it_is_made_of(gateway: Gateway) -> None:
         assert gateway.request("GET", f"/browse/{name}", headers=unchanged).status == 304
     settings = gateway.request("GET", "/browse/settings.json").json()
     assert (settings["max_file_size"], settings["has_files"]) == (2_097_152, True)
+    assert settings["has_api"] is True
     for missing in ("nothing.js", "../app.py", "%2e%2e/app.py", "main.js/", "index.html"):
         assert gateway.request("GET", f"/browse/{missing}").status == 404, missing
     assert gateway.request("PUT", "/browse/main.js", b"x").status == 405

@@ -241,8 +241,7 @@ async def test_each_answered_request_is_counted_once(face: Face) -> None:
     sentences = [
         '{"error": "no such file: b"}\n',
         '{"error": "no such address; known are /files, /file, /status, /status/events,'
-        " /status/*, /health/live, /health/ready, /browse, /browse/*, /openapi.json, /api/,"
-        ' /api/common.css, /api/page.css"}\n',
+        ' /status/*, /health/live, /health/ready, /browse, /browse/*, /openapi.json, /api/"}\n',
         '{"error": "bad argument: path is missing; one is needed: ?path=folder/file.txt"}\n',
         '{"error": "malformed request: Invalid method encountered"}\n',
     ]

@@ -148,6 +148,17 @@ def test_a_wrong_method_is_405(api: Gateway, address: str, allowed: set[str]) ->
         assert method in sentence(answer)
 
 
+def test_a_browser_that_asks_for_the_server_is_led_to_its_files(api: Gateway) -> None:
+    by_browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    for method in ("GET", "HEAD"):
+        answer = api.request(method, "/", None, by_browser)
+        assert (answer.status, answer.headers["location"]) == (302, "browse/")
+    answer = api.request("GET", "/api")
+    assert (answer.status, answer.headers["location"]) == (302, "api/")
+    assert api.request("POST", "/", b"x", by_browser).status == 404
+    assert api.request("GET", "/nowhere", None, by_browser).status == 404
+
+
 @pytest.mark.parametrize("address", ["/", "/files/", "/file/a", "/x?path=a", "//file", "/File"])
 def test_another_address_is_404(api: Gateway, address: str) -> None:
     for method in ("GET", "PUT", "PATCH"):

@@ -198,7 +198,7 @@ def test_the_command_makes_urls(site: Gateway) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environ", "words"),
     [
-        (["a"], {}, "access.signing_keys: has no key ''"),
+        (["a"], {}, "access.signing_keys: is empty"),
         (["--key", "none", "a"], SIGNING_KEYS, "has no key 'none'"),
         (["/a"], SIGNING_KEYS, "is '/a'"),
         (["http://h/file"], SIGNING_KEYS, "is expected"),

@@ -62,6 +62,7 @@ class Page {
     }
     byId("limit").textContent = `Files may have up to ${sizeOf(this.settings.max_file_size)}`;
     byId("to-status").hidden = !this.settings.has_status;
+    byId("to-api").hidden = !this.settings.has_api;
     if (this.settings.has_files) {
       this.go();
     } else {

@@ -128,7 +128,7 @@ export function sentenceIn(text, status) {
   return status === 404 ? "There is no such file." : `The server answers with status ${status}.`;
 }
 
-// What can be counted on here: {max_file_size, has_files, has_status}.
+// What can be counted on here: {max_file_size, has_files, has_status, has_api}.
 export async function settings() {
   return (await ask("settings.json")).json();
 }

@@ -22,6 +22,7 @@ const stream = listen("events", {
   heard: (name, said) => {
     if (name === "hello") {
       show(byId("to-files"), said.has_files);
+      show(byId("to-api"), said.has_api);
       show(byId("forget"), sessionStorage.getItem(TOKEN) !== null);
     } else if (name === "message") {
       draw(said);
