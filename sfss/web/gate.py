@@ -59,7 +59,7 @@ class Gate:
         ``scope``; None for one that may. It has to be identified.
         """
         grant = request[http.GRANT]
-        claims = self._signs and "signature=" in request.raw_path
+        claims = self._signs and _has_signature(request.raw_path)
         if not scope or (self._is_open and scope != ADMIN and not claims):
             return None
         found = needs(site, request, face, scope)
@@ -134,6 +134,12 @@ class Gate:
         if not self._is_local and scope in self._rules.anybody:
             sentence += ", and access.open_to_the_network does not have it"
         return sentence
+
+
+def _has_signature(target: str) -> bool:
+    """Tell whether ``signature`` is an argument; a file may have that in its name, too."""
+    query = target.partition("#")[0].partition("?")[2]
+    return "&signature=" in f"&{query}"
 
 
 def _short_of(grant: Grant, need: Need) -> str:
