@@ -6,8 +6,10 @@ import asyncio
 import io
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -452,6 +454,22 @@ def test_the_twin_does_the_same(server: Gateway, tmp_path: Path) -> None:
         pages.close()
     with pytest.raises(RuntimeError):
         client.get("a")
+
+
+def test_nobody_waits_for_a_client_that_was_closed() -> None:
+    with ThreadPoolExecutor(8) as threads, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        accepted = threads.submit(silent.accept)
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        asking = threads.submit(client.get, "a")
+        accepted.result()[0].close()  # now it waits until it tries again
+        for closing in [threads.submit(client.close) for _ in range(6)]:
+            closing.result(30)
+        with pytest.raises((RuntimeError, errors.Unreachable)):
+            asking.result(30)
+        with pytest.raises(RuntimeError, match="has been closed"):
+            client.get("a")
 
 
 def test_the_twin_has_every_method() -> None:
