@@ -202,9 +202,8 @@ class Report:
         """Take note of what became of ``path``; ``more`` is for ``--json``."""
         self.tally.add(outcome)
         if outcome.result is Result.FAILED:
-            self.screen.say(
-                outcome.reason if path in outcome.reason else f"{path}: {outcome.reason}"
-            )
+            is_named = f"/{path}:" in f"/{outcome.reason}"
+            self.screen.say(outcome.reason if is_named else f"{path}: {outcome.reason}")
         elif outcome.reason:
             self.screen.say(f"{path}: {outcome.reason}")
         if self._as_json:
@@ -238,7 +237,8 @@ def print_line(line: str) -> None:
 
 def failure(error: Exception) -> Outcome:
     """Return what became of a path, which ``error`` has prevented."""
-    return Outcome(Result.FAILED, str(error))
+    is_name = isinstance(error, UnicodeEncodeError)
+    return Outcome(Result.FAILED, "its path is not UTF-8" if is_name else str(error))
 
 
 async def do_each(

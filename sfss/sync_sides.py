@@ -17,11 +17,11 @@ _BATCH = 512
 
 class LocalSide:
     """The files below ``root``. ``ignored`` counts what is neither a file nor a folder, or a link
-    to a folder: it is left out.
+    to a folder: it is left out. Of the first side (``is_first``) a link to nothing is a problem.
     """
 
-    def __init__(self, root: Path, choice: Choice) -> None:
-        self.root, self._choice = root, choice
+    def __init__(self, root: Path, choice: Choice, is_first: bool = False) -> None:
+        self.root, self._choice, self._is_first = root, choice, is_first
         self.ignored = 0
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
@@ -67,6 +67,8 @@ class LocalSide:
                     return None
                 status = entry.stat()
                 return Entry(path, status.st_size, int(status.st_mtime))
+            if self._is_first and entry.is_symlink():
+                entry.stat()  # what it led to may be back with its disk: it is not absent
         except OSError as error:
             return Entry(path, problem=f"cannot be looked at: {error.strerror}")
         self.ignored += 1

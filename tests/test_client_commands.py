@@ -319,6 +319,35 @@ def test_sync_removes_nothing_after_a_failure(shell: Shell, server: Gateway) -> 
     shell.run("sync", "bad", "nothing", status=2)
 
 
+def test_sync_takes_a_link_to_nothing_for_a_failure(shell: Shell) -> None:
+    shell.write({"up/a": b"a", "up/b": b"b"})
+    shell.run("sync", "up", "sfss:linked")
+    (shell.folder / "up/b").unlink()
+    (shell.folder / "up/b").symlink_to("away/b")
+    ended = shell.run("sync", "--delete", "up", "sfss:linked", status=1)
+    assert "b: cannot be looked at: No such file" in ended.told
+    assert shell.run("ls", "linked").output.endswith(b"linked/b\n")
+    # On the second side it is what is to be replaced.
+    shell.run("sync", "sfss:linked", "up")
+    assert shell.read("up") == {"a": b"a", "b": b"b"}
+
+
+def test_sync_refuses_sides_within_each_other(shell: Shell) -> None:
+    shell.write({"up/x": b"x"})
+    shell.run("sync", "up", "sfss:around/in")
+    wrong = ["sync", "--delete", "sfss:around/in", "sfss:around"]
+    assert "--delete would remove it" in shell.run(*wrong, status=2).told
+    assert "lies within FROM" in shell.run("sync", "sfss:around", "sfss:around/in", status=2).told
+    shell.run("sync", "sfss:around/in", f"{shell.url}/around")
+    assert shell.run("ls", "-r", "around").output.count(b"\n") == 2
+
+
+def test_sync_says_which_names_are_not_utf_8(shell: Shell) -> None:
+    shell.write({"up/a": b"a", os.fsdecode(b"up/\xff"): b"b"})
+    ended = shell.run("sync", "up", "sfss:bytes", status=1)
+    assert "\\udcff: its path is not UTF-8" in ended.told
+
+
 def test_sync_between_servers(shell: Shell, server: Gateway, tmp_path: Path) -> None:
     with running(gateway(tmp_path, "--store", "store")) as other:
         server.request("PUT", "/file?path=between/a", b"a", {"Content-Type": "text/x-a"})
