@@ -177,9 +177,11 @@ def run_command(work: Callable[[], Awaitable[int | None]]) -> int:
     except ClientError as error:
         Screen(Tally(0.0)).say(str(error))
         return FAILED
-    except BrokenPipeError:
-        # Whoever reads has enough. At its end Python would try to write once more.
+    except OSError as error:
+        # With a broken pipe, whoever reads has enough. At its end Python would write once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            Screen(Tally(0.0)).say(f"cannot go on: {error.strerror or error}")
         return FAILED
 
 

@@ -342,6 +342,28 @@ def test_sync_refuses_sides_within_each_other(shell: Shell) -> None:
     assert shell.run("ls", "-r", "around").output.count(b"\n") == 2
 
 
+def test_standard_output_on_a_full_disk(shell: Shell) -> None:
+    arguments = (
+        ["ls", "-r"],
+        ["get", "photos/index.txt", "-"],
+        ["export", "photos"],
+        ["sync", "--json", "sfss:photos", "down"],
+    )
+    for each in arguments:
+        with Path("/dev/full").open("wb") as full:
+            ended = subprocess.run(
+                [*SFSS, *each],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                cwd=shell.folder,
+                env=shell.environ(),
+                timeout=60,
+            )
+        assert ended.returncode == 1, each
+        assert b"Traceback" not in ended.stderr, each
+        assert b"sfss: cannot go on: No space left on device\n" in ended.stderr, each
+
+
 def test_sync_says_which_names_are_not_utf_8(shell: Shell) -> None:
     shell.write({"up/a": b"a", os.fsdecode(b"up/\xff"): b"b"})
     ended = shell.run("sync", "up", "sfss:bytes", status=1)
