@@ -200,6 +200,12 @@ class Report:
         """Take note that ``size`` more bytes were sent, or have come."""
         self.tally.sent_bytes += size
 
+    def begin_anew(self) -> None:
+        """Count from the beginning: what was done is going to be found there."""
+        if self._is_dry:
+            self.tally.stored = 0
+        self.tally.failed, self.tally.there = 0, -self.tally.stored
+
     def add(self, action: str, path: str, outcome: Outcome, **more: object) -> None:
         """Take note of what became of ``path``; ``more`` is for ``--json``."""
         self.tally.add(outcome)

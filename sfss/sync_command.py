@@ -22,7 +22,7 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.sync_plan import Entry, Pair, Step, paired, step_for
+from sfss.sync_plan import Entry, OutOfOrder, Pair, Step, paired, step_for
 from sfss.sync_sides import LocalSide, RemoteSide, Side
 from sfss.upload_plan import Outcome, Result
 
@@ -140,7 +140,21 @@ class Sync:
         """Do it. Raises ``ClientError`` where a side cannot be read to its end: then nothing was
         removed.
         """
+        try:
+            await self._compare()
+        except OutOfOrder:  # stores that speak the memcached protocol are listed by their keys
+            for side in (self._source, self._target):
+                side.is_gathered = True
+            self._seen = 0
+            self._extra.clear()
+            self._report.begin_anew()
+            await self._compare()
+        await self._remove_extra()
+
+    async def _compare(self) -> None:
         await do_each(self._batches(), self._do_batch, self._options.concurrency)
+
+    async def _remove_extra(self) -> None:
         if not self._extra:
             return
         if self._report.tally.failed:

@@ -22,6 +22,7 @@ class LocalSide:
 
     def __init__(self, root: Path, choice: Choice, is_first: bool = False) -> None:
         self.root, self._choice, self._is_first = root, choice, is_first
+        self.is_gathered = True
         self.ignored = 0
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
@@ -80,13 +81,27 @@ def _key(found: Entry | str) -> bytes:
 
 
 class RemoteSide:
-    """The files of a gateway whose paths begin with ``prefix``."""
+    """The files of a gateway whose paths begin with ``prefix``. ``is_gathered``: they are put in
+    order here, all of them in memory, for a gateway that lists them in another.
+    """
 
     def __init__(self, client: AsyncClient, prefix: str, choice: Choice) -> None:
         self.client, self.prefix, self._choice = client, prefix, choice
+        self.is_gathered = False
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
-        """Yield them in byte order. Raises ``ClientError``."""
+        """Yield them as they are listed, in byte order if they are gathered. Raises
+        ``ClientError``.
+        """
+        async with aclosing(self._listed()) as listed:
+            if self.is_gathered:
+                for entry in sorted([each async for each in listed], key=_key):
+                    yield entry
+            else:
+                async for entry in listed:
+                    yield entry
+
+    async def _listed(self) -> AsyncGenerator[Entry, None]:
         async with aclosing(self.client.list(self.prefix)) as files:
             async for file in files:
                 path = file.path[len(self.prefix) :]

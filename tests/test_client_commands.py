@@ -20,6 +20,7 @@ from tests.servers import (
     Gateway,
     free_port,
     gateway,
+    node,
     running,
 )
 
@@ -362,6 +363,24 @@ def test_standard_output_on_a_full_disk(shell: Shell) -> None:
         assert ended.returncode == 1, each
         assert b"Traceback" not in ended.stderr, each
         assert b"sfss: cannot go on: No space left on device\n" in ended.stderr, each
+
+
+def test_sync_over_stores_that_are_listed_by_their_keys(shell: Shell, tmp_path: Path) -> None:
+    names = ["a b", "a!", "a%41", "ab", "z", "ä", "ö/x y", "ö/x!"]
+    shell.write({f"up/{name}": name.encode() for name in names})
+    settings = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'mirror'\n"
+    with running(node(tmp_path)) as store:
+        more = f"write_quorum = 1\nstores = ['{store.address}']\n"
+        with running(gateway(tmp_path, settings=settings + more)) as server:
+            shell.url = server.url
+            shell.run("sync", "up", "sfss:keys")
+            (shell.folder / "up/ab").unlink()
+            (shell.folder / "up/a b").write_bytes(b"new")
+            ended = shell.run("sync", "--delete", "up", "sfss:keys")
+            assert "sfss: 8 files, 6 skipped, 0 failed" in ended.told
+            shell.run("sync", "sfss:keys", "down")
+            assert shell.read("down") == shell.read("up")
+            assert len(shell.read("down")) == 7
 
 
 def test_sync_says_which_names_are_not_utf_8(shell: Shell) -> None:
