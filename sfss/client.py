@@ -5,10 +5,11 @@
         client.get("notes/hello.txt")
 
 ``Client`` has the methods of ``AsyncClient``, made from them: it drives one, in an event loop in a
-thread of its own. It may be used by many threads at once.
+thread of its own. It may be used by many threads at once, and in the process that has made it.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future
@@ -83,6 +84,7 @@ class Client:
         self._thread.start()
         self._is_closed = False
         self._turn = threading.RLock()
+        self._process_id = os.getpid()
 
         async def make() -> AsyncClient:
             limits = {"connections": connections, "tries": tries}
@@ -153,6 +155,8 @@ class Client:
         """Close all connections, when what is under way has been answered. Who waits for something
         in another thread all the same, as for a further try, gets a RuntimeError.
         """
+        if self._process_id != os.getpid():
+            return
         with self._turn:
             if self._is_closed:
                 return
@@ -175,6 +179,9 @@ class Client:
         self._loop.close()
 
     def _wait_for(self, work: Coroutine[Any, Any, _Found]) -> _Found:
+        if self._process_id != os.getpid():  # a fork takes no threads along
+            work.close()
+            raise RuntimeError("the client is that of another process: make one after the fork")
         with self._turn:
             if self._is_closed:
                 work.close()

@@ -472,6 +472,22 @@ def test_nobody_waits_for_a_client_that_was_closed() -> None:
             client.get("a")
 
 
+def test_a_client_is_of_no_use_after_a_fork(server: Gateway) -> None:
+    with Client(server.url) as client:
+        assert client.exists("large")
+        process_id = os.fork()
+        if not process_id:
+            signal.alarm(20)  # it would wait for ever
+            try:
+                client.get("large")
+            except RuntimeError:
+                client.close()
+                os._exit(17)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]) == 17
+        assert client.exists("large")
+
+
 def test_the_twin_has_every_method() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
