@@ -5,13 +5,14 @@
         client.get("notes/hello.txt")
 
 ``Client`` has the methods of ``AsyncClient``, made from them: it drives one, in an event loop in a
-thread of its own. It may be used by many threads at once.
+thread of its own. It may be used by many threads at once, and in the process that has made it.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from functools import wraps
 from tempfile import TemporaryFile
@@ -31,6 +32,8 @@ __all__ = [
     "File",
     "Page",
 ]
+
+_CLOSED: Final = "the client has been closed"
 
 _Arguments = ParamSpec("_Arguments")
 _Found = TypeVar("_Found")
@@ -80,6 +83,8 @@ class Client:
         )
         self._thread.start()
         self._is_closed = False
+        self._turn = threading.RLock()
+        self._process_id = os.getpid()
 
         async def make() -> AsyncClient:
             limits = {"connections": connections, "tries": tries}
@@ -147,10 +152,25 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections, when what is under way has been answered."""
-        if not self._is_closed:
-            self._wait_for(self._client.close())
-            self._end()
+        """Close all connections, when what is under way has been answered. Who waits for something
+        in another thread all the same, as for a further try, gets a RuntimeError.
+        """
+        if self._process_id != os.getpid():
+            return
+        with self._turn:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        # What others have asked for has come before this: nobody hands anything over any more.
+        asyncio.run_coroutine_threadsafe(self._closed(), self._loop).result()
+        self._end()
+
+    async def _closed(self) -> None:
+        await self._client.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _end(self) -> None:
         self._is_closed = True
@@ -159,12 +179,18 @@ class Client:
         self._loop.close()
 
     def _wait_for(self, work: Coroutine[Any, Any, _Found]) -> _Found:
-        if self._is_closed:
+        if self._process_id != os.getpid():  # a fork takes no threads along
             work.close()
-            raise RuntimeError("the client has been closed")
-        future: Future[_Found] = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise RuntimeError("the client is that of another process: make one after the fork")
+        with self._turn:
+            if self._is_closed:
+                work.close()
+                raise RuntimeError(_CLOSED)
+            future: Future[_Found] = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise RuntimeError(_CLOSED) from None
         except BaseException:
             future.cancel()  # for Ctrl-C; else it is over
             raise

@@ -16,6 +16,7 @@ from sfss.client_text import (
     DEFAULT_URL,
     File,
     Page,
+    comes_after,
     file_of,
     folded,
     listing_target,
@@ -220,7 +221,7 @@ class AsyncClient:
         while following is not None:
             page = await self.page(prefix, following, delimiter=delimiter)
             yield page
-            if page.next is not None and page.next <= following:
+            if page.next is not None and not comes_after(page.next, following):
                 raise Damaged("the listing does not go on")
             following = page.next
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from string import punctuation
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ _VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _TOKEN: Final = re.compile("[!-~]+")
 _DIGEST_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_IN_KEYS: Final = punctuation.replace("%", "")
 _SECONDS: Final = re.compile(rb"[0-9]{1,9}")
 
 
@@ -256,6 +258,13 @@ def _listed(entry: Mapping[str, Any]) -> File:
         str(entry["type"]),
         None if modified is None else datetime.fromisoformat(modified),
     )
+
+
+def comes_after(path: str, former: str) -> bool:
+    """Tell whether ``path`` comes after ``former`` in a listing: by its bytes, or by its key in
+    stores that speak the memcached protocol (``keys``).
+    """
+    return path > former or quote(path, safe=_IN_KEYS) > quote(former, safe=_IN_KEYS)
 
 
 def folded(page: Page, prefix: str, delimiter: str) -> Page:

@@ -288,6 +288,10 @@ class Cluster:
             position = children[-1].name
         return found
 
+    def order(self, path: str) -> bytes:
+        """Return what decides where ``path``, or how paths begin, stands in a listing."""
+        return self._scheme.prefix(path)
+
     def _check_listed(self) -> None:
         if not self._scheme.has_prefixes:
             reason = f"keys in {self._scheme.encoding} do not tell which paths are in a folder"

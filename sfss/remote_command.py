@@ -188,9 +188,11 @@ def run_command(work: Callable[[], Awaitable[int | None]]) -> int:
     except ClientError as error:
         Screen(Tally(0.0)).say(str(error))
         return FAILED
-    except BrokenPipeError:
-        # Whoever reads has enough. At its end Python would try to write once more.
+    except OSError as error:
+        # With a broken pipe, whoever reads has enough. At its end Python would write once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            Screen(Tally(0.0)).say(f"cannot go on: {error.strerror or error}")
         return FAILED
 
 
@@ -209,13 +211,18 @@ class Report:
         """Take note that ``size`` more bytes were sent, or have come."""
         self.tally.sent_bytes += size
 
+    def begin_anew(self) -> None:
+        """Count from the beginning: what was done is going to be found there."""
+        if self._is_dry:
+            self.tally.stored = 0
+        self.tally.failed, self.tally.there = 0, -self.tally.stored
+
     def add(self, action: str, path: str, outcome: Outcome, **more: object) -> None:
         """Take note of what became of ``path``; ``more`` is for ``--json``."""
         self.tally.add(outcome)
         if outcome.result is Result.FAILED:
-            self.screen.say(
-                outcome.reason if path in outcome.reason else f"{path}: {outcome.reason}"
-            )
+            is_named = f"/{path}:" in f"/{outcome.reason}"
+            self.screen.say(outcome.reason if is_named else f"{path}: {outcome.reason}")
         elif outcome.reason:
             self.screen.say(f"{path}: {outcome.reason}")
         if self._as_json:
@@ -249,7 +256,8 @@ def print_line(line: str) -> None:
 
 def failure(error: Exception) -> Outcome:
     """Return what became of a path, which ``error`` has prevented."""
-    return Outcome(Result.FAILED, str(error))
+    is_name = isinstance(error, UnicodeEncodeError)
+    return Outcome(Result.FAILED, "its path is not UTF-8" if is_name else str(error))
 
 
 async def do_each(

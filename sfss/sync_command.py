@@ -22,7 +22,7 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.sync_plan import Entry, Pair, Step, paired, step_for
+from sfss.sync_plan import Entry, OutOfOrder, Pair, Step, paired, step_for
 from sfss.sync_sides import LocalSide, RemoteSide, Side
 from sfss.upload_plan import Outcome, Result
 
@@ -85,25 +85,41 @@ async def _sync(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise wrong("--include, --exclude", "is no pattern", str(error)) from None
     async with AsyncExitStack() as stack:
-        source = await _side(stack, options, options.source, choice)
+        source = await _side(stack, options, options.source, choice, is_first=True)
         target = await _side(stack, options, options.target, choice)
         if isinstance(source, LocalSide):
             if isinstance(target, LocalSide):
                 raise wrong("FROM, TO", "are both folders here", "one is to be sfss:PATH")
             if not await asyncio.to_thread(source.root.is_dir):
                 raise wrong("FROM", f"is {options.source!r}", "a folder is expected")
+        elif isinstance(target, RemoteSide):
+            _check_apart(source, target, options.delete)
         report = Report(options)
         sync = Sync((source, target), options, report)
         await report.screen.during(sync.run())
         return report.ended()
 
 
+def _check_apart(source: RemoteSide, target: RemoteSide, deletes: bool) -> None:
+    """Raise ``SettingError`` where one side would be read, or removed, as part of the other."""
+    if source.client.url != target.client.url or source.prefix == target.prefix:
+        return
+    if target.prefix.startswith(source.prefix):
+        raise wrong("TO", "lies within FROM", "what is copied would be copied again")
+    if deletes and source.prefix.startswith(target.prefix):
+        raise wrong("FROM", "lies within TO", "--delete would remove it")
+
+
 async def _side(
-    stack: AsyncExitStack, options: argparse.Namespace, text: str, choice: Choice
+    stack: AsyncExitStack,
+    options: argparse.Namespace,
+    text: str,
+    choice: Choice,
+    is_first: bool = False,
 ) -> Side:
     remote = read_remote(text)
     if remote is None:
-        return LocalSide(Path(text), choice)
+        return LocalSide(Path(text), choice, is_first)
     client = await stack.enter_async_context(opened(options, remote.url))
     path = remote.path.strip("/")
     return RemoteSide(client, f"{path}/" if path else "", choice)
@@ -124,7 +140,21 @@ class Sync:
         """Do it. Raises ``ClientError`` where a side cannot be read to its end: then nothing was
         removed.
         """
+        try:
+            await self._compare()
+        except OutOfOrder:  # stores that speak the memcached protocol are listed by their keys
+            for side in (self._source, self._target):
+                side.is_gathered = True
+            self._seen = 0
+            self._extra.clear()
+            self._report.begin_anew()
+            await self._compare()
+        await self._remove_extra()
+
+    async def _compare(self) -> None:
         await do_each(self._batches(), self._do_batch, self._options.concurrency)
+
+    async def _remove_extra(self) -> None:
         if not self._extra:
             return
         if self._report.tally.failed:

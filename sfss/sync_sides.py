@@ -17,11 +17,12 @@ _BATCH = 512
 
 class LocalSide:
     """The files below ``root``. ``ignored`` counts what is neither a file nor a folder, or a link
-    to a folder: it is left out.
+    to a folder: it is left out. Of the first side (``is_first``) a link to nothing is a problem.
     """
 
-    def __init__(self, root: Path, choice: Choice) -> None:
-        self.root, self._choice = root, choice
+    def __init__(self, root: Path, choice: Choice, is_first: bool = False) -> None:
+        self.root, self._choice, self._is_first = root, choice, is_first
+        self.is_gathered = True
         self.ignored = 0
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
@@ -67,6 +68,8 @@ class LocalSide:
                     return None
                 status = entry.stat()
                 return Entry(path, status.st_size, int(status.st_mtime))
+            if self._is_first and entry.is_symlink():
+                entry.stat()  # what it led to may be back with its disk: it is not absent
         except OSError as error:
             return Entry(path, problem=f"cannot be looked at: {error.strerror}")
         self.ignored += 1
@@ -78,13 +81,27 @@ def _key(found: Entry | str) -> bytes:
 
 
 class RemoteSide:
-    """The files of a gateway whose paths begin with ``prefix``."""
+    """The files of a gateway whose paths begin with ``prefix``. ``is_gathered``: they are put in
+    order here, all of them in memory, for a gateway that lists them in another.
+    """
 
     def __init__(self, client: AsyncClient, prefix: str, choice: Choice) -> None:
         self.client, self.prefix, self._choice = client, prefix, choice
+        self.is_gathered = False
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
-        """Yield them in byte order. Raises ``ClientError``."""
+        """Yield them as they are listed, in byte order if they are gathered. Raises
+        ``ClientError``.
+        """
+        async with aclosing(self._listed()) as listed:
+            if self.is_gathered:
+                for entry in sorted([each async for each in listed], key=_key):
+                    yield entry
+            else:
+                async for entry in listed:
+                    yield entry
+
+    async def _listed(self) -> AsyncGenerator[Entry, None]:
         async with aclosing(self.client.list(self.prefix)) as files:
             async for file in files:
                 path = file.path[len(self.prefix) :]

@@ -6,8 +6,10 @@ import asyncio
 import io
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -471,6 +473,38 @@ def test_the_twin_does_the_same(server: Gateway, tmp_path: Path) -> None:
         pages.close()
     with pytest.raises(RuntimeError):
         client.get("a")
+
+
+def test_nobody_waits_for_a_client_that_was_closed() -> None:
+    with ThreadPoolExecutor(8) as threads, socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        accepted = threads.submit(silent.accept)
+        client = Client(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        asking = threads.submit(client.get, "a")
+        accepted.result()[0].close()  # now it waits until it tries again
+        for closing in [threads.submit(client.close) for _ in range(6)]:
+            closing.result(30)
+        with pytest.raises((RuntimeError, errors.Unreachable)):
+            asking.result(30)
+        with pytest.raises(RuntimeError, match="has been closed"):
+            client.get("a")
+
+
+def test_a_client_is_of_no_use_after_a_fork(server: Gateway) -> None:
+    with Client(server.url) as client:
+        assert client.exists("large")
+        process_id = os.fork()
+        if not process_id:
+            signal.alarm(20)  # it would wait for ever
+            try:
+                client.get("large")
+            except RuntimeError:
+                client.close()
+                os._exit(17)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]) == 17
+        assert client.exists("large")
 
 
 def test_the_twin_has_every_method() -> None:

@@ -20,6 +20,7 @@ from tests.servers import (
     Gateway,
     free_port,
     gateway,
+    node,
     running,
 )
 
@@ -317,6 +318,75 @@ def test_sync_removes_nothing_after_a_failure(shell: Shell, server: Gateway) -> 
     assert shell.run("ls", "-1", "kept").lines == ["kept/fine", "kept/old"]
     shell.run("sync", "absent", "sfss:kept", status=2)
     shell.run("sync", "bad", "nothing", status=2)
+
+
+def test_sync_takes_a_link_to_nothing_for_a_failure(shell: Shell) -> None:
+    shell.write({"up/a": b"a", "up/b": b"b"})
+    shell.run("sync", "up", "sfss:linked")
+    (shell.folder / "up/b").unlink()
+    (shell.folder / "up/b").symlink_to("away/b")
+    ended = shell.run("sync", "--delete", "up", "sfss:linked", status=1)
+    assert "b: cannot be looked at: No such file" in ended.told
+    assert shell.run("ls", "linked").output.endswith(b"linked/b\n")
+    # On the second side it is what is to be replaced.
+    shell.run("sync", "sfss:linked", "up")
+    assert shell.read("up") == {"a": b"a", "b": b"b"}
+
+
+def test_sync_refuses_sides_within_each_other(shell: Shell) -> None:
+    shell.write({"up/x": b"x"})
+    shell.run("sync", "up", "sfss:around/in")
+    wrong = ["sync", "--delete", "sfss:around/in", "sfss:around"]
+    assert "--delete would remove it" in shell.run(*wrong, status=2).told
+    assert "lies within FROM" in shell.run("sync", "sfss:around", "sfss:around/in", status=2).told
+    shell.run("sync", "sfss:around/in", f"{shell.url}/around")
+    assert shell.run("ls", "-r", "around").output.count(b"\n") == 2
+
+
+def test_standard_output_on_a_full_disk(shell: Shell) -> None:
+    arguments = (
+        ["ls", "-r"],
+        ["get", "photos/index.txt", "-"],
+        ["export", "photos"],
+        ["sync", "--json", "sfss:photos", "down"],
+    )
+    for each in arguments:
+        with Path("/dev/full").open("wb") as full:
+            ended = subprocess.run(
+                [*SFSS, *each],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                cwd=shell.folder,
+                env=shell.environ(),
+                timeout=60,
+            )
+        assert ended.returncode == 1, each
+        assert b"Traceback" not in ended.stderr, each
+        assert b"sfss: cannot go on: No space left on device\n" in ended.stderr, each
+
+
+def test_sync_over_stores_that_are_listed_by_their_keys(shell: Shell, tmp_path: Path) -> None:
+    names = ["a b", "a!", "a%41", "ab", "z", "ä", "ö/x y", "ö/x!"]
+    shell.write({f"up/{name}": name.encode() for name in names})
+    settings = "[cluster]\nkind = 'replicated'\n[replicated]\nplacement = 'mirror'\n"
+    with running(node(tmp_path)) as store:
+        more = f"write_quorum = 1\nstores = ['{store.address}']\n"
+        with running(gateway(tmp_path, settings=settings + more)) as server:
+            shell.url = server.url
+            shell.run("sync", "up", "sfss:keys")
+            (shell.folder / "up/ab").unlink()
+            (shell.folder / "up/a b").write_bytes(b"new")
+            ended = shell.run("sync", "--delete", "up", "sfss:keys")
+            assert "sfss: 8 files, 6 skipped, 0 failed" in ended.told
+            shell.run("sync", "sfss:keys", "down")
+            assert shell.read("down") == shell.read("up")
+            assert len(shell.read("down")) == 7
+
+
+def test_sync_says_which_names_are_not_utf_8(shell: Shell) -> None:
+    shell.write({"up/a": b"a", os.fsdecode(b"up/\xff"): b"b"})
+    ended = shell.run("sync", "up", "sfss:bytes", status=1)
+    assert "\\udcff: its path is not UTF-8" in ended.told
 
 
 def test_sync_between_servers(shell: Shell, server: Gateway, tmp_path: Path) -> None:

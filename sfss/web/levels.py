@@ -12,7 +12,7 @@ _BEFORE_SURROGATES: Final = "\ud7ff"
 
 
 async def level(cluster: Cluster, prefix: str, after: str, limit: int) -> list[Thing]:
-    """Return up to ``limit`` things, by their whole paths in byte order, whose paths begin with
+    """Return up to ``limit`` things, in the order of ``Cluster.list``, whose paths begin with
     ``prefix`` and come after ``after``: each file that has no "/" behind the prefix, and of all
     others the folder, its path up to that "/". What is in a folder is not walked through.
 
@@ -22,16 +22,23 @@ async def level(cluster: Cluster, prefix: str, after: str, limit: int) -> list[T
         check_path(text)
     folder = prefix[: prefix.rfind("/") + 1]
     beginning = prefix[len(folder) :]
-    if after > folder and not after.startswith(folder):
+
+    def order(name: str) -> bytes:
+        return cluster.order(folder + name)
+
+    if not after.startswith(folder) and cluster.order(after) > order(""):
         return []
-    position = max(_name_in(folder, after), before(beginning))
+    lower = before(beginning)
+    if order(lower) > order(beginning):  # where keys are ordered otherwise than paths
+        lower = beginning[:-1]
+    position = max(_name_in(folder, after), lower, key=order)
     found: list[Thing] = []
     while (wanted := limit - len(found)) > 0:
         things = await cluster.folder(folder, position, wanted)
         for name, head in things:
             if name.startswith(beginning):
                 found.append(Thing(folder + name, head))
-            elif name > beginning:
+            elif order(name) > order(beginning):
                 return found
         if len(things) < wanted:
             break

@@ -16,7 +16,7 @@ from sfss.record import encode, new_record
 from sfss.routed import Owner, Routed
 from sfss.stores.base import Entry
 from sfss.web.levels import before, level
-from tests.servers import Gateway, gateway, memcached, running, s3
+from tests.servers import Gateway, gateway, memcached, node, running, s3
 from tests.stores.dict_store import DictStore
 from tests.web.client import sentence
 from tests.web.conftest import over
@@ -164,6 +164,36 @@ def test_any_page_is_what_the_plain_listing_says(
     assert [file["path"] for file in answer["files"]] == [x for x in shown if x[-1] != "/"]
     assert answer["folders"] == [each for each in shown if each[-1] == "/"]
     assert answer["next"] == (shown[-1] if len(expected) > limit else None)
+
+
+def test_over_stores_that_are_listed_by_their_keys(tmp_path: Path) -> None:
+    paths = [
+        "!a/b",
+        " b",
+        "a b",
+        "a!",
+        "a!/c",
+        "a#/d",
+        "a%41",
+        "a\xa0c",
+        "@x",
+        "?y",
+        "~",
+        "ä",
+        "z/ä",
+    ]
+    with running(node(tmp_path)) as store, running(_mirror(tmp_path, store.address)) as server:
+        for path in paths:
+            assert server.put(path, b"x").status == 200
+        shelf = Shelf(server, paths)
+        for prefix in {path[:end] for path in paths for end in range(len(path) + 1)}:
+            found: list[str] = []
+            after: str | None = ""
+            while after is not None:
+                answer = shelf.page(prefix=prefix, delimiter="/", after=after, limit=2)
+                found += [each["path"] for each in answer["files"]] + answer["folders"]
+                after = answer["next"]
+            assert sorted(found) == shelf.level(prefix), prefix
 
 
 def test_a_file_is_described_as_in_the_plain_listing(shelf: Shelf) -> None:

@@ -250,3 +250,24 @@ def test_what_is_no_token(arguments: list[str]) -> None:
     done = run("token", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "NAME" in done.stderr
+
+
+def test_a_file_may_have_signature_in_its_name(tmp_path: Path) -> None:
+    server = gateway(
+        tmp_path,
+        "--store",
+        "store",
+        settings="[server]\nfaces = ['native', 'paths']\n",
+        environ=SIGNING_KEYS,
+    )
+    with running(server):
+        for put, get in (
+            ("/a&signature=b", "/a&signature=b"),
+            ("/file?path=signature=b", "/file?path=signature%3Db"),
+        ):
+            assert server.request("PUT", put, BODY).status in (200, 201)
+            # The second is not one for the short way.
+            assert server.request("GET", get).body == BODY
+            assert server.request("GET", get, None, {"Range": "bytes=0-0"}).status == 206
+        assert server.request("GET", "/file?path=signature=b&signature=").status == 403
+        assert server.request("GET", "/a&signature=b?signature=").status == 403
