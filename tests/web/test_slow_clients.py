@@ -169,7 +169,7 @@ def test_of_many_that_do_not_read_the_oldest_go() -> None:
 def test_what_is_held_for_those_that_do_not_read_is_bounded(loop_factory: Loops) -> None:
     async def work() -> None:
         store, limits = ViewableStore(), LimitsSettings(unsent_bytes=4 * 1024 * 1024)
-        async with serving(True, store, limits) as gateway:
+        async with serving(True, store, limits=limits) as gateway:
             await store.set(b"big", new_record(bytes(1_000_000), 1))
             loop, talks = asyncio.get_running_loop(), []
             for _ in range(12):
