@@ -211,6 +211,16 @@ def test_scripts_work_from_another_folder(tmp_path: Path, script: str) -> None:
     assert printed.startswith(script)
 
 
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="not the checkout's environment")
+def test_bin_test_runs_the_tests_of_the_checkout(tmp_path: Path) -> None:
+    """And no package "tests" that something installed has brought."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    path = (ROOT / "bin" / "test").read_text().partition("import tests.run")[0]
+    command = [sys.executable, "-c", f"{path}\nimport tests; print(tests.__file__)"]
+    printed = subprocess.check_output(command, cwd=tmp_path, env=environ, text=True)
+    assert Path(printed.strip()) == ROOT / "tests" / "__init__.py"
+
+
 @pytest.mark.parametrize("version", ["5.2", "6.x", "", "latest"])
 def test_a_version_that_cannot_work_is_refused_in_words(
     version: str, capsys: pytest.CaptureFixture[str]
