@@ -67,7 +67,7 @@ class Asker:
 
     async def close(self) -> None:
         """Close all connections; what is still asked, fails."""
-        await self._pool.close()
+        await self._pool.close(minds_readers=True)
 
     async def ask(self, request: Request, path: str = "") -> Answer:
         """Return the answer to ``request`` if it is a success or 304, its body whole; else raise

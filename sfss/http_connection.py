@@ -262,12 +262,12 @@ class Connection(asyncio.Protocol):
         self._silent_ticks = 0
         self._can_write.set()
 
-    def tick(self) -> None:
-        """Watch how long the node is silent. It is counted in ticks: time for which the event loop
-        stood still is not the node's.
+    def tick(self, minds_readers: bool = False) -> None:
+        """Watch how long the node is silent, or, if that ``minds_readers``, not read from. It is
+        counted in ticks: time for which the event loop stood still is not the node's.
         """
         exchange = self._exchange
-        if exchange is None or self._paused or self._is_read:
+        if exchange is None or (self._paused and not minds_readers) or self._is_read:
             return
         unsent = self._transport.get_write_buffer_size()
         self._silent_ticks = 0 if unsent < self._unsent else self._silent_ticks + 1

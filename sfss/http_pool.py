@@ -34,7 +34,7 @@ class Pool:
         self._opening: set[asyncio.Task[None]] = set()
         self._waiting: deque[Exchange] = deque()
         self._ticking: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._closed = self._minds_readers = False
         self._quiet = asyncio.Event()
 
     def ask(self, exchange: Exchange) -> None:
@@ -87,9 +87,11 @@ class Pool:
         self._open()
         self._tell_quiet()
 
-    async def close(self) -> None:
-        """Wait for the answers that are under way, and close every connection."""
-        self._closed = True
+    async def close(self, minds_readers: bool = False) -> None:
+        """Wait for the answers that are under way, and close every connection. ``minds_readers``:
+        not for those that nobody reads on.
+        """
+        self._closed, self._minds_readers = True, minds_readers
         self._drop_idle()
         for task in list(self._opening):
             task.cancel()
@@ -149,7 +151,7 @@ class Pool:
     def _tick(self) -> None:
         self._ticking = None
         for connection in list(self._busy):
-            connection.tick()
+            connection.tick(self._minds_readers)
         for exchange in self._waiting:
             exchange.age_ticks += 1
         while self._waiting and self._waiting[0].age_ticks > self._waiting[0].patience_ticks:

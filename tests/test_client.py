@@ -475,6 +475,12 @@ def test_the_twin_does_the_same(server: Gateway, tmp_path: Path) -> None:
         client.get("a")
 
 
+async def test_a_download_that_nobody_reads_does_not_keep_a_client_open(server: Gateway) -> None:
+    client = AsyncClient(server.url, timeout_s=0.2)
+    async with client.open("large"):
+        await asyncio.wait_for(client.close(), 30)
+
+
 def test_nobody_waits_for_a_client_that_was_closed() -> None:
     with ThreadPoolExecutor(8) as threads, socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
