@@ -194,7 +194,7 @@ class Cluster:
         """Returns what the stores are asked for when somebody names a path."""
         self.view, self.state = engine.view, engine.state
 
-    def limit(self, quotas: Quotas, work: Coroutine[Any, Any, None]) -> None:
+    def keep_within(self, quotas: Quotas, work: Coroutine[Any, Any, None]) -> None:
         """Have ``quotas`` decide what may be kept, and do their ``work`` until the end."""
         self.quotas = quotas
         self._work.append(asyncio.ensure_future(work))

@@ -21,6 +21,8 @@ class Rates:
         """Take a request of ``client`` on, and return 0; or return how many seconds are missing
         until there may be one. ``now_s``: of a clock that all processes share, never set back.
         """
+        # Salted, so that nobody can look for clients that share cells; and by the same salt in all
+        # workers, which are forked from one process.
         cells, number = self._cells, hash((self._kind, client))
         one, other = number & self._mask, number >> 32 & self._mask
         full_s = max(min(cells[one], cells[other]), now_s)

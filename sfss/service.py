@@ -325,7 +325,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     """
     joining = _open_joining(settings, board) if is_joined(settings) else None
     cluster = make_cluster(settings, board, counters, joining)
-    _limit(cluster, settings)
+    _set_quotas(cluster, settings)
     spool_folder = Path(settings.server.spool_folder or gettempdir())
     rewrites = read_rewrites(settings.paths.rewrites)
     objects = None
@@ -362,7 +362,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     return runner
 
 
-def _limit(cluster: Cluster, settings: Settings) -> None:
+def _set_quotas(cluster: Cluster, settings: Settings) -> None:
     """Have quotas decide what ``cluster`` keeps, where there are any."""
     options = settings.quota
     if not options.prefixes:
@@ -370,7 +370,7 @@ def _limit(cluster: Cluster, settings: Settings) -> None:
     folder = Path(options.folder)
     quotas = Quotas(Ledger(folder, options.quotas()))
     turn, every_s = Turn(folder / COUNTER), options.recount_hours * 3600
-    cluster.limit(quotas, quotas.keep_counting(cluster.list, turn.is_ours, every_s))
+    cluster.keep_within(quotas, quotas.keep_counting(cluster.list, turn.is_ours, every_s))
 
 
 async def application(counters: Counters, board: Board) -> Runner:

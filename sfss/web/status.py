@@ -55,7 +55,7 @@ async def show(site: http.Site, request: web.BaseRequest) -> http.Answer:
     return http.json_answer({"storages": storages, "webserver": ours})
 
 
-def quotas(limits: Quotas) -> dict[str, object]:
+def quotas(kept: Quotas) -> dict[str, object]:
     """Return by prefix how much is there, and may be; ``null`` is any number."""
     return {
         prefix: {
@@ -65,7 +65,7 @@ def quotas(limits: Quotas) -> dict[str, object]:
             "files_limit": quota.files,
             "counted": used.is_counted,
         }
-        for prefix, (quota, used) in limits.usage().items()
+        for prefix, (quota, used) in kept.usage().items()
     }
 
 

@@ -14,7 +14,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
-from tests.servers import CHECKOUT, binary
+from tests.browser.browsing import Shelf
+from tests.servers import CHECKOUT, Gateway, binary
 
 IN_THE_BROWSER = pytest.mark.asyncio(loop_scope="session")
 
@@ -106,6 +107,12 @@ async def fresh_profile(browser: Browser, complaints: Complaints) -> AsyncIterat
 @pytest_asyncio.fixture(name="page", loop_scope="session")
 async def fresh_page(context: BrowserContext) -> Page:
     return await context.new_page()
+
+
+@pytest.fixture(name="shelf")
+def page_of_folder(page: Page, gateway: Gateway, folder: str) -> Shelf:
+    """The file browser at the ``folder`` of the module that asks for it."""
+    return Shelf(page, gateway, folder)
 
 
 @pytest.fixture(name="screenshot")

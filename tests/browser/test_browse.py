@@ -1,6 +1,5 @@
 """The file browser, as a person uses it: find, look at, copy, delete."""
 
-from collections.abc import Iterator
 from itertools import count
 
 import pytest
@@ -8,7 +7,6 @@ from playwright.async_api import Page, expect
 
 from tests.browser.browsing import Shelf, png, wav
 from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
-from tests.servers import Gateway
 
 pytestmark = IN_THE_BROWSER
 
@@ -35,11 +33,6 @@ _numbers = count()
 @pytest.fixture(name="folder")
 def unused_folder() -> str:
     return f"looked at {next(_numbers)}/"
-
-
-@pytest.fixture(name="shelf")
-def page_of_folder(page: Page, gateway: Gateway, folder: str) -> Iterator[Shelf]:
-    return Shelf(page, gateway, folder)
 
 
 def fill(shelf: Shelf) -> None:

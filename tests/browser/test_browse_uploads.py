@@ -1,7 +1,6 @@
 """Uploads in the file browser: by drop and by button, what is in their way, and what fails."""
 
 import re
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from playwright.async_api import Page, Route, expect
 
 from tests.browser.browsing import Shelf, png
 from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
-from tests.servers import Gateway, gateway, running
+from tests.servers import gateway, running
 from tests.web.client import LIMIT
 
 pytestmark = IN_THE_BROWSER
@@ -24,11 +23,6 @@ _numbers = count()
 @pytest.fixture(name="folder")
 def unused_folder() -> str:
     return f"uploaded {next(_numbers)}/"
-
-
-@pytest.fixture(name="shelf")
-def page_of_folder(page: Page, gateway: Gateway, folder: str) -> Iterator[Shelf]:
-    return Shelf(page, gateway, folder)
 
 
 @pytest.fixture(name="files")
