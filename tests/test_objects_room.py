@@ -387,7 +387,7 @@ async def test_readers_of_a_body_that_has_lost_a_chunk(
                 ]
                 assert {each.result().body for each in whole} == {body}
                 assert {each.result().body for each in parts} == {body[100_000:2_000_000]}
-            assert not is_fetched(get(gateway, object_id))
+            wait_until(lambda: not is_fetched(get(gateway, object_id)), "it is here again")
 
 
 async def test_chunks_that_are_left_of_a_body_go_by_themselves(

@@ -98,11 +98,13 @@ class Ledger:
 
         Raises ``QuotaExceeded``, ``StoreFull``, ``Unreachable``: nothing was noted.
         """
-        return await self._change(lambda txn: self._begin(txn, path, size, expiry))
+        return await self._change(lambda transaction: self._begin(transaction, path, size, expiry))
 
     async def begin_delete(self, path: bytes) -> Begun:
         """Note that what is at ``path`` is about to be deleted."""
-        return await self._change(lambda txn: self._enter(txn, path, 0, 0, is_file=False))
+        return await self._change(
+            lambda transaction: self._enter(transaction, path, 0, 0, is_file=False)
+        )
 
     async def end(
         self, begun: Begun, outcome: Outcome, size: int = 0, expiry: int = 0, at_ns: int = 0
@@ -111,25 +113,25 @@ class Ledger:
         when it came to pass among all writes of the store, 0 where that cannot be told.
         """
         came = Came(at_ns, size, expiry, outcome is Outcome.KEPT)
-        await self._change(lambda txn: self._end(txn, begun, outcome, came))
+        await self._change(lambda transaction: self._end(transaction, begun, outcome, came))
 
     def end_later(self, begun: Begun, outcome: Outcome) -> None:
         """Do as ``end`` and wait for nothing."""
-        self._queue.put((lambda txn: self._end(txn, begun, outcome, Came()), None))
+        self._queue.put((lambda transaction: self._end(transaction, begun, outcome, Came()), None))
 
-    def _begin(self, txn: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
-        if not all(used.is_counted for used in self._used(txn, path).values()):
+    def _begin(self, transaction: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
+        if not all(used.is_counted for used in self._used(transaction, path).values()):
             return None
-        if self._excess(txn, path, size):
-            self._sweep(txn)
-            if excess := self._excess(txn, path, size):
+        if self._excess(transaction, path, size):
+            self._sweep(transaction)
+            if excess := self._excess(transaction, path, size):
                 raise excess
-        return self._enter(txn, path, size, expiry, is_file=True)
+        return self._enter(transaction, path, size, expiry, is_file=True)
 
-    def _excess(self, txn: Transaction, path: bytes, size: int) -> QuotaExceeded | None:
-        file = self._file(txn, path)
+    def _excess(self, transaction: Transaction, path: bytes, size: int) -> QuotaExceeded | None:
+        file = self._file(transaction, path)
         more = max(0, size - (file.size if file else 0))
-        for prefix, used in self._used(txn, path).items():
+        for prefix, used in self._used(transaction, path).items():
             quota = self._quotas[prefix]
             if quota.bytes is not None and more and used.bytes + more > quota.bytes:
                 return QuotaExceeded(quota.prefix, "bytes", quota.bytes, used.bytes, more)
@@ -138,9 +140,9 @@ class Ledger:
         return None
 
     def _enter(
-        self, txn: Transaction, path: bytes, size: int, expiry: int, *, is_file: bool
+        self, transaction: Transaction, path: bytes, size: int, expiry: int, *, is_file: bool
     ) -> Begun:
-        now, former = self._presence.now(), self._file(txn, path)
+        now, former = self._presence.now(), self._file(transaction, path)
         if former is None and not is_file:
             return Begun(path, is_noted=False)
         file = former or File(0, expiry)
@@ -153,11 +155,11 @@ class Ledger:
         file.size, file.touched_us = max(file.size, size), now.us
         file.overlaps |= file.writers > 0
         file.writers += 1
-        self._note(txn, path, file)
+        self._note(transaction, path, file)
         return Begun(path)
 
-    def _end(self, txn: Transaction, begun: Begun, outcome: Outcome, came: Came) -> None:
-        file = self._file(txn, begun.path)
+    def _end(self, transaction: Transaction, begun: Begun, outcome: Outcome, came: Came) -> None:
+        file = self._file(transaction, begun.path)
         if file is None or not begun.is_noted:
             return
         file.writers, file.touched_us = max(0, file.writers - 1), now_us()
@@ -173,13 +175,13 @@ class Ledger:
             is_settled = outcome is Outcome.UNCHANGED
         if is_settled:
             file.size, file.expiry = file.last.size, file.last.expiry
-        self._note(txn, begun.path, None if is_settled and not file.last.is_file else file)
+        self._note(transaction, begun.path, None if is_settled and not file.last.is_file else file)
 
     # -- counting
 
     async def count(self, prefix: str) -> int:
         """Begin to count what is below ``prefix``: what is noted is added up. Return the moment."""
-        return await self._change(lambda txn: self._count(txn, prefix.encode()))
+        return await self._change(lambda transaction: self._count(transaction, prefix.encode()))
 
     async def merge(
         self,
@@ -192,26 +194,28 @@ class Ledger:
         expiry: all below ``prefix`` behind the first of ``span`` and up to the second, None for the
         end. What else is noted there is gone, unless it was written since.
         """
-        await self._change(lambda txn: self._merge(txn, prefix.encode(), span, listed, since_us))
+        await self._change(
+            lambda transaction: self._merge(transaction, prefix.encode(), span, listed, since_us)
+        )
 
     async def counted(self, prefix: str) -> None:
         """Note that all that is below ``prefix`` has been counted."""
-        await self._change(lambda txn: self._mark(txn, prefix.encode(), True))
+        await self._change(lambda transaction: self._mark(transaction, prefix.encode(), True))
 
-    def _count(self, txn: Transaction, prefix: bytes) -> int:
+    def _count(self, transaction: Transaction, prefix: bytes) -> int:
         size = files = 0
-        with txn.cursor(db=self._files) as cursor:
+        with transaction.cursor(db=self._files) as cursor:
             is_there = cursor.set_range(prefix) if prefix else cursor.first()
             while is_there and bytes(cursor.key()).startswith(prefix):
                 size, files = size + File.unpack(cursor.value()).size, files + 1
                 is_there = cursor.next()
-        was_counted = self._sum(txn, prefix).is_counted
-        txn.put(prefix or b"\0", _SUM.pack(size, files, was_counted), db=self._sums)
+        was_counted = self._sum(transaction, prefix).is_counted
+        transaction.put(prefix or b"\0", _SUM.pack(size, files, was_counted), db=self._sums)
         return now_us()
 
     def _merge(
         self,
-        txn: Transaction,
+        transaction: Transaction,
         prefix: bytes,
         span: tuple[bytes, bytes | None],
         listed: Mapping[bytes, tuple[int, int]],
@@ -219,7 +223,7 @@ class Ledger:
     ) -> None:
         after, last = span
         noted: list[bytes] = []
-        with txn.cursor(db=self._files) as cursor:
+        with transaction.cursor(db=self._files) as cursor:
             is_there = cursor.set_range(max(prefix, after) or b"\0")
             while is_there and (key := bytes(cursor.key())).startswith(prefix):
                 if last is not None and key > last:
@@ -229,26 +233,28 @@ class Ledger:
                 is_there = cursor.next()
         now = self._presence.now()
         for key in noted:
-            file = self._file(txn, key)
+            file = self._file(transaction, key)
             is_old = file and not file.has_writers(now) and not file.is_since(since_us, now)
             if is_old and key not in listed and len(key) <= _KEY_LIMIT and b"\xff" not in key:
-                self._note(txn, key, None)
+                self._note(transaction, key, None)
         for path, (size, expiry) in listed.items():
-            file = self._file(txn, path)
+            file = self._file(transaction, path)
             if file is None:
-                self._note(txn, path, File(size, expiry))
+                self._note(transaction, path, File(size, expiry))
             elif file.has_writers(now) or file.is_since(since_us, now):
                 if size > file.size and file.has_writers(now):
                     file.size = size
                     if not file.last.at_ns:  # what will be there if none of them comes to pass
                         file.last = Came(0, size, expiry, is_file=True)
-                    self._note(txn, path, file)
+                    self._note(transaction, path, file)
             else:
-                self._note(txn, path, File(size, expiry, file.touched_us))
+                self._note(transaction, path, File(size, expiry, file.touched_us))
 
-    def _mark(self, txn: Transaction, prefix: bytes, is_counted: bool) -> None:
-        used = self._sum(txn, prefix)
-        txn.put(prefix or b"\0", _SUM.pack(used.bytes, used.files, is_counted), db=self._sums)
+    def _mark(self, transaction: Transaction, prefix: bytes, is_counted: bool) -> None:
+        used = self._sum(transaction, prefix)
+        transaction.put(
+            prefix or b"\0", _SUM.pack(used.bytes, used.files, is_counted), db=self._sums
+        )
 
     # -- what is noted
 
@@ -256,19 +262,19 @@ class Ledger:
         """Note of prefixes that have no quota that they are not counted any more."""
         await self._change(self._forget_others)
 
-    def _forget_others(self, txn: Transaction) -> None:
-        with txn.cursor(db=self._sums) as cursor:
+    def _forget_others(self, transaction: Transaction) -> None:
+        with transaction.cursor(db=self._sums) as cursor:
             known = [bytes(key) for key, _ in cursor]
         for key in known:
             prefix = b"" if key == b"\0" else key
             if prefix not in self._quotas:
-                self._mark(txn, prefix, False)
+                self._mark(transaction, prefix, False)
 
     def usage(self) -> dict[str, tuple[Quota, Used]]:
         """Return by prefix what it may have, and has."""
-        with self._environment.begin() as txn:
+        with self._environment.begin() as transaction:
             return {
-                quota.prefix: (quota, self._sum(txn, prefix))
+                quota.prefix: (quota, self._sum(transaction, prefix))
                 for prefix, quota in self._quotas.items()
             }
 
@@ -276,54 +282,54 @@ class Ledger:
         """Tell whether a file at ``path`` counts."""
         return any(path.startswith(prefix) for prefix in self._quotas)
 
-    def _used(self, txn: Transaction, path: bytes) -> dict[bytes, Used]:
+    def _used(self, transaction: Transaction, path: bytes) -> dict[bytes, Used]:
         found = (prefix for prefix in self._quotas if path.startswith(prefix))
-        return {prefix: self._sum(txn, prefix) for prefix in found}
+        return {prefix: self._sum(transaction, prefix) for prefix in found}
 
-    def _sum(self, txn: Transaction, prefix: bytes) -> Used:
-        value = txn.get(prefix or b"\0", db=self._sums)
+    def _sum(self, transaction: Transaction, prefix: bytes) -> Used:
+        value = transaction.get(prefix or b"\0", db=self._sums)
         if value is None:
             return Used(0, 0, is_counted=False)
         size, files, is_counted = _SUM.unpack(value)
         return Used(size, files, bool(is_counted))
 
-    def _file(self, txn: Transaction, path: bytes) -> File | None:
-        value = txn.get(_key(path), db=self._files)
+    def _file(self, transaction: Transaction, path: bytes) -> File | None:
+        value = transaction.get(_key(path), db=self._files)
         if value is None:
             return None
         return File.unpack(value)
 
-    def _note(self, txn: Transaction, path: bytes, file: File | None) -> None:
+    def _note(self, transaction: Transaction, path: bytes, file: File | None) -> None:
         """Note ``file``, or that there is none, and all sums that it is in."""
-        former, key = self._file(txn, path), _key(path)
+        former, key = self._file(transaction, path), _key(path)
         more = (file.size if file else 0) - (former.size if former else 0)
-        for name, used in self._sums_of(txn, path):
+        for name, used in self._sums_of(transaction, path):
             files = used.files + (file is not None) - (former is not None)
-            txn.put(
+            transaction.put(
                 name,
                 _SUM.pack(max(0, used.bytes + more), max(0, files), used.is_counted),
                 db=self._sums,
             )
         if former is not None and former.expiry:
-            txn.delete(_EXPIRY.pack(former.expiry) + key, db=self._expiries)
+            transaction.delete(_EXPIRY.pack(former.expiry) + key, db=self._expiries)
         if file is None:
-            txn.delete(key, db=self._files)
+            transaction.delete(key, db=self._files)
             return
         if file.expiry and len(key) <= _KEY_LIMIT:
-            txn.put(_EXPIRY.pack(file.expiry) + key, b"", db=self._expiries)
-        txn.put(key, file.pack(), db=self._files)
+            transaction.put(_EXPIRY.pack(file.expiry) + key, b"", db=self._expiries)
+        transaction.put(key, file.pack(), db=self._files)
 
-    def _sums_of(self, txn: Transaction, path: bytes) -> list[tuple[bytes, Used]]:
+    def _sums_of(self, transaction: Transaction, path: bytes) -> list[tuple[bytes, Used]]:
         """Return all sums that ``path`` is in: those too of prefixes that other processes know."""
-        with txn.cursor(db=self._sums) as cursor:
+        with transaction.cursor(db=self._sums) as cursor:
             known = [bytes(key) for key, _ in cursor]
         found = [key for key in known if path.startswith(b"" if key == b"\0" else key)]
-        return [(key, self._sum(txn, b"" if key == b"\0" else key)) for key in found]
+        return [(key, self._sum(transaction, b"" if key == b"\0" else key)) for key in found]
 
-    def _sweep(self, txn: Transaction) -> None:
+    def _sweep(self, transaction: Transaction) -> None:
         """Forget files that have expired: nobody is shown them any more."""
         due, now = time.time_ns() // 1000, self._presence.now()
-        with txn.cursor(db=self._expiries) as cursor:
+        with transaction.cursor(db=self._expiries) as cursor:
             expired: list[bytes] = []
             for key, _ in cursor:
                 entry = bytes(key)
@@ -331,9 +337,9 @@ class Ledger:
                     break
                 expired.append(entry[_EXPIRY.size :])
         for path in expired:
-            file = self._file(txn, path)
+            file = self._file(transaction, path)
             if file is not None and not file.has_writers(now):
-                self._note(txn, path, None)
+                self._note(transaction, path, None)
 
     # -- transactions
 
@@ -361,10 +367,10 @@ class Ledger:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
-            with self._environment.begin(write=True) as txn:
+            with self._environment.begin(write=True) as transaction:
                 for work, _ in waiting:
                     try:
-                        answers.append(work(txn))
+                        answers.append(work(transaction))
                     except QuotaExceeded as refusal:
                         answers.append(refusal)
             return answers

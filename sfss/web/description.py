@@ -350,7 +350,6 @@ STRICT: Final[Mapping[Key, tuple[str, ...]]] = {
         ("GET", "/files"),
         ("PUT", "/file"),
         ("DELETE", "/file"),
-        ("PUT", _ANYWHERE),
         ("GET", "/status"),
         ("GET", "/admin/migration"),
         ("POST", "/admin/migration"),

@@ -4,7 +4,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -230,7 +230,12 @@ def _bar(server: Server) -> None:
     """Have nothing be written any more; reads go on."""
     own = files_of(server) / ".sfss"
     (own / "tmp").rename(own / "barred")
-    (own / "tmp").touch()
+    while not (own / "tmp").is_file():
+        # The gateway makes it anew when it finds it missing.
+        with suppress(IsADirectoryError):
+            (own / "tmp").touch()
+        if (own / "tmp").is_dir():
+            shutil.rmtree(own / "tmp")
 
 
 def _unbar(server: Server) -> None:

@@ -578,9 +578,3 @@ def _waits(pid: int) -> bool:
     before = stat.read_text()
     time.sleep(0.1)
     return stat.read_text() == before
-
-
-def test_a_misspelt_argument_of_a_write_is_refused(site: Gateway) -> None:
-    refused = site.request("PUT", "/misspelt.txt?tll=60", b"x")
-    assert (refused.status, "did you mean ttl?" in sentence(refused)) == (400, True)
-    assert site.request("GET", "/misspelt.txt?v=2").status == 404
