@@ -7,6 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.browsing import Shelf, png, wav
 from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
+from tests.servers import Gateway
 
 pytestmark = IN_THE_BROWSER
 
