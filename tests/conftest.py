@@ -11,10 +11,13 @@ from tests.servers import SECRET, Gateway, Server, gateway, memcached, running
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what the probes can be told; above 200 s with ``-o faulthandler_timeout=0``."""
+    """Add what probes and lab can be told; above 200 s with ``-o faulthandler_timeout=0``."""
     group = parser.getgroup("probe")
     group.addoption("--probe-s", type=float, default=25.0, help="seconds that each probe takes")
     group.addoption("--probe-seed", type=int, help="repeat the probe that printed this seed")
+    lab = parser.getgroup("lab")
+    lab.addoption("--lab-kills", type=int, default=45, help="processes that the lab kills")
+    lab.addoption("--lab-seed", type=int, help="repeat the run of the lab that printed this seed")
 
 
 @pytest.fixture(autouse=True)

@@ -52,10 +52,14 @@ class LastCommit:
         if self._map is None or self._map[: len(_FORMAT)] != _FORMAT:
             return
         found = memoryview(self._map)[_OFFSET : _OFFSET + 8].cast("Q")
-        before = found[0]
-        # Others may commit in between.
-        if 0 < before <= read() <= found[0]:
-            self._found = found
+        try:
+            before = found[0]
+            # Others may commit in between.
+            if 0 < before <= read() <= found[0]:
+                self._found = found
+        finally:
+            if self._found is not found:
+                found.release()  # an error would keep it, and with it the map
 
     def number(self) -> int:
         """Return the number, or 0."""

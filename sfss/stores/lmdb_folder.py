@@ -301,11 +301,18 @@ class LmdbFolder:
         return self._in_transaction(work, CHANGE_OVERHEAD)
 
     def _is_due(self, now_us: int) -> bool:
-        expiries = self._indexes.expiries
-        with self._lock, self._usable().begin(buffers=True) as transaction:
-            if expiries is None:
-                return transaction.get(INDEX) is not None
-            return expiries.is_due(transaction, now_us)
+        for _ in range(ATTEMPTS):
+            expiries = self._indexes.expiries
+            try:
+                with self._lock, self._usable().begin(buffers=True) as transaction:
+                    if expiries is None:
+                        return transaction.get(INDEX) is not None
+                    return expiries.is_due(transaction, now_us)
+            except lmdb.Error as error:
+                if not mendable(error):
+                    raise
+                self.mend(error)
+        return True  # the transaction that is to remove it makes sure
 
     def _in_transaction(
         self,

@@ -20,6 +20,7 @@ FORMAT_KEY: Final = b"\xff" * (KEY_LIMIT + 1)
 """Longer than, and so never, the key of a file; it is the last of all in byte order."""
 
 _READERS: Final = 1022  # workers, those of a reload, and tools
+_ATTEMPTS: Final = 32
 _LOCK_FILE_SIZE: Final = 65_536  # a table of that many readers
 _ENGINE: Final = 0  # LMDB 0.9, whatever LMDB_DEFAULT_LIB_VERSION says
 
@@ -42,6 +43,14 @@ def open_environment(folder: Path, map_size: int, make: bool) -> Opened:
 
     Raises ``SettingError`` where there is none, or something else; OSError, ``lmdb.Error``.
     """
+    for _ in range(_ATTEMPTS - 1):
+        # Another process may make the map larger before the first look into it.
+        with suppress(lmdb.MapResizedError):
+            return _open(folder, map_size, make)
+    return _open(folder, map_size, make)
+
+
+def _open(folder: Path, map_size: int, make: bool) -> Opened:
     if not make and not (folder / "data.mdb").exists():
         # An empty store made here now would say "no such file" of files that have moved.
         raise bad_folder(folder, "its files are gone")
