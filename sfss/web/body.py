@@ -112,7 +112,10 @@ async def _piece(content: StreamReader, timeout_s: float) -> bytes:
         if content.is_eof():  # all has come: it would cost more to set an alarm than to read
             return content.read_nowait()
         async with asyncio.timeout(timeout_s):
-            return await content.readany()
+            piece = await content.readany()
+        # Where chunks end badly just behind a good one, readany() has been woken already, and finds
+        # the end without looking why; this raises.
+        return piece or content.read_nowait()
     except TimeoutError:
         raise BodyTimeout(timeout_s) from None
     except web.RequestPayloadError as error:

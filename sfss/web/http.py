@@ -18,6 +18,7 @@ from sfss import __version__, errors
 from sfss.asking import forwarded_for, new_request_id, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.grants import OPEN, Grant, Rules
+from sfss.http_text import is_host
 from sfss.metrics import Board
 from sfss.objects import Objects
 from sfss.readiness import Readiness
@@ -226,14 +227,20 @@ _VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 
 def refuse_framing(request: web.BaseRequest) -> Answer | None:
-    """Return a refusal that closes the connection when it is not certain where ``request`` ends.
+    """Return a refusal that closes the connection when it is not certain where ``request`` ends,
+    or for whom it is.
 
     A server before us may see another end, and what we take for the next request in its body
     (RFC 9112, 11.2).
     """
     coding = request.headers.get("Transfer-Encoding")
     if request.version not in _VERSIONS:
+        request._cache["version"] = (
+            HttpVersion11  # aiohttp answers in the version that it was asked in
+        )
         answer = refuse(request, 505, "HTTP/1.1 and HTTP/1.0 are understood")
+    elif not is_host(request.headers.get("Host", "")):
+        answer = refuse(request, 400, "malformed request: its Host is none")
     elif coding is not None and (coding.lower() != "chunked" or request.version < HttpVersion11):
         sentence = "no Transfer-Encoding is understood but chunked, in HTTP/1.1"
         answer = refuse(request, 400, f"malformed request: {sentence}")
