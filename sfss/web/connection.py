@@ -248,6 +248,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Return the answer to what is not HTTP, or to what the handler did not foresee."""
         if isinstance(exc, HttpProcessingError):
+            http.speak_newest(request)  # its own is not known
             answer = http.refuse(request, status, f"malformed request: {_reason(exc)}")
         else:
             _log.error("error in answering a request", exc_info=exc)

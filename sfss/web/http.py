@@ -24,7 +24,7 @@ from sfss.objects import Objects
 from sfss.readiness import Readiness
 from sfss.record import Body, Buffer, StreamedBody, pieces_of
 from sfss.streams import stream
-from sfss.web.answers import NO_SNIFFING, Answers
+from sfss.web.answers import CACHE_CONTROL, NO_SNIFFING, Answers
 from sfss.web.cors import Cors
 from sfss.web.traces import UNTRACED, Trace, Traces
 from sfss.web.watchers import Watchers
@@ -235,9 +235,7 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
     """
     coding = request.headers.get("Transfer-Encoding")
     if request.version not in _VERSIONS:
-        request._cache["version"] = (
-            HttpVersion11  # aiohttp answers in the version that it was asked in
-        )
+        speak_newest(request)
         answer = refuse(request, 505, "HTTP/1.1 and HTTP/1.0 are understood")
     elif not is_host(request.headers.get("Host", "")):
         answer = refuse(request, 400, "malformed request: its Host is none")
@@ -248,6 +246,13 @@ def refuse_framing(request: web.BaseRequest) -> Answer | None:
         return None
     answer.force_close()
     return answer
+
+
+def speak_newest(request: web.BaseRequest) -> None:
+    """Have ``request`` answered in HTTP/1.1, whatever its version: RFC 9112, 2.3 wants the highest
+    that is served, and aiohttp takes that of the request.
+    """
+    request._cache["version"] = HttpVersion11
 
 
 def forwarded(request: web.BaseRequest) -> bytes:
@@ -285,6 +290,16 @@ def without_sniffing(request: web.BaseRequest, answer: Answer) -> Answer:
     """
     if "Content-Type" in answer.headers and asked_of(request).face != BLOB_SERVER:
         answer.headers.setdefault(NO_SNIFFING, "nosniff")
+    return answer
+
+
+def without_guesses(request: web.BaseRequest, answer: Answer) -> Answer:
+    """Return ``answer``, which is not kept by caches if it is no file: where nothing is said, they
+    guess how long it is good (RFC 9111, 4.2.2).
+    """
+    may_be_kept = answer.status in (200, 301) and request.method in ("GET", "HEAD")
+    if may_be_kept and "ETag" not in answer.headers:
+        answer.headers.setdefault(CACHE_CONTROL, "no-store")
     return answer
 
 
