@@ -481,7 +481,9 @@ def bodies() -> Iterator[Case]:
     """Yield bodies that look like requests: they are none."""
 
     def early(group: str, texts: Sequence[bytes], status: int) -> list[Case]:
-        """Whether the body has come before its refusal decides whether the connection goes on."""
+        """Whether the body, which nobody wants, has come in time decides whether the connection
+        goes on.
+        """
         return taken(group, texts, status, closes=None)
 
     length = b"Content-Length: " + SIZE
@@ -495,8 +497,8 @@ def bodies() -> Iterator[Case]:
         # These the parser takes for its own, and refuses what follows, or all that came with it.
         also = ((400,), (200, 400)) if trailer[:2] in (b"Ho", b"Co", b"Up") else ()
         yield Case(f"behind {trailer.decode()}", twice, (200,), None, also)
-    yield from taken("body of GET", [request(length, body=HIDDEN)], 200)
-    yield from taken("body of GET, chunked", [request(CHUNKED, body=CHUNK + END)], 200)
+    yield from early("body of GET", [request(length, body=HIDDEN)], 200)
+    yield from early("body of GET, chunked", [request(CHUNKED, body=CHUNK + END)], 200)
     head = request(length, method=b"OPTIONS", body=HIDDEN)
     yield from early("body of another method", [head], 405)
     for method in (b"PATCH", b"TRACE", b"PROPFIND", b"LOCK"):
@@ -512,7 +514,7 @@ def bodies() -> Iterator[Case]:
     form = put(length, b"Content-Type: multipart/form-data; boundary=x")
     yield from taken("no form", [form], 400)
     yield from taken("failed condition", [put(length, b'If-Match: "x"')], 412)
-    yield from taken(
+    yield from early(
         "override", [request(length, b"X-HTTP-Method-Override: DELETE", body=HIDDEN)], 200
     )
     # Nothing may follow (9112, 9.6): the parser says so before it hands on what came with it.
