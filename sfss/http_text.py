@@ -1,4 +1,4 @@
-"""Answers of HTTP/1.1 servers as bytes, and the dates in them. Pure.
+"""Answers of HTTP/1.1 servers as bytes, the dates in them, and what a host is. Pure.
 
 Strict, for nobody but a server that is asked for files is read here: whatever RFC 9112 lets a
 recipient mend (folded fields, bare line feeds, lengths that contradict each other) is refused, and
@@ -241,6 +241,18 @@ _DATE: Final = re.compile(
     rb"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4})"
     rb" ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
+
+
+_HOST: Final = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*+)(?::[0-9]*)?"
+)
+
+
+def is_host(text: str) -> bool:
+    """Tell whether ``text`` is a Host (RFC 9110, 7.2): as in an URI, with a port or without; it may
+    be empty.
+    """
+    return _HOST.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=1024)

@@ -21,6 +21,8 @@ HELD_LIMIT: Final = 4 * 1024 * 1024
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What the system says where there is no room."""
 
+_NO_MORE_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
 _FLUSH_SIZE: Final = 256 * 1024
 _SMALL_PIECE: Final = 4096  # kept apart, those of a body that trickles in take many times its size
 
@@ -58,8 +60,8 @@ class Spool:
         self.size = 0
 
     async def write(self, piece: bytes) -> None:
-        """Take ``piece``. Raises ``StoreFull`` when the disk has no room, OSError when it does not
-        take it for another reason.
+        """Take ``piece``. Raises ``StoreFull`` when the disk has no room, or this process no file
+        left that it may open; OSError when the disk does not take it for another reason.
         """
         self.size += len(piece)
         self._pending += len(piece)
@@ -74,9 +76,12 @@ class Spool:
         try:
             self._spill()
         except OSError as error:
-            if error.errno in FULL:
-                raise StoreFull(str(self._folder), os.strerror(error.errno)) from error
+            self._refuse(error)
             raise
+
+    def _refuse(self, error: OSError) -> None:
+        if error.errno in FULL or error.errno in _NO_MORE_FILES:
+            raise StoreFull(str(self._folder), os.strerror(error.errno)) from error
 
     def _spill(self) -> None:
         self._pending = 0
@@ -93,8 +98,12 @@ class Spool:
         if self.size > self._held_limit:
             await in_spool_thread(self._flush)
         if self._file is not None:
-            body = FileBody(os.dup(self._file.fileno()), self.size)
-            return body, self._digest.digest()
+            try:
+                descriptor = os.dup(self._file.fileno())
+            except OSError as error:
+                self._refuse(error)
+                raise
+            return FileBody(descriptor, self.size), self._digest.digest()
         # One body at a time is held twice. Bytearrays that grow, all at once, move and leave holes.
         whole = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._digest.update(whole)

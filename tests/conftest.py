@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--api-seed", type=int, default=1, help="what decides what it tries")
     lab = parser.getgroup("lab")
     lab.addoption("--lab-kills", type=int, default=45, help="processes that the lab kills")
+    lab.addoption("--lab-long", action="store_true", help="all of the lab about HTTP")
     lab.addoption("--lab-seed", type=int, help="repeat the run of the lab that printed this seed")
 
 

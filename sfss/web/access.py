@@ -19,7 +19,9 @@ from aiohttp.abc import AbstractAccessLogger
 from sfss.web import http
 
 _ESCAPED: Final = re.compile(rb'["\\]|[^\x20-\x7e]')
-_PAIR: Final = re.compile("([^&;=?#]*)=([^&;#]*)")
+# What may be a name, with what ends it: something matches wherever it begins, and none of it twice.
+_PART: Final = re.compile(r"([^&;=?#]*+)(?:[&;=?#]|\Z)")
+_VALUE: Final = re.compile("[^&;#]*+")
 _SECRET: Final = frozenset({"signature", "token", "access_token"})
 _HIDDEN: Final = "***"
 
@@ -95,13 +97,19 @@ def redacted(url: str | None) -> str | None:
     """
     if url is None or "?" not in url:
         return url
-    before, _, query = url.partition("?")
-    return f"{before}?{_PAIR.sub(_hide, query)}"
+    start = url.index("?") + 1
+    shown = [url[:start]]
+    while start < len(url) and (part := _PART.match(url, start)):
+        shown.append(part[0])
+        start = part.end()
+        if part[0].endswith("=") and _is_secret(part[1]) and (value := _VALUE.match(url, start)):
+            shown.append(_HIDDEN)
+            start = value.end()
+    return "".join(shown)
 
 
-def _hide(pair: re.Match[str]) -> str:
-    name = unquote(pair[1]).strip().lower() if "%" in pair[1] else pair[1].lower()
-    return f"{pair[1]}={_HIDDEN if name in _SECRET else redacted(pair[2])}"
+def _is_secret(name: str) -> bool:
+    return (unquote(name).strip().lower() if "%" in name else name.lower()) in _SECRET
 
 
 def quoted(text: str | None) -> str:

@@ -355,7 +355,8 @@ class App:
                 return refusal
             answer = await route.handler(self._site, request)
             await answer.begin()
-            return http.kept_apart(request, http.without_sniffing(request, answer))
+            answer = http.kept_apart(request, http.without_sniffing(request, answer))
+            return http.without_guesses(request, answer)
         except SfssError as error:
             return http.refuse_error(request, self._site.cluster.meant(error))
         except Exception:

@@ -142,6 +142,9 @@ class _Pace:
             began_s = now_s()
             async with asyncio.timeout(left_s):
                 piece = await content.readany()
+            # Where chunks end badly just behind a good one, readany() has been woken already, and
+            # finds the end without looking why; this raises.
+            piece = piece or content.read_nowait()
         except TimeoutError:
             rate = self._rate if left_s < self._timeout_s else None
             raise BodyTimeout(self._timeout_s, rate) from None

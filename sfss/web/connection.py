@@ -5,6 +5,8 @@
 - A client that stops reading is cut off: aiohttp waits for it for ever, and holds the file.
 - A request has to come up to its body in time and in bounds: 408, 414, 431 (RFC 9110, 15.5; RFC
   6585, 5).
+- Fields behind a body (trailers) end with it: aiohttp's parser takes the last of them for a field
+  of the next request.
 - Its errors come in our form, without a traceback; a request is counted when it is answered.
 
 A request goes on when its client leaves: a write that has begun is finished.
@@ -18,6 +20,7 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 from aiohttp import web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
@@ -67,10 +70,12 @@ class Connection(web.RequestHandler):
         "__weakref__",
         "_answered",
         "_bounds",
+        "_chunked",
         "_counters",
         "_draining",
         "_head_bytes",
         "_input_ended",
+        "_last_bytes",
         "_last_payload",
         "_may_half_close",
         "_open",
@@ -104,6 +109,9 @@ class Connection(web.RequestHandler):
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self._input_ended = False  # nothing that may still come is looked at
         self._may_half_close = True
+        # Whether the last request in the parser came in chunks, and the last bytes of all.
+        self._chunked = False
+        self._last_bytes = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -129,14 +137,63 @@ class Connection(web.RequestHandler):
             return
         if self._head_bytes + len(data) > self._bounds.limits.head_bytes:
             self.may_have_large_head = True
+        requests = self._request_count
         super().data_received(data)
         if self._messages:
             message, payload = self._messages[-1]
             if isinstance(message, _ErrInfo):
                 self._malformed()
-            else:
-                self._last_payload = payload
+                self._follow_head(len(data))
+                return
+            self._last_payload = payload
+        self._last_bytes = (self._last_bytes + data[-4:])[-4:]
+        if self._request_count != requests:
+            self._look_behind_chunks(self._request_count - requests)
+        if self._chunked and self._last_payload.is_eof():
+            self._end_chunks()
         self._follow_head(len(data))
+
+    def _look_behind_chunks(self, number: int) -> None:
+        """Take note of how the last ``number`` of requests come; none is taken that has come
+        together with the end of chunks.
+        """
+        for index in range(-number, 0):
+            message, _ = self._messages[index]
+            if self._chunked:
+                self._ignore(-index)
+                return
+            self._chunked = not isinstance(message, _ErrInfo) and message.chunked
+
+    def _end_chunks(self) -> None:
+        """Begin anew behind a request whose chunks have come to their end, so that no trailer is
+        left in the parser; where more than that end has come, this was the last request.
+        """
+        requests = self._request_count
+        super().data_received(b"")  # what the parser has put off
+        if self._request_count == requests and self._last_bytes == b"\r\n\r\n":
+            self._chunked = False
+            self._parser = HttpRequestParser(
+                self,
+                self._loop,
+                self._read_bufsize,
+                max_line_size=self.max_line_size,
+                max_field_size=self.max_field_size,
+                max_headers=self.max_headers,
+                payload_exception=web.RequestPayloadError,
+                auto_decompress=False,
+                max_msg_queue_size=self._max_msg_queue_size,
+            )
+        else:
+            self._ignore(self._request_count - requests)
+
+    def _ignore(self, number: int) -> None:
+        """Take no more requests, nor the last ``number`` of those that have come."""
+        self._chunked, self._last_payload, self._input_ended = False, EMPTY_PAYLOAD, True
+        for _ in range(number):
+            self._messages.pop()
+        self._request_count -= number
+        if self._idle():
+            self.force_close()
 
     def _follow_head(self, size: int) -> None:
         """Take note of ``size`` bytes that have come: where no request is in hand, they are the
@@ -286,6 +343,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """Return the answer to what is not HTTP, or to what the handler did not foresee."""
         if isinstance(exc, HttpProcessingError):
+            framing.speak_newest(request)  # its own is not known
             answer = http.refuse(request, *self._fault(exc, status))
         else:
             _log.error("error in answering a request", exc_info=exc)

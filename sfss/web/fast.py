@@ -26,7 +26,7 @@ from sfss.asking import FORWARDED, forwarded_for, request_id_line, request_id_of
 from sfss.cluster import Cluster
 from sfss.errors import BadPath, Corrupt, NotFound
 from sfss.grants import READ, Grant
-from sfss.http_text import http_date
+from sfss.http_text import http_date, is_host
 from sfss.record import Buffer, Form, Head, Kind, digest_of
 from sfss.web import http, mediatypes, names_kept
 from sfss.web.answers import Answers
@@ -114,8 +114,8 @@ def verdict_of(block: bytes) -> str | None:
     """Return the id that a header block (with the empty line at its end) gives a GET, "" for none;
     None where it does not leave it as plain as it is.
 
-    Strict: each line one well-formed field of ASCII, no name twice, Host among them, and of those
-    that could matter none but ``Connection: keep-alive``.
+    Strict: each line one well-formed field of ASCII, no name twice, a good Host among them, and of
+    those that could matter none but ``Connection: keep-alive``.
     """
     lines = block.split(b"\r\n")
     if lines[-2:] != [b"", b""] or len(lines) > _FIELDS_LIMIT + 2:
@@ -129,6 +129,8 @@ def verdict_of(block: bytes) -> str | None:
         name = field[1].lower()
         kept_alive = name == b"connection" and (field[2] or b"").lower() == b"keep-alive"
         if name in names or (_SIGNIFICANT.fullmatch(name) and not kept_alive):
+            return None
+        if name == b"host" and not is_host((field[2] or b"").decode("ascii")):
             return None
         if name == b"x-request-id":
             request_id = request_id_of((field[2] or b"").decode("ascii"))

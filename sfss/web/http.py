@@ -308,6 +308,16 @@ def kept_apart(request: web.BaseRequest, answer: Answer) -> Answer:
     return answer
 
 
+def without_guesses(request: web.BaseRequest, answer: Answer) -> Answer:
+    """Return ``answer``, which is not kept by caches if it is no file: where nothing is said, they
+    guess how long it is good (RFC 9111, 4.2.2).
+    """
+    may_be_kept = answer.status in (200, 301) and request.method in ("GET", "HEAD")
+    if may_be_kept and "ETag" not in answer.headers:
+        answer.headers.setdefault(CACHE_CONTROL, "no-store")
+    return answer
+
+
 def json_answer(
     document: object, status: int = 200, fields: Mapping[str, str] = NO_FIELDS
 ) -> Answer:

@@ -76,7 +76,8 @@ def ttl_s(argument: str | None, field: str | None) -> int | None:
 def _seconds(name: str, text: str | None) -> int | None:
     if text is None:
         return None
-    seconds = int(text) if _SECONDS.fullmatch(text.strip()) else 0
+    digits = text.strip(" \t")
+    seconds = int(digits) if _SECONDS.fullmatch(digits) else 0
     if not 0 < seconds <= TTL_LIMIT_S:
         raise BadArgument(name, repr(text), f"seconds from 1 to {TTL_LIMIT_S} are expected")
     return seconds

@@ -107,11 +107,10 @@ async def _copied(site: http.Site, request: web.BaseRequest) -> tuple[http.Answe
     names = _names_at(record.head, source.path, target.path)
     content = Content(record.body, digest, names, _ttl_s(record.head))
     kept = await site.cluster.put(target.path, content, guard)
-    fields = {
-        "Location": reference(f"/{target.asked}"),
-        **files.validators_of(kept.head).fields(),
-    }
-    return http.Answer(_status_of(found), fields), record.head
+    status, fields = _status_of(found), files.validators_of(kept.head).fields()
+    if status == 201:
+        fields["Location"] = reference(f"/{target.asked}")
+    return http.Answer(status, fields), record.head
 
 
 def _ttl_s(head: Head) -> int | None:

@@ -422,7 +422,7 @@ class TestCrawling:
         [
             ("files.example:81", "http://files.example:81/folder"),
             ("[::1]:81", "http://[::1]:81/folder"),
-            ("a/b;rm -rf", "http://HOST:PORT/folder"),
+            ("b;rm&-rf", "http://HOST:PORT/folder"),
             ("$(reboot)", "http://HOST:PORT/folder"),
         ],
     )
@@ -434,7 +434,7 @@ class TestCrawling:
             text = connection.answer()
         assert text.headers["content-type"] == "text/plain; charset=utf-8"
         assert f"curl -T FILE {shown}" in text.body.decode()
-        assert "rm -rf" not in text.body.decode()
+        assert "-rf" not in text.body.decode()
 
     def test_a_store_that_is_down_is_named_and_what_it_misses(self, tmp_path: Path) -> None:
         nodes = [node(tmp_path) for _ in range(3)]
