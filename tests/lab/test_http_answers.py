@@ -171,7 +171,7 @@ def test_the_native_answers(api: Gateway) -> None:
         (head("PUT", "/file?path=new", "Content-Length: 10"), 408),
         (head("DELETE", "/file?path=f/g/d.bin"), 204),
         (head("GET", "/file?path=a.txt", "Connection: close"), 200),
-        (head("GET", "/file?path=a.txt", "X: " + "y" * 20_000), 400),
+        (head("GET", "/file?path=a.txt", "X: " + "y" * 20_000), 431),
         (b"GET /file?path=a.txt HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
     ):
         answer = ask(api.port, sent)

@@ -124,7 +124,8 @@ async def tell(gateway: Gateway, pieces: list[bytes], number: int) -> Told:
 
 def is_as_wanted(case: Case, told: Told, before: int) -> bool:
     """Tell whether ``told`` is what ``case`` wants behind ``before`` other answers."""
-    if before and told.statuses == BAD and case.closes is not False:
+    refusals = TOO_MUCH if case.statuses == (0,) else BAD
+    if before and told.statuses in {(each,) for each in refusals} and case.closes is not False:
         # It came in one piece with what is malformed: the parser refuses both, as one.
         return True
     statuses = told.statuses[before:]

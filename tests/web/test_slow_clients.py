@@ -80,7 +80,7 @@ def test_a_request_that_does_not_come_in_time_is_408(
             if begun:
                 await loop.sock_sendall(ours, begun)
             refusal = await ended(ours)
-            assert refusal.startswith(b"HTTP/1.0 408 "), refusal
+            assert refusal.startswith(b"HTTP/1.1 408 "), refusal
             assert b"no whole request came within 0.3 s" in refusal
             assert gateway.board.statuses() == {"408": 1} | ({"200": 1} if answered else {})
 
