@@ -9,6 +9,7 @@ import logging.config
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from ssl import SSLContext
 from tempfile import gettempdir
 from typing import Any, Final
 
@@ -318,8 +319,14 @@ def make_cors(options: CorsSettings) -> Cors | None:
     return Cors(options.origins, options.methods, options.exposed, options.max_age_s)
 
 
-async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
+async def start(
+    settings: Settings,
+    counters: Counters,
+    board: Board,
+    contexts: Sequence[SSLContext | None] | None = None,
+) -> Runner:
     """Return a runner that serves the cluster of ``settings``; it still has to be given sockets.
+    ``contexts``: those of its listeners, where they have been made already.
 
     The cluster is closed with the runner.
     """
@@ -355,7 +362,7 @@ async def start(settings: Settings, counters: Counters, board: Board) -> Runner:
     if objects is not None:
         objects.count_in(counters.events)
     shown = [listen.faces for listen in settings.listeners()]
-    contexts = contexts_of(settings)
+    contexts = contexts_of(settings) if contexts is None else contexts
     doors = [] if joining is None else [joining.listener]
     runner = Runner(site, settings.server, counters, shown, doors, contexts)
     await runner.setup()

@@ -14,7 +14,6 @@ from sfss.object_parts import prepare_objects
 from sfss.replicas import check_migration, claim_folder
 from sfss.status_parts import work_folder
 from sfss.stores.embedded import check_folder
-from sfss.web.tls import contexts_of
 
 
 def check_startable(settings: Settings, former: Settings | None = None) -> None:
@@ -22,7 +21,6 @@ def check_startable(settings: Settings, former: Settings | None = None) -> None:
 
     A new embedded store is made here, unless it is the one of the ``former`` settings.
     """
-    contexts_of(settings)
     _check_spool_folder(settings.server.spool_folder)
     prepare_objects(settings, former)
     folder = work_folder(settings)

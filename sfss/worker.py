@@ -31,6 +31,7 @@ from sfss.listening import Listen
 from sfss.metrics import ROWS, Board
 from sfss.service_checks import check_startable
 from sfss.web.server import Runner
+from sfss.web.tls import contexts_of
 
 IDLE_GRACE_S: Final = 3.0
 """Seconds that a stopping worker waits for a last request on an idle connection.
@@ -204,6 +205,9 @@ class Gateway(BaseApplication):  # type: ignore[misc]
     ) -> None:
         self._read = partial(service.read_settings, file, options, cluster)
         self.settings = self._read()
+        # Read here, and for every worker: one that is started later, while a certificate is being
+        # renewed, is to serve as the others do.
+        self._contexts = contexts_of(self.settings)
         check_startable(self.settings)
         check_bindable(self.settings)
         super().__init__()
@@ -221,18 +225,19 @@ class Gateway(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """Return what a worker calls to start."""
-        return partial(service.start, self.settings)
+        return partial(service.start, self.settings, contexts=self._contexts)
 
     def reload(self) -> None:
         """Read the settings again; on a mistake say so and go on with the last good ones."""
         try:
             settings = self._read()
+            contexts = contexts_of(settings)
             check_startable(settings, self.settings)
             check_bindable(settings, bound(self.settings))
         except SfssError as error:
             _log.error("not reloaded, the former settings stay in force: %s", error)
             return
-        self.settings = settings
+        self.settings, self._contexts = settings, contexts
         warn_of_openness(settings)
         super().reload()
 
