@@ -96,6 +96,8 @@ async def test_they_are_one(pair: Pair, lab_seed: int) -> None:
         await load.check_all()
     finally:
         await load.close()
+        for server in pair.gateways:
+            print(load.report(), server.output()[-4000:], sep="\n")  # shown of a test that failed
     assert not load.wrong, load.wrong
 
 
