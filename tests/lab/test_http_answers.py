@@ -25,6 +25,7 @@ from tests.web.test_gate_ways import RULES
 ALLOWED = {
     "VARY_USER_AGENT": "refusals, which nobody keeps, are plain text for curl and JSON for others",
     "STATUS_BAD_REQUEST": "it says what the status means",
+    "STATUS_URI_TOO_LONG": "the same",
     "FRESHNESS_HEURISTIC": "of files, which the owner may set a time for (answers.caching);"
     " what is no file says no-store, as ``notes`` sees",
     "CSP_UNSAFE_INLINE": "of style only, in a sandbox that runs no script",
@@ -172,11 +173,53 @@ def test_the_native_answers(api: Gateway) -> None:
         (head("DELETE", "/file?path=f/g/d.bin"), 204),
         (head("GET", "/file?path=a.txt", "Connection: close"), 200),
         (head("GET", "/file?path=a.txt", "X: " + "y" * 20_000), 431),
+        (head("GET", "/file?path=" + "y" * 9000), 414),
         (b"GET /file?path=a.txt HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
     ):
         answer = ask(api.port, sent)
         assert answer.split(b" ")[1] == b"%d" % status
         assert notes(sent, answer) == []
+
+
+LIMITS = """
+[embedded]
+folder = "store"
+[limits]
+requests_per_s = 0.001
+burst = 3
+connections_per_address = 2
+head_timeout_s = 1
+[quota]
+prefixes = ["small/ 1 -"]
+folder = "quota"
+"""
+
+
+def test_answers_about_limits(tmp_path: Path) -> None:
+    with running(gateway(tmp_path, settings=LIMITS)) as limited:
+        for sent, status in (
+            (put("/file?path=small/a", body=b"xy"), 507),
+            (head("GET", "/file?path=none"), 404),
+            (head("GET", "/file?path=none"), 404),
+            (head("GET", "/file?path=none"), 429),
+            (head("GET", "/files"), 429),
+            (b"GET /file?path=late HTTP/1.1\r\n", 408),
+        ):
+            answer = ask(limited.port, sent)
+            assert answer.split(b" ")[1] == b"%d" % status, answer
+            assert notes(head("GET", "/file") if status == 408 else sent, answer) == []
+        with (
+            socket.create_connection(("127.0.0.1", limited.port)) as first,
+            socket.create_connection(("127.0.0.1", limited.port)) as second,
+        ):
+            for held in (first, second):
+                held.sendall(head("GET", "/file?path=none"))
+                assert read_answer(held, b"GET").split(b" ")[1] == b"429"
+                held.sendall(b"GET /")
+            with socket.create_connection(("127.0.0.1", limited.port), timeout=20) as third:
+                answer = read_answer(third, b"GET")
+            assert answer.split(b" ")[1] == b"503", answer
+            assert notes(head("GET", "/file"), answer) == []
 
 
 def test_answers_about_how_it_is(api: Gateway) -> None:
