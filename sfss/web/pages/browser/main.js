@@ -211,7 +211,8 @@ class Page {
       byId("search-text").focus();
     } else if (event.key === "Backspace" || (event.altKey && event.key === "ArrowUp")) {
       event.preventDefault();
-      const above = this.place.folder.split("/").slice(0, -2).join("/");
+      // Not this.place: of two quick presses the second comes before the first has been shown.
+      const above = placeOf(location.hash).folder.split("/").slice(0, -2).join("/");
       location.hash = new Place(above && `${above}/`).hash;
     } else if (event.key === "Escape" && this.place.begins) {
       this.replace(new Place(this.place.folder));
