@@ -396,10 +396,7 @@ class MemcachedStore:
         return self._settings.item_limit or (await self._introduction.server()).item_limit
 
     async def _what_it_is(self) -> Server:
-        if (server := self._introduction.latest) is not None:
-            return server
-        async with self._border(Exchange(stats_command(), STATS)):
-            return await self._introduction.server()
+        return await self._introduction.within(self._settings.timeout_s)
 
 
 def _exptime(head: Head) -> int:

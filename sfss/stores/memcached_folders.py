@@ -4,7 +4,7 @@ from typing import Final
 
 from sfss.errors import CannotList
 from sfss.keys import KEY_LIMIT
-from sfss.memtext import BROWSE, VERSION_COMMAND, browse_command
+from sfss.memtext import BROWSE, BadReply, browse_command
 from sfss.memtext_extensions import BROWSE_LIMIT
 from sfss.memtext_listing import thing
 from sfss.record import decode_lone_head
@@ -29,7 +29,8 @@ class Folders:
         """Return what is in a folder; see ``BrowsableStore.children``. Raises ``CannotList``,
         ``Corrupt``, ``Unreachable``.
         """
-        await self._check()
+        if not (await self._introduction.within(self._timeout_s)).can_browse:
+            raise CannotList(self._address, _NOT_HERE)
         if len(prefix) > KEY_LIMIT:
             return []
         found: list[Child] = []
@@ -42,18 +43,12 @@ class Folders:
                 break
         return found
 
-    async def _check(self) -> None:
-        known = self._introduction.latest
-        if known is None:
-            async with border(self._address, self._timeout_s, Exchange(VERSION_COMMAND, BROWSE)):
-                known = await self._introduction.server()
-        if not known.can_browse:
-            raise CannotList(self._address, _NOT_HERE)
-
     async def _page(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
         exchange = Exchange(browse_command(prefix, after, limit), BROWSE, _NUMBERS)
         async with border(self._address, self._timeout_s, exchange):
             answer = await self._client.run(exchange)
+            if len(answer.values) > limit:
+                raise BadReply(f"{len(answer.values)} things in place of {limit}")
             things = [thing(value.body) for value in answer.values]
         if answer.status.word != "END":
             self._introduction.forget()

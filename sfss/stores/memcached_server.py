@@ -55,6 +55,15 @@ class Introduction:
         known = self.known
         return known if known is not None and known.deaths == self._client.deaths else None
 
+    async def within(self, timeout_s: float) -> Server:
+        """Return what the server is, asked again only where that may have changed; raises
+        ``Unreachable`` where it does not say it in time.
+        """
+        if (server := self.latest) is not None:
+            return server
+        async with border(self.address, timeout_s, Exchange(stats_command(), STATS)):
+            return await self.server()
+
     def forget(self) -> None:
         """Have it asked again: it has turned out to be something else."""
         self.known = None
