@@ -33,6 +33,7 @@ from xxhash import xxh3_128_digest
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
 from sfss.stores.ledger_entries import Came, File, Presence, now_us
+from sfss.stores.write_lock import WriteLock
 
 _MAP_SIZE: Final = 1 << 34
 _BATCH: Final = 512
@@ -79,9 +80,11 @@ class Ledger:
             self._environment = lmdb.open(
                 str(folder), map_size=_MAP_SIZE, max_dbs=3, max_readers=1022, lib_version=0
             )
-            self._files, self._sums, self._expiries = (
-                self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
-            )
+            self._write_lock = WriteLock(folder / "data.mdb")
+            with self._write_lock:
+                self._files, self._sums, self._expiries = (
+                    self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
+                )
             self._environment.reader_check()  # those of processes that were killed
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
@@ -360,6 +363,7 @@ class Ledger:
             _post([(one, answer) for one, answer in zip(futures, answers, strict=True) if one])
             if len(waiting) < len(batch):
                 self._environment.close()
+                self._write_lock.close()
                 self._presence.close()
                 return
 
@@ -367,7 +371,7 @@ class Ledger:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
-            with self._environment.begin(write=True) as transaction:
+            with self._write_lock, self._environment.begin(write=True) as transaction:
                 for work, _ in waiting:
                     try:
                         answers.append(work(transaction))

@@ -97,7 +97,7 @@ class LmdbFolder:
 
     def _open(self, make: bool) -> None:
         opened = open_environment(self._folder, self._map_size, make)
-        self._environment, self._identity, self.last_commit = opened
+        self._environment, self._identity, self.last_commit, self._write_lock = opened
 
     def _usable(self) -> lmdb.Environment:
         if self._environment is None:
@@ -326,7 +326,10 @@ class LmdbFolder:
         for _ in range(ATTEMPTS):
             try:
                 environment = self._usable()
-                with environment.begin(write=True, buffers=True) as transaction:
+                with (
+                    self._write_lock,
+                    environment.begin(write=True, buffers=True) as transaction,
+                ):
                     # Now that the lock is held: to wait for it may have taken long.
                     self._check_place(applied=False)
                     indexes = self._opened(environment, transaction, expires)
@@ -394,6 +397,7 @@ class LmdbFolder:
             self._environment = None
         self._indexes = Indexes()
         self.last_commit.close()
+        self._write_lock.close()
 
     def why_full(self, error: lmdb.Error, needed: int) -> str | None:
         """Return the reason if ``error`` means that ``needed`` bytes found no room, else None."""

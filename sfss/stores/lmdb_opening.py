@@ -2,7 +2,7 @@
 
 import logging
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import Final, NamedTuple, TypeAlias
@@ -12,6 +12,7 @@ import lmdb
 from sfss.errors import SettingError
 from sfss.keys import KEY_LIMIT
 from sfss.stores.lmdb_commits import LastCommit
+from sfss.stores.write_lock import WriteLock
 
 FORMAT: Final = b"sfss 1"
 """What the value of ``FORMAT_KEY`` says in a store that this module reads."""
@@ -31,11 +32,12 @@ Identity: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class Opened(NamedTuple):
-    """An open environment; whoever closes it closes ``last_commit`` behind it."""
+    """An open environment; who closes it closes ``last_commit`` and ``write_lock`` behind it."""
 
     environment: lmdb.Environment
     identity: Identity
     last_commit: LastCommit
+    write_lock: WriteLock
 
 
 def open_environment(folder: Path, map_size: int, make: bool) -> Opened:
@@ -57,8 +59,9 @@ def _open(folder: Path, map_size: int, make: bool) -> Opened:
             raise bad_folder(folder, "its files are gone")
         _make_data_file(folder, map_size)
     _make_lock_file(folder / "lock.mdb")
-    last_commit = LastCommit(folder / "lock.mdb")
-    try:
+    with ExitStack() as stack:
+        last_commit = LastCommit(folder / "lock.mdb")
+        stack.callback(last_commit.close)
         environment = lmdb.open(
             str(folder),
             map_size=map_size,
@@ -67,18 +70,16 @@ def _open(folder: Path, map_size: int, make: bool) -> Opened:
             max_dbs=2,  # lmdb_expiries, lmdb_arrivals
             lib_version=_ENGINE,
         )
-        try:
-            _fill_up(environment, folder / "data.mdb")
-            environment.reader_check()
-            _check_format(environment, folder, make)
-            last_commit.find(lambda: _last_number(environment))
-            return Opened(environment, identity(folder), last_commit)
-        except BaseException:
-            environment.close()
-            raise
-    except BaseException:
-        last_commit.close()
-        raise
+        stack.callback(environment.close)
+        write_lock = WriteLock(folder / "data.mdb")
+        stack.callback(write_lock.close)
+        _fill_up(environment, folder / "data.mdb")
+        environment.reader_check()
+        _check_format(environment, write_lock, folder, make)
+        last_commit.find(lambda: _last_number(environment))
+        opened = Opened(environment, identity(folder), last_commit, write_lock)
+        stack.pop_all()
+        return opened
 
 
 def _last_number(environment: lmdb.Environment) -> int:
@@ -149,7 +150,9 @@ def _fill_up(environment: lmdb.Environment, path: Path) -> None:
             os.posix_fallocate(file.fileno(), expected - 1, 1)  # unlike truncate, never shortens
 
 
-def _check_format(environment: lmdb.Environment, folder: Path, make: bool) -> None:
+def _check_format(
+    environment: lmdb.Environment, write_lock: WriteLock, folder: Path, make: bool
+) -> None:
     """Raise ``SettingError`` unless the environment is a store; if ``make``, an empty one becomes
     one.
     """
@@ -164,7 +167,7 @@ def _check_format(environment: lmdb.Environment, folder: Path, make: bool) -> No
     if not make:
         raise bad_folder(folder, "its files are gone")
     # Only now: a write transaction waits for those of other processes.
-    with environment.begin(write=True) as transaction:
+    with write_lock, environment.begin(write=True) as transaction:
         if not _is_store(transaction, folder):
             transaction.put(FORMAT_KEY, FORMAT)
     _sync_folder(folder)

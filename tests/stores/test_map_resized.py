@@ -94,3 +94,4 @@ def test_an_opening_that_fails_lets_go_of_everything(
     opened = lmdb_opening.open_environment(tmp_path, 64 * KIB, make=True)
     opened.environment.close()
     opened.last_commit.close()
+    opened.write_lock.close()
