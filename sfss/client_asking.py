@@ -6,8 +6,7 @@ conditional has to see what has become of it (``Answer.repeated``).
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from random import random
 from typing import Final
@@ -79,15 +78,9 @@ class Asker:
                 answer.body = await answer.whole()
             return answer
 
-    @asynccontextmanager
-    async def asking(self, request: Request, path: str = "") -> AsyncIterator[Answer]:
+    def asking(self, request: Request, path: str = "") -> "_Asking":
         """Give the answer for the block: as ``ask``, but a long body is still to come."""
-        async with self._room:
-            answer = await self.answered(request, path)
-            try:
-                yield answer
-            finally:
-                answer.close()
+        return _Asking(self, self._room, request, path)
 
     async def answered(self, request: Request, path: str) -> Answer:
         """Return the answer as ``asking`` does, without a place of its own: for whoever is within
@@ -133,3 +126,28 @@ class Asker:
 
     def _named(self, path: str, reason: str) -> str:
         return f"{path + ': ' if path else ''}{self.server.origin} gives no answer: {reason}"
+
+
+class _Asking:
+    """Has a place among those who ask, and an answer."""
+
+    __slots__ = ("_answer", "_asker", "_path", "_request", "_room")
+
+    def __init__(self, asker: Asker, room: asyncio.Semaphore, request: Request, path: str) -> None:
+        self._asker, self._room = asker, room
+        self._request, self._path = request, path
+        self._answer: Answer | None = None
+
+    async def __aenter__(self) -> Answer:
+        await self._room.acquire()
+        try:
+            self._answer = await self._asker.answered(self._request, self._path)
+        except BaseException:
+            self._room.release()
+            raise
+        return self._answer
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._answer is not None
+        self._answer.close()
+        self._room.release()

@@ -227,14 +227,22 @@ def _own_file(name: Path) -> IO[bytes] | None:
 
 def _opened(target: Path, name: Path | None) -> _Part:
     """Return a new part of ``target``, by ``name`` if there is one that nobody has."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     if name is not None:
         with suppress(FileExistsError):
-            file = name.open("x+b", buffering=0)
+            file = _created(name)
             fcntl.flock(file, fcntl.LOCK_EX)
             return _Part(name, file, keeps=True)
     name = target.with_name(f"{PART_BEFORE}{secrets.token_hex(16)}{PART_AFTER}")
-    return _Part(name, name.open("x+b", buffering=0))
+    return _Part(name, _created(name))
+
+
+def _created(name: Path) -> IO[bytes]:
+    """Make the file ``name``, and its folder if that is missing."""
+    try:
+        return name.open("x+b", buffering=0)
+    except FileNotFoundError:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        return name.open("x+b", buffering=0)
 
 
 def _finish(part: _Part, target: Path, file: File) -> None:

@@ -122,7 +122,7 @@ def local_name(folder: Path, below: str) -> Path | None:
     parts = below.split("/")
     if any(part in ("", ".", "..") or "\0" in part for part in parts) or is_part(parts[-1]):
         return None
-    return folder.joinpath(*parts)
+    return folder / below
 
 
 @dataclass(frozen=True, slots=True)

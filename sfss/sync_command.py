@@ -196,7 +196,7 @@ class Sync:
     async def _do_batch(self, batch: list[tuple[Step, Pair]]) -> None:
         """Read in one step what has to be read, then do one after the other."""
         to_do: list[tuple[Pair, SentBody | None]] = []
-        prepared = await asyncio.to_thread(lambda: [self._prepared(*each) for each in batch])
+        prepared = await self._all_prepared(batch)
         for (_, pair), (outcome, body) in zip(batch, prepared, strict=True):
             if outcome is None:
                 to_do.append((pair, body))
@@ -209,6 +209,17 @@ class Sync:
             for _, body in to_do:
                 if body is not None:
                     body.close()
+
+    async def _all_prepared(
+        self, batch: list[tuple[Step, Pair]]
+    ) -> list[tuple[Outcome | None, SentBody | None]]:
+        def prepare() -> list[tuple[Outcome | None, SentBody | None]]:
+            return [self._prepared(*each) for each in batch]
+
+        reads = isinstance(self._source, LocalSide) or any(
+            step is Step.COMPARE for step, _ in batch
+        )
+        return await asyncio.to_thread(prepare) if reads else prepare()
 
     def _prepared(self, step: Step, pair: Pair) -> tuple[Outcome | None, SentBody | None]:
         """Return what became of ``pair``, or None and what is to be sent of it. It blocks."""
