@@ -16,11 +16,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 from sfss.checks import in_toml, read_rewrites
 from sfss.client import URL_VARIABLE
 from sfss.client_text import DEFAULT_URL
+from sfss.command_parsers import NewParser, add_cluster
 from sfss.config_access import signing_keys_of
 from sfss.errors import BadPath, NotFound, SettingError
 from sfss.grants import EVERYDAY, SCOPES, TOKEN_BYTES, TOKEN_MARK, write_token
 from sfss.keys import check_path
-from sfss.service import read_settings
+from sfss.settings_file import read_settings
 from sfss.signing import METHODS, Signed, query_of
 from sfss.web.locations import locate
 
@@ -96,12 +97,9 @@ def _say(sentence: str) -> None:
     print(f"sfss: {sentence}", file=sys.stderr, flush=True)
 
 
-def add_token(commands: Any) -> None:
-    """Add ``sfss token`` to the ``commands`` of a parser."""
-    parser = commands.add_parser(
-        "token",
-        allow_abbrev=False,
-        help="make a token for who may do what (docs/access.md)",
+def add_token(new: NewParser) -> None:
+    """Make the parser of ``sfss token``."""
+    parser = new(
         description="Print a new token, and the text for access.tokens that makes it one.",
     )
     add: Callable[..., Any] = parser.add_argument
@@ -124,15 +122,10 @@ def add_token(commands: Any) -> None:
     add("--until", default="", metavar="YYYY-MM-DD", help="its last day, UTC (default: none)")
 
 
-def add_sign(commands: Any, parent: argparse.ArgumentParser) -> None:
-    """Add ``sfss sign`` to the ``commands`` of a parser."""
-    parser = commands.add_parser(
-        "sign",
-        parents=[parent],
-        allow_abbrev=False,
-        help="make a URL with which anybody may get, or put, one file for a while",
-        description="Print a signed URL, made with a key of access.signing_keys.",
-    )
+def add_sign(new: NewParser) -> None:
+    """Make the parser of ``sfss sign``."""
+    parser = new(description="Print a signed URL, made with a key of access.signing_keys.")
+    add_cluster(parser)
     add: Callable[..., Any] = parser.add_argument
     add(
         "url",

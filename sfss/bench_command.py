@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from sfss.client import AsyncClient
 from sfss.client_errors import ClientError
+from sfss.command_parsers import NewParser
 from sfss.remote_command import (
     FAILED,
     add_json,
@@ -37,16 +38,12 @@ _BAR: Final = 40
 _Item = TypeVar("_Item")
 
 
-def add_bench(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    help = "measure a running server with a mix of GET and PUT"
-    parser = commands.add_parser(
-        "bench",
-        allow_abbrev=False,
-        help=help,
-        description=f"{help[0].upper()}{help[1:]}. The files are made below sfss-bench-.../ and"
-        " removed at the end. Every body that comes is held against its digest. Exit status: 0, 1"
-        " if a request failed, 2 a wrong option, 130 interrupted.",
+def add_bench(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
+        description="Measure a running server with a mix of GET and PUT. The files are made below"
+        " sfss-bench-.../ and removed at the end. Every body that comes is held against its digest."
+        " Exit status: 0, 1 if a request failed, 2 a wrong option, 130 interrupted.",
     )
     add: Any = parser.add_argument
     add("--seconds", type=float, default=5.0, metavar="NUMBER", help="how long (default: 5)")

@@ -6,7 +6,9 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
+
+from sfss.command_parsers import NewParser
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,9 @@ class Command:
     words: tuple[str, ...] = ()
 
 
-def add_completion(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = commands.add_parser(
-        "completion",
-        allow_abbrev=False,
-        help="print a script for the completion of a shell",
-        description="Print a script for the completion of a shell.",
+def add_completion(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
         epilog='bash: eval "$(sfss completion bash)" in ~/.bashrc; zsh: sfss completion zsh >'
         " ~/.zfunc/_sfss, with that folder in fpath; fish: sfss completion fish >"
         " ~/.config/fish/completions/sfss.fish.",

@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sfss.client import AsyncClient
 from sfss.client_bodies import open_body
 from sfss.client_errors import ClientError, Unreadable
 from sfss.client_saving import is_part
 from sfss.client_text import File
+from sfss.command_parsers import NewParser
 from sfss.glob_patterns import is_pattern
 from sfss.remote_command import (
     Found,
@@ -45,16 +45,9 @@ Exit status: 0 all is done, 1 something failed or is not there, 2 a wrong option
 """
 
 
-def add_get(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = commands.add_parser(
-        "get",
-        allow_abbrev=False,
-        help="download files, folders, and what a pattern names",
-        description="Download files, folders, and what a pattern names.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_get(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "names",
         nargs="+",

@@ -9,6 +9,7 @@ from typing import Any
 from sfss.client import AsyncClient
 from sfss.client_errors import ClientError, NotFound
 from sfss.client_text import File
+from sfss.command_parsers import NewParser
 from sfss.glob_patterns import is_pattern, literal_prefix
 from sfss.remote_command import (
     FAILED,
@@ -30,10 +31,15 @@ from sfss.upload_plan import Outcome, Result, printable, readable_size
 
 _NO_TIME = "-" * 19
 
+_EPILOG = """\
+Patterns: * within a name, ** over folders, ?, [a-c], {jpg,png}; quoted. Exit status: 0 all is done,
+1 something failed or is not there, 2 a wrong option, 130 interrupted.
+"""
 
-def add_ls(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = _parser(commands, "ls", "list files and folders, with times and sizes")
+
+def add_ls(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(epilog=_EPILOG)
     _add_names(parser, "*")
     parser.add_argument("-r", "--recursive", action="store_true", help="all files below folders")
     parser.add_argument(
@@ -44,17 +50,17 @@ def add_ls(commands: Any) -> None:
     add_server(parser)
 
 
-def add_stat(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = _parser(commands, "stat", "print what is known of files")
+def add_stat(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(epilog=_EPILOG)
     _add_names(parser, "+")
     add_json(parser)
     add_server(parser)
 
 
-def add_du(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = _parser(commands, "du", "print how much folders hold")
+def add_du(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(epilog=_EPILOG)
     _add_names(parser, "*")
     parser.add_argument(
         "--depth",
@@ -68,9 +74,9 @@ def add_du(commands: Any) -> None:
     add_server(parser)
 
 
-def add_rm(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = _parser(commands, "rm", "remove files, and what a pattern names")
+def add_rm(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(epilog=_EPILOG)
     _add_names(parser, "+")
     parser.add_argument("-r", "--recursive", action="store_true", help="all files below folders")
     parser.add_argument("-f", "--force", action="store_true", help="what is not there is fine")
@@ -79,19 +85,6 @@ def add_rm(commands: Any) -> None:
     )
     add_manner(parser)
     add_server(parser)
-
-
-def _parser(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        allow_abbrev=False,
-        help=help,
-        description=f"{help[0].upper()}{help[1:]}.",
-        epilog="Patterns: * within a name, ** over folders, ?, [a-c], {jpg,png}; quoted. Exit"
-        " status: 0 all is done, 1 something failed or is not there, 2 a wrong option, 130"
-        " interrupted.",
-    )
-    return parser
 
 
 def _add_names(parser: argparse.ArgumentParser, count: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sfss.command_parsers import NewParser, add_cluster
 from sfss.config import Settings
 from sfss.config_joined import is_joined
 from sfss.discovery import read_view
@@ -17,7 +18,7 @@ from sfss.member_messages import ask
 from sfss.member_state import State
 from sfss.member_talk import BadWord, Reply, question, read_reply
 from sfss.members import Member
-from sfss.service import read_settings
+from sfss.settings_file import read_settings
 
 PATIENCE_S: Final = 30.0
 """Seconds that the own gateway may take to have a change agreed on."""
@@ -25,18 +26,15 @@ PATIENCE_S: Final = 30.0
 _ACTIONS: Final = ("show", "leave", "forget")
 
 
-def add_members(commands: Any, cluster: argparse.ArgumentParser) -> None:
-    """Add the command to ``commands``; ``cluster`` has the options that name a cluster."""
-    parser = commands.add_parser(
-        "members",
-        parents=[cluster],
-        allow_abbrev=False,
-        help="show who belongs to the cluster of this gateway; have a member leave, or forgotten",
+def add_members(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
         description="Shows who belongs to the cluster that the gateway of these settings has"
         " joined. leave: the member gives its files to the others, and can then be stopped. forget:"
         ' the member will not come back; what only it had is lost. For cluster.kind "joined"; to'
         " be started where that gateway runs.",
     )
+    add_cluster(parser)
     parser.add_argument("action", choices=_ACTIONS, nargs="?", default="show")
     parser.add_argument("address", nargs="?", default="", help="what the member advertises")
     parser.add_argument(

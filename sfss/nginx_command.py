@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from sfss.command_parsers import NewParser
 from sfss.errors import SettingError
 from sfss.nginx_conf import DAV_EXT_MODULE, Front, Node, Process, front_conf, node_conf
 
@@ -112,14 +113,9 @@ def _absolute(name: str) -> str:
     return str(Path(name).absolute()) if name else ""
 
 
-def add_nginx(commands: Any) -> None:
-    """Add the command to the ``commands`` of a parser."""
-    parser = commands.add_parser(
-        "nginx",
-        allow_abbrev=False,
-        help="write an nginx.conf: of a storage node, or of a proxy before gateways",
-        description="Write an nginx.conf to standard output.",
-    )
+def add_nginx(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(description="Write an nginx.conf to standard output.")
     kinds = parser.add_subparsers(dest="kind", metavar="kind", required=True)
     _add_node(kinds)
     _add_front(kinds)

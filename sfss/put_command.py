@@ -20,6 +20,7 @@ import uvloop
 
 from sfss.client import TOKEN_VARIABLE, URL_VARIABLE
 from sfss.client_text import DEFAULT_URL, read_server, token_value
+from sfss.command_parsers import NewParser
 from sfss.errors import BadPath, SettingError
 from sfss.progress import Screen
 from sfss.remote_command import INTERRUPTED, add_effort, check_effort, wrong
@@ -215,16 +216,9 @@ failed, 2 a wrong option, 130 interrupted.
 """
 
 
-def add_put(commands: Any) -> None:
-    """Add the command to the ``commands`` of a parser."""
-    parser = commands.add_parser(
-        "put",
-        allow_abbrev=False,
-        help="upload files, folders, and what a list names",
-        description="Upload files, folders, and what a list names.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_put(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "names", nargs="+", metavar="NAME", help="file, folder, URL, or - for a list on stdin"
     )

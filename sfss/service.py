@@ -18,14 +18,12 @@ from xxhash import xxh3_64_intdigest
 from sfss.checks import BLOBS, BUCKET, LMDB, bucket_of, keeps_files, read_rewrites
 from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
-from sfss.config import Setting, Settings
+from sfss.config import Settings
 from sfss.config_access import rules_of
 from sfss.config_answers import AnswersSettings, CorsSettings, read_caching, read_prefix
 from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups
 from sfss.config_joined import is_joined
-from sfss.config_reading import load
-from sfss.errors import SettingError
 from sfss.groups import Group, Groups
 from sfss.joining import Joining
 from sfss.json_log import JsonFormatter
@@ -43,6 +41,7 @@ from sfss.replicas import (
     make_replicas,
 )
 from sfss.routed import Owner, Proxies, Route, Routed
+from sfss.settings_file import read_settings
 from sfss.status_parts import about, tool_folders
 from sfss.stores.bucket import DELETED
 from sfss.stores.embedded import EmbeddedStore
@@ -58,31 +57,8 @@ from sfss.web.throttling import Throttle
 from sfss.web.tls import contexts_of
 from sfss.web.traces import open_traces
 
-CONFIG_VARIABLE: Final = "SFSS_CONFIG"
-CLUSTER_VARIABLE: Final = "SFSS_CLUSTER"
-
 COUNTER: Final = "counter"
 """The lock of the process that counts what quotas are about."""
-
-
-def read_settings(
-    file: str | None = None,
-    options: Mapping[str, Setting] | None = None,
-    cluster: str | None = None,
-) -> Settings:
-    """Return the settings in ``file``, overridden by the environment and then by ``options``.
-
-    Without ``file`` the one that SFSS_CONFIG names is read, if any; without ``cluster``, the one
-    of its clusters that SFSS_CLUSTER names. Raises ``SettingError``, also when a file cannot be
-    read.
-    """
-    cluster = cluster or os.environ.get(CLUSTER_VARIABLE, "")
-    file = file or os.environ.get(CONFIG_VARIABLE)
-    try:
-        text = Path(file).read_text(encoding="utf-8") if file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(str(file), "file", str(error), "a TOML file is expected") from None
-    return load(text, file or "settings", os.environ, options, cluster)
 
 
 def _embedded(settings: Settings, board: Board, counters: Counters) -> Cluster:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from sfss.command_parsers import NewParser
 from sfss.remote_command import (
     add_json,
     add_server,
@@ -23,15 +24,11 @@ if TYPE_CHECKING:
 _SHORTEST_WATCH_S: Final = 0.2
 
 
-def add_status(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    help = "show how the server and its stores are"
-    parser = commands.add_parser(
-        "status",
-        allow_abbrev=False,
-        help=help,
-        description=f"{help[0].upper()}{help[1:]}. Exit status: 0, 1 if the server cannot tell or a"
-        " store does not answer, 2 a wrong option, 130 interrupted.",
+def add_status(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
+        description="Show how the server and its stores are. Exit status: 0, 1 if the server cannot"
+        " tell or a store does not answer, 2 a wrong option, 130 interrupted.",
     )
     parser.add_argument(
         "--watch",

@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from sfss.checks import read_shard
+from sfss.command_parsers import NewParser, add_cluster
 from sfss.config import Settings
 from sfss.config_groups import groups_of, has_groups
-from sfss.service import read_settings
+from sfss.settings_file import read_settings
 
 _HEADS: Final = ("SHARD", "STORE", "WEIGHT", "")
 _SHARDED: Final = frozenset({"jump", "chash"})
 
 
-def add_stores(commands: Any, cluster: argparse.ArgumentParser) -> None:
-    """Add the command to ``commands``; ``cluster`` has the options that name a cluster."""
-    parser = commands.add_parser(
-        "stores",
-        parents=[cluster],
-        allow_abbrev=False,
-        help="print which stores the settings name, and how files are placed on them",
-    )
+def add_stores(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new()
+    add_cluster(parser)
     parser.add_argument(
         "--json", action="store_true", dest="as_json", help="print one JSON document"
     )

@@ -5,10 +5,11 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sfss.client_bodies import SentBody, open_body
 from sfss.client_errors import ClientError, ConditionFailed, Unreadable
+from sfss.command_parsers import NewParser
 from sfss.get_command import has_content, local_name
 from sfss.glob_patterns import Choice, choice_of
 from sfss.remote_command import (
@@ -44,12 +45,9 @@ option, 130 interrupted; run it again, and it goes on.
 """
 
 
-def add_sync(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = commands.add_parser(
-        "sync",
-        allow_abbrev=False,
-        help="make a folder and a path of the server alike, either way",
+def add_sync(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
         description="Make the second side like the first.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

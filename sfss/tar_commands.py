@@ -10,10 +10,11 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from sfss.client import AsyncClient, File
 from sfss.client_errors import ClientError, ConditionFailed, NotFound, Unreadable
+from sfss.command_parsers import NewParser
 from sfss.errors import BadPath
 from sfss.remote_command import (
     FAILED,
@@ -36,12 +37,9 @@ _BATCH: Final = 32
 _BATCH_BYTES: Final = 1024 * 1024
 
 
-def add_export(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = commands.add_parser(
-        "export",
-        allow_abbrev=False,
-        help="write files as a tar archive to standard output",
+def add_export(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
         description="Write files as a tar archive to standard output: with their types, times, and"
         " when they expire, in pax headers, for sfss import; any tar can read it.",
         epilog="sfss export photos | zstd > photos.tar.zst. If something fails, the archive has no"
@@ -55,12 +53,9 @@ def add_export(commands: Any) -> None:
     add_server(parser)
 
 
-def add_import(commands: Any) -> None:
-    """Add the command to ``commands``."""
-    parser = commands.add_parser(
-        "import",
-        allow_abbrev=False,
-        help="upload the files of a tar archive from standard input",
+def add_import(new: NewParser) -> None:
+    """Make the parser of the command."""
+    parser = new(
         description="Upload the files of a tar archive from standard input, compressed or not, made"
         " by sfss export or any tar.",
         epilog="If the archive was cut off, what came before is kept, and the exit status is 1. Run"

@@ -30,6 +30,7 @@ from sfss.errors import SettingError, SfssError
 from sfss.listening import Listen
 from sfss.metrics import ROWS, Board
 from sfss.service_checks import check_startable
+from sfss.settings_file import read_settings
 from sfss.web.server import Runner
 from sfss.web.tls import contexts_of
 
@@ -203,7 +204,7 @@ class Gateway(BaseApplication):  # type: ignore[misc]
     def __init__(
         self, file: str | None, options: dict[str, Setting], cluster: str | None = None
     ) -> None:
-        self._read = partial(service.read_settings, file, options, cluster)
+        self._read = partial(read_settings, file, options, cluster)
         self.settings = self._read()
         # Read here, and for every worker: one that is started later, while a certificate is being
         # renewed, is to serve as the others do.
