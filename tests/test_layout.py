@@ -405,6 +405,8 @@ SIBLINGS = {
     ("stores.lmdb_folder", "stores.lmdb_expiries"): "when records expire is noted with them",
     ("stores.lmdb_expiries", "stores.lmdb_opening"): "the index has its name behind the format's",
     ("stores.lmdb_opening", "stores.lmdb_commits"): "an open folder tells its last commit",
+    ("stores.lmdb_opening", "stores.write_lock"): "who writes takes a lock of the kernel first",
+    ("stores.ledger", "stores.write_lock"): "who writes takes a lock of the kernel first",
     ("stores.folder", "stores.key_locks"): "changes of a key take turns",
     ("stores.folder", "stores.marks"): "what a file cannot carry is marked",
     ("stores.folder", "stores.plain_folder"): "files are read where they lie",
