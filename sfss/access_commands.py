@@ -21,6 +21,7 @@ from sfss.config_access import signing_keys_of
 from sfss.errors import BadPath, NotFound, SettingError
 from sfss.grants import EVERYDAY, SCOPES, TOKEN_BYTES, TOKEN_MARK, write_token
 from sfss.keys import check_path
+from sfss.prefixes import read_prefix, write_prefix
 from sfss.settings_file import read_settings
 from sfss.signing import METHODS, Signed, query_of
 from sfss.web.locations import locate
@@ -32,8 +33,10 @@ _LONGEST_S: Final = 100 * 366 * 86_400
 
 def run_token(options: argparse.Namespace) -> None:
     """Print a new token, and the line of the settings that makes it one. Raises ``SettingError``
-    for a name or a day that is none.
+    for a name, a prefix or a day that is none.
     """
+    for prefix in options.prefixes:
+        _check_prefix(prefix)
     secret = TOKEN_MARK + secrets.token_urlsafe(TOKEN_BYTES)
     scopes = list(dict.fromkeys(options.scopes or EVERYDAY))
     try:
@@ -46,6 +49,19 @@ def run_token(options: argparse.Namespace) -> None:
     print(secret, flush=True)
     _say("in the settings, under [access], as one of tokens:")
     print(in_toml(line))
+
+
+def _check_prefix(prefix: str) -> None:
+    """Raise ``SettingError`` where no path begins so. One that is empty is more likely a variable
+    that is not set than meant for all.
+    """
+    try:
+        if not prefix:
+            raise ValueError("it is empty")
+        read_prefix(write_prefix(prefix))
+    except ValueError:
+        allowed = 'how paths begin is expected, as it is: "photos/", or "/" for all'
+        raise SettingError("command line", "--prefix", f"is {prefix!r}", allowed) from None
 
 
 def run_sign(options: argparse.Namespace) -> None:
@@ -117,7 +133,8 @@ def add_token(new: NewParser) -> None:
         default=[],
         dest="prefixes",
         metavar="PREFIX",
-        help="how paths begin on which it may, photos/ say; repeat it for several (default: all)",
+        help="how paths begin on which it may, photos/ say, nothing escaped; repeat it for several"
+        " (default: all)",
     )
     add("--until", default="", metavar="YYYY-MM-DD", help="its last day, UTC (default: none)")
 

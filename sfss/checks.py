@@ -7,6 +7,8 @@ from math import inf
 from posixpath import normpath
 from typing import Any, Final
 
+from sfss.prefixes import ESCAPES_AND_SPACES, read_prefix
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -227,26 +229,38 @@ SHARDS: Final = Check(
     ' "s3://BUCKET/PREFIX", or, with either, "blobs:http://HOST:PORT/"',
     _are_shards,
 )
-_PREFIX: Final = re.compile(r"/|(?:/[^/.\\\s\x00-\x1f\x7f-\x9f][^/\\\s\x00-\x1f\x7f-\x9f]*)+/?")
 
 
-def _are_rewrites(values: Sequence[str]) -> bool:
-    pairs = [value.split(" ") for value in values]
-    return all(len(pair) == 2 and all(map(_PREFIX.fullmatch, pair)) for pair in pairs)
+def is_read_by(read: Callable[[Any], object]) -> Callable[[Any], bool]:
+    """Return what tells whether ``read`` takes a value: it raises ``ValueError`` for another."""
 
+    def holds(value: Any) -> bool:
+        try:
+            read(value)
+        except ValueError:
+            return False
+        return True
 
-REWRITES: Final = Check(
-    'a list of "FROM TO", each a prefix of paths that begins with "/", without "//", "/.", space'
-    " or backslash",
-    _are_rewrites,
-)
+    return holds
 
 
 def read_rewrites(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return FROM and TO of each of ``rewrites``."""
-    pairs = (rule.split(" ") for rule in rules)
-    return tuple((former, new) for former, new in pairs)
+    """Return FROM and TO of each of ``rewrites``, each with the "/" before it. Raises
+    ``ValueError``.
+    """
+    found = []
+    for rule in rules:
+        former, new = (f"/{read_prefix(text)}" for text in rule.split(" "))
+        if "/." in former + new:
+            raise ValueError(f"{rule!r}: no part of a path begins with a dot")
+        found.append((former, new))
+    return tuple(found)
 
+
+REWRITES: Final = Check(
+    'a list of "FROM TO", each a prefix of paths, without "//" and "/.", ' + ESCAPES_AND_SPACES,
+    is_read_by(read_rewrites),
+)
 
 BOOLEAN: Final = Check("true or false", lambda _: True)
 NOT_EMPTY: Final = Check("a text that is not empty", bool)

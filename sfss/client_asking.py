@@ -13,14 +13,11 @@ from typing import Final
 
 from sfss.client_bodies import FileBody
 from sfss.client_errors import ClientError, Unreachable, Unreadable
-from sfss.client_text import AGAIN, Server, Writer, error_of, retry_after_s
+from sfss.client_text import Server, Writer, error_of
 from sfss.http_connection import NoAnswer, Request, Stream
 from sfss.http_pool import Pool, ask
 from sfss.http_text import Head
-from sfss.upload_plan import wait_s
-
-LONGEST_WAIT_S: Final = 60.0
-"""A server that wants to be asked again only after more than that is not waited for."""
+from sfss.trying_again import pause_s
 
 _SENTENCE_LIMIT: Final = 65_536
 
@@ -96,19 +93,16 @@ class Asker:
                     raise Unreadable(f"{path}: {request.body.failure}") from None
                 heard = heard or failure.sent
                 error: ClientError = Unreachable(self._named(path, str(failure)))
-                pause_s = 0.0
             else:
                 if head.status < 300 or head.status == 304:
                     return Answer(head, body, heard)
                 error = await self._refusal(head, body, path)
                 heard = heard or head.status >= 500
                 error.repeated = heard
-                pause_s = retry_after_s(head) or 0.0
-                if head.status not in AGAIN or pause_s > LONGEST_WAIT_S:
-                    raise error
-            if tries >= self.tries:
+            wait_s = pause_s(error.status, tries, random(), error.retry_after_s)
+            if wait_s is None or tries >= self.tries:
                 raise error
-            await asyncio.sleep(max(pause_s, wait_s(tries, random())))
+            await asyncio.sleep(wait_s)
 
     async def _refusal(self, head: Head, body: bytes | Stream, path: str) -> ClientError:
         said = bytearray()

@@ -15,7 +15,7 @@ from sfss.client_asking import Answer, Asker
 from sfss.client_errors import Changed, ConditionFailed, Damaged, Unreachable
 from sfss.client_text import File, file_of, range_of
 from sfss.http_connection import NoAnswer, Request, Stream
-from sfss.upload_plan import wait_s
+from sfss.trying_again import growing_pause_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Download:
                     tries += 1
                     if tries >= self._asker.tries or not self.file.etag.startswith('"'):
                         raise Unreachable(f"{self.file.path}: {failure}") from None
-                    await asyncio.sleep(wait_s(tries, random()))
+                    await asyncio.sleep(growing_pause_s(tries, random()))
                 answer.close()
                 answer = await self._rest()
             self._check_end()

@@ -19,12 +19,10 @@ from xxhash import xxh3_128_hexdigest
 from sfss import __version__
 from sfss.client_errors import BY_STATUS, ClientError, Damaged, Refused
 from sfss.http_text import BadResponse, Head, second_of
+from sfss.trying_again import asked_wait_s
 from sfss.upload_plan import sentence
 
 DEFAULT_URL: Final = "http://127.0.0.1:8255"
-
-AGAIN: Final = frozenset({408, 425, 429, 502, 503, 504})
-"""Statuses after which the same request may succeed a moment later."""
 
 _SERVER: Final = re.compile(
     r"(https?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::([0-9]{1,5}))?"
@@ -35,7 +33,6 @@ _TOKEN: Final = re.compile("[!-~]+")
 _DIGEST_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _IN_KEYS: Final = punctuation.replace("%", "")
-_SECONDS: Final = re.compile(rb"[0-9]{1,9}")
 
 
 class Server(NamedTuple):
@@ -297,12 +294,5 @@ def error_of(head: Head, body: bytes, path: str = "") -> ClientError:
     if path and path not in said:
         said = f"{path}: {said}"
     kind = BY_STATUS.get(head.status, Refused)
-    return kind(said, head.status, retry_after_s(head))
-
-
-def retry_after_s(head: Head) -> float | None:
-    """Return after how many seconds the server wants to be asked again, if it has said so in
-    seconds (RFC 9110, 10.2.3).
-    """
-    text = head.fields.get(b"retry-after", b"")
-    return float(text) if _SECONDS.fullmatch(text) else None
+    retry_after = head.fields.get(b"retry-after", b"").decode("latin-1")
+    return kind(said, head.status, asked_wait_s(retry_after))

@@ -11,6 +11,7 @@ from sfss.declaring import setting
 from sfss.errors import SettingError
 from sfss.grants import ADMIN, CHANGES, EVERYDAY, SCOPES, WRITE, Grant, Rules, read_token
 from sfss.listening import Listen, is_loopback
+from sfss.prefixes import ESCAPES_AND_SPACES
 
 ADMIN_TOKEN: Final = "server.admin_token"
 """The name of the token that is set there."""
@@ -46,8 +47,10 @@ def _are_signing_keys(values: Sequence[str]) -> bool:
 
 
 TOKENS: Final = Check(
-    'a list of "NAME sha256:HEX SCOPE+SCOPE", behind it, if you like, URL-quoted prefixes of paths'
-    ' and "until=YYYY-MM-DD"; names and secrets different; the scopes are ' + ", ".join(SCOPES),
+    'a list of "NAME sha256:HEX SCOPE+SCOPE", behind it, if you like, prefixes of paths ('
+    + ESCAPES_AND_SPACES
+    + ') and "until=YYYY-MM-DD"; names and secrets different; the scopes are '
+    + ", ".join(SCOPES),
     _are_tokens,
 )
 SIGNING_KEYS: Final = Hidden(

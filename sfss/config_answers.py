@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
 
-from sfss.checks import Check, between, one_of
+from sfss.checks import Check, between, is_read_by, one_of
 from sfss.declaring import setting
+from sfss.prefixes import ESCAPES, ESCAPES_AND_SPACES, read_prefixes
 
-_PREFIX: Final = re.compile(r"(?:[^\s\x00-\x1f\x7f-\x9f%]|%[0-9A-Fa-f]{2}){1,750}")
 _DIRECTIVE: Final = r"[a-z][a-z-]*(?:=(?:[0-9]{1,10}|[a-z-]+|\"[!#-~]*\"))?"
 _DIRECTIVES: Final = re.compile(rf"{_DIRECTIVE}(?:, ?{_DIRECTIVE})*")
 _ORIGIN: Final = re.compile(
@@ -19,31 +18,17 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DEFAULT_PORTS: Final = (("http:", "80"), ("https:", "443"))
 
 
-def read_prefix(text: str) -> str:
-    """Return the prefix of paths that a setting names: in the form of a URL, with or without the
-    "/" before it; "" for all.
-    """
-    return unquote(text).removeprefix("/")
-
-
 def read_caching(rules: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Return prefix and value of each of ``answers.cache_control``, the longest prefixes first."""
-    pairs = (rule.partition(" ") for rule in rules)
-    found = [(read_prefix(prefix), value.strip()) for prefix, _, value in pairs]
+    """Return prefix and value of each of ``answers.cache_control``, the longest prefixes first.
+    Raises ``ValueError``.
+    """
+    pairs = [rule.partition(" ") for rule in rules]
+    prefixes = read_prefixes(prefix for prefix, _, _ in pairs)
+    values = [value.strip() for _, _, value in pairs]
+    if not all(map(_DIRECTIVES.fullmatch, values)):
+        raise ValueError("a value is none of Cache-Control")
+    found = zip(prefixes, values, strict=True)
     return tuple(sorted(found, key=lambda pair: -len(pair[0])))
-
-
-def _are_prefixes(values: Sequence[str]) -> bool:
-    return all(map(_PREFIX.fullmatch, values)) and _are_different(map(read_prefix, values))
-
-
-def _are_rules(values: Sequence[str]) -> bool:
-    pairs = [value.partition(" ") for value in values]
-    well_formed = all(
-        _PREFIX.fullmatch(prefix) and _DIRECTIVES.fullmatch(value.strip())
-        for prefix, _, value in pairs
-    )
-    return well_formed and _are_different(read_prefix(prefix) for prefix, _, _ in pairs)
 
 
 def _are_different(values: Iterable[str]) -> bool:
@@ -87,7 +72,7 @@ class AnswersSettings:
         (),
         "prefixes of paths below which files may run scripts in the origin of this service: only"
         " where nobody writes whom you would not let change the service itself",
-        Check('a list of different prefixes, a space in them as "%20"', _are_prefixes),
+        Check(f"a list of different prefixes, {ESCAPES}", is_read_by(read_prefixes)),
     )
     cache_control: tuple[str, ...] = setting(
         (),
@@ -95,8 +80,8 @@ class AnswersSettings:
         " counts",
         Check(
             'a list of "PREFIX VALUE" such as "photos/ public, max-age=3600", all prefixes'
-            ' different, a space in them as "%20"',
-            _are_rules,
+            f" different, {ESCAPES_AND_SPACES}",
+            is_read_by(read_caching),
         ),
     )
 

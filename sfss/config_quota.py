@@ -8,9 +8,7 @@ from typing import Final, NamedTuple
 from sfss.checks import NOT_EMPTY, Check, at_least
 from sfss.declaring import setting
 from sfss.keys import KEY_LIMIT
-
-ALL: Final = "/"
-"""In the place of a prefix: whatever path, for none begins so."""
+from sfss.prefixes import ESCAPES, read_prefix
 
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _LINE: Final = re.compile(
@@ -39,8 +37,11 @@ def read_quota(text: str) -> Quota | None:
     found = _LINE.fullmatch(text)
     if found is None or (found["bytes"] == "-" and found["unit"]):
         return None
-    prefix = "" if found["prefix"] == ALL else found["prefix"]
-    if prefix.startswith("/") or len(prefix.encode()) > KEY_LIMIT:
+    try:
+        prefix = read_prefix(found["prefix"])
+    except ValueError:
+        return None
+    if len(prefix.encode()) > KEY_LIMIT:
         return None
     size = None if found["bytes"] == "-" else int(found["bytes"]) * _UNITS[found["unit"] or ""]
     files = None if found["files"] == "-" else int(found["files"])
@@ -53,7 +54,7 @@ def _are_quotas(values: Sequence[str]) -> bool:
 
 
 QUOTAS: Final = Check(
-    'a list of "PREFIX BYTES FILES", each with another prefix, which has no "/" first', _are_quotas
+    f'a list of "PREFIX BYTES FILES", all prefixes different, {ESCAPES}', _are_quotas
 )
 
 

@@ -14,7 +14,8 @@ from datetime import date, timedelta
 from hashlib import sha256
 from math import inf
 from typing import Final
-from urllib.parse import quote, unquote
+
+from sfss.prefixes import read_prefix, write_prefix
 
 READ: Final = "read"
 WRITE: Final = "write"
@@ -43,7 +44,7 @@ TOKEN_BYTES: Final = 32
 TOKEN_MARK: Final = "sfss_"
 """What a token begins with, so that programs that look for leaked secrets know it."""
 
-_TOKEN: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}) sha256:([0-9a-f]{64}) ([a-z+]+)((?: [!-~]+)*)")
+_TOKEN: Final = re.compile(r"([A-Za-z0-9_.-]{1,64}) sha256:([0-9a-f]{64}) ([a-z+]+)((?: \S+)*)")
 _UNTIL: Final = "until="
 
 
@@ -105,8 +106,7 @@ OPEN: Final = Rules(anybody=frozenset(EVERYDAY), network=frozenset(EVERYDAY))
 
 def read_token(text: str) -> tuple[bytes, Grant]:
     """Return the SHA-256 of a token, and what it allows: "NAME sha256:HEX SCOPE+SCOPE PREFIX ...
-    until=YYYY-MM-DD", where prefixes, URL-quoted, and the last day (UTC) may be missing. Raises
-    ``ValueError``.
+    until=YYYY-MM-DD", where prefixes and the last day (UTC) may be missing. Raises ``ValueError``.
     """
     match = _TOKEN.fullmatch(text)
     if match is None:
@@ -114,13 +114,15 @@ def read_token(text: str) -> tuple[bytes, Grant]:
     scopes = match[3].split("+")
     if len(set(scopes) & set(SCOPES)) != len(scopes):
         raise ValueError(match[3])
-    prefixes, until_s = [], inf
+    prefixes: list[str] = []
+    until_s = inf
     for word in match[4].split():
         if word.startswith(_UNTIL):
             until_s = _end_of(word.removeprefix(_UNTIL))
         else:
-            prefixes.append(unquote(word, errors="strict"))
-    grant = Grant(match[1], frozenset(scopes), tuple(prefixes), until_s)
+            prefixes.append(read_prefix(word))
+    good_for = () if "" in prefixes else tuple(prefixes)
+    grant = Grant(match[1], frozenset(scopes), good_for, until_s)
     return bytes.fromhex(match[2]), grant
 
 
@@ -134,7 +136,7 @@ def write_token(secret: str, name: str, scopes: list[str], prefixes: list[str], 
 
 
 def _quoted(prefix: str) -> str:
-    quoted = quote(prefix, safe="/")
+    quoted = write_prefix(prefix)
     return quoted.replace("until", "%75ntil", 1) if prefix.startswith(_UNTIL) else quoted
 
 

@@ -20,7 +20,7 @@ from sfss.chunks import is_of_body, prefix_of
 from sfss.cluster import Cluster, Engine
 from sfss.config import Settings
 from sfss.config_access import rules_of
-from sfss.config_answers import AnswersSettings, CorsSettings, read_caching, read_prefix
+from sfss.config_answers import AnswersSettings, CorsSettings, read_caching
 from sfss.config_checks import addresses_of, has_plain_files
 from sfss.config_groups import groups_of, has_groups
 from sfss.config_joined import is_joined
@@ -32,6 +32,7 @@ from sfss.large import Large, LargeSettings
 from sfss.metrics import Board, Counters
 from sfss.object_parts import has_objects, make_objects, prepare_objects
 from sfss.placement import KetamaRing
+from sfss.prefixes import read_prefixes
 from sfss.quotas import Quotas
 from sfss.replicas import (
     MARKS,
@@ -283,7 +284,7 @@ def stores_of(settings: Settings) -> str:
 
 def make_answers(options: AnswersSettings) -> Answers:
     """Return what the settings say of the heads of answers with files."""
-    trusted = [read_prefix(text) for text in options.trusted]
+    trusted = read_prefixes(options.trusted)
     caching = read_caching(options.cache_control)
     return Answers(options.active_types == "inline", trusted, caching)
 

@@ -18,6 +18,7 @@ from yarl import URL
 
 from sfss import __version__
 from sfss.errors import BadArgument, BadBody, SettingError, SfssError
+from sfss.trying_again import asked_wait_s, may_pass, pause_s
 from sfss.upload_plan import (
     Outcome,
     Reply,
@@ -28,7 +29,6 @@ from sfss.upload_plan import (
     outcome_of,
     sentence,
     takes_paths_only,
-    wait_s,
 )
 from sfss.upload_sources import BLOCK_BYTES, Body, Item, Spool, open_body
 
@@ -135,7 +135,7 @@ class Uploader:
     async def _store(self, address: str, body: Body) -> Outcome:
         if self._order.check:
             reply = await self._request("HEAD", address)
-            if reply.is_worth_repeating:
+            if may_pass(reply.status):
                 return outcome_of(reply, 0, deleting=False)
             digest = digest_to_compare(reply, body.size)
             if digest is not None and digest == await _in_thread(body.digest):
@@ -150,12 +150,13 @@ class Uploader:
             tries += 1
             if reply.status is not None:
                 self._is_down = False
-            if not reply.is_worth_repeating or self._is_down:
+            wait_s = _pause_s(reply, tries)
+            if wait_s is None or self._is_down:
                 return reply
             if tries >= self._order.tries:
                 self._is_down = reply.status is None
                 return reply
-            await asyncio.sleep(wait_s(tries, random()))
+            await asyncio.sleep(wait_s)
 
     async def _once(self, method: str, address: str, body: Body | None) -> Reply:
         async def exchange(silence: "_Silence") -> Reply:
@@ -205,9 +206,10 @@ class Uploader:
                 raise
             spool.close()
             tries += 1
-            if not reply.is_worth_repeating or tries >= self._order.tries:
+            wait_s = _pause_s(reply, tries)
+            if wait_s is None or tries >= self._order.tries:
                 raise BadBody(f"cannot be fetched: {reply.reason}")
-            await asyncio.sleep(wait_s(tries, random()))
+            await asyncio.sleep(wait_s)
 
     async def _fetch(self, name: str, spool: Spool, silence: "_Silence") -> Reply:
         async with self._session.get(name, headers={"Accept": "*/*"}) as response:
@@ -258,7 +260,12 @@ async def _reply(response: aiohttp.ClientResponse) -> Reply:
         etag = response.headers.get("ETag", "")
         return Reply(response.status, "", _length(response.headers), etag)
     reason = sentence(response.status, response.reason or "", response.content_type, body)
-    return Reply(response.status, reason)
+    wait_s = asked_wait_s(response.headers.get("Retry-After", ""))
+    return Reply(response.status, reason, asked_wait_s=wait_s)
+
+
+def _pause_s(reply: Reply, tries: int) -> float | None:
+    return pause_s(reply.status, tries, random(), reply.asked_wait_s)
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

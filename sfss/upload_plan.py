@@ -21,9 +21,6 @@ FACES: Final = {"native": "/file?path=", "paths": "/"}
 """What stands between the address of a server and the path."""
 
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
-_AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_FIRST_WAIT_S: Final = 0.2
-_LONGEST_WAIT_S: Final = 8.0
 _DIGEST_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _PERSON_LIMIT: Final = 300
 
@@ -119,22 +116,20 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, as far as it matters. ``status`` None: there was none, ``reason`` says why."""
+    """An answer, as far as it matters. ``status`` None: there was none, ``reason`` says why.
+    ``asked_wait_s``: seconds after which the server wants to be asked again.
+    """
 
     status: int | None
     reason: str = ""
     size: int | None = None
     etag: str = ""
+    asked_wait_s: float | None = None
 
     @property
     def is_success(self) -> bool:
         """The server has done it."""
         return self.status is not None and 200 <= self.status < 300
-
-    @property
-    def is_worth_repeating(self) -> bool:
-        """The same request may succeed a moment later."""
-        return self.status is None or self.status in _AGAIN
 
 
 def takes_paths_only(status: int, fields: Mapping[str, str]) -> bool:
@@ -162,13 +157,6 @@ def digest_to_compare(reply: Reply, size: int) -> str | None:
     """
     match = _DIGEST_ETAG.fullmatch(reply.etag)
     return match[1] if reply.is_success and reply.size == size and match else None
-
-
-def wait_s(tries: int, chance: float) -> float:
-    """Return the pause after ``tries`` failed ones, by ``chance`` from 0 to 1 half or all of it, so
-    that not all clients come back at once.
-    """
-    return min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** (tries - 1)) * (1 + chance) / 2
 
 
 def sentence(status: int, reason: str, content_type: str, body: bytes) -> str:

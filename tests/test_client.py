@@ -214,6 +214,7 @@ async def test_tries_end_and_some_answers_are_final() -> None:
         ([answer(403)], errors.Forbidden, 1),
         ([answer(507)], errors.Full, 1),
         ([answer(400)], errors.Refused, 1),
+        ([answer(500)], errors.Refused, 1),
         ([b"nonsense\r\n\r\n"], errors.Unreachable, 2),
     ):
         async with (

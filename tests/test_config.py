@@ -213,7 +213,7 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         ("port = 1", ["port", "did you mean port under [server]?"]),
         ("timeout_s = 1.0", ["under [embedded] or [memcached] or [webdav]"]),
         ("[paths]\nrewrites = ['/a']", ["paths.rewrites", "FROM TO"]),
-        ("[paths]\nrewrites = ['/a b']", ["paths.rewrites", "/a b"]),
+        ("[paths]\nrewrites = ['/a b c']", ["paths.rewrites", "/a b c"]),
         ("[paths]\nrewrites = ['/a /b/../c']", ["paths.rewrites", "/.."]),
         ("[paths]\nrewrites = ['/a //b']", ["paths.rewrites", "//b"]),
         ("[clusters]\na = 1", ["clusters.a", "is 1"]),

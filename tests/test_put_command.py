@@ -422,7 +422,7 @@ def test_the_token_is_for_the_server_alone(tmp_path: Path, monkeypatch: pytest.M
     assert Client(url, tmp_path).run("a").status == 2
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
+@pytest.mark.parametrize("status", [502, 503, 504, 429, 408])
 def test_an_error_that_may_pass_is_tried_again(tmp_path: Path, status: int) -> None:
     def answers(handler: BaseHTTPRequestHandler, number: int) -> None:
         reply(handler, status if number < 3 else 200)
@@ -434,7 +434,7 @@ def test_an_error_that_may_pass_is_tried_again(tmp_path: Path, status: int) -> N
     assert requests == ["PUT /file?path=a"] * 3
 
 
-@pytest.mark.parametrize("status", [301, 400, 403, 404, 409, 412, 413, 507])
+@pytest.mark.parametrize("status", [301, 400, 403, 404, 409, 412, 413, 500, 507])
 def test_an_error_that_stays_is_not_tried_again(tmp_path: Path, status: int) -> None:
     def answers(handler: BaseHTTPRequestHandler, _: int) -> None:
         reply(handler, status, b"a reason\x1b[2J\nand more")
@@ -445,6 +445,21 @@ def test_an_error_that_stays_is_not_tried_again(tmp_path: Path, status: int) -> 
         ended = client.run("a")
     assert (ended.status, ended.failed, len(requests)) == (1, b"a\n", 1)
     assert str(status) in ended.told and "\x1b" not in ended.told and "a reason" in ended.told
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_is(tmp_path: Path) -> None:
+    def answers(handler: BaseHTTPRequestHandler, _: int) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        handler.send_response(429)
+        handler.send_header("Retry-After", "3600")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with answering(answers) as (url, requests):
+        client = Client(url, tmp_path)
+        client.write("a")
+        ended = client.run("a")
+    assert (ended.status, ended.failed, len(requests)) == (1, b"a\n", 1)
 
 
 def test_tries_are_bounded(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from sfss.upload_plan import (
     printable,
     sentence,
     stored_path,
-    wait_s,
 )
 
 
@@ -113,12 +112,6 @@ def test_what_is_stored_is_compared_by_a_digest_only() -> None:
         Reply(200, size=5),
     ):
         assert digest_to_compare(reply, 5) is None
-
-
-def test_pauses_grow_and_are_bounded() -> None:
-    assert [wait_s(tries, 1.0) for tries in (1, 2, 3, 4)] == [0.2, 0.4, 0.8, 1.6]
-    assert wait_s(1, 0.0) == 0.1
-    assert wait_s(100, 1.0) == 8.0
 
 
 @pytest.mark.parametrize(
