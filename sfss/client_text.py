@@ -283,14 +283,18 @@ def folded(page: Page, prefix: str, delimiter: str) -> Page:
     return Page(files, list(folders), following)
 
 
+def phrase(status: int) -> str:
+    """Return what a status is called, "" for one that has no name (RFC 9110, 15)."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
 def error_of(head: Head, body: bytes, path: str = "") -> ClientError:
     """Return what an answer that is no success means."""
-    try:
-        reason = HTTPStatus(head.status).phrase
-    except ValueError:
-        reason = ""
     content_type = head.fields.get(b"content-type", b"").decode("latin-1")
-    said = sentence(head.status, reason, content_type, body)
+    said = sentence(head.status, phrase(head.status), content_type, body)
     if path and path not in said:
         said = f"{path}: {said}"
     kind = BY_STATUS.get(head.status, Refused)

@@ -57,7 +57,8 @@ def _order(options: argparse.Namespace) -> Order:
     except BadPath as error:
         raise wrong("--path", f"is {options.path!r}", str(error)) from None
     return Order(
-        target=Target(server.origin + server.base, options.face, prefix),
+        server=server,
+        target=Target(options.face, prefix),
         folder=Path(options.folder),
         check=options.check,
         delete=options.delete,

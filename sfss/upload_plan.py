@@ -82,18 +82,15 @@ def path_segments(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where files go: ``url`` of a server without a slash at its end, one of ``FACES``, and the
-    names that stand before every path.
-    """
+    """Where files of a server go: one of ``FACES``, and the names that stand before every path."""
 
-    url: str
     face: str = "native"
     prefix: tuple[str, ...] = ()
 
     def address(self, name: str) -> str:
-        """Return the URL at which ``name`` is kept; raises ``BadPath``."""
+        """Return at which address of a server ``name`` is kept; raises ``BadPath``."""
         path = stored_path(name, self.prefix)
-        return f"{self.url}{FACES[self.face]}{quote(path, safe='/')}"
+        return f"{FACES[self.face]}{quote(path, safe='/')}"
 
 
 class Result(Enum):
@@ -132,14 +129,14 @@ class Reply:
         return self.status is not None and 200 <= self.status < 300
 
 
-def takes_paths_only(status: int, fields: Mapping[str, str]) -> bool:
+def takes_paths_only(status: int, fields: Mapping[bytes, bytes]) -> bool:
     """Tell whether an answer to ``OPTIONS /file`` is certainly that of a WebDAV server.
 
     The face "native" says 405 and what is allowed, which a proxy before it passes on; nginx over a
     folder says 405 and nothing else.
     """
-    is_nginx = fields.get("Server", "").startswith("nginx")
-    return "DAV" in fields or (status == 405 and is_nginx and "Allow" not in fields)
+    is_nginx = fields.get(b"server", b"").startswith(b"nginx")
+    return b"dav" in fields or (status == 405 and is_nginx and b"allow" not in fields)
 
 
 def outcome_of(reply: Reply, size: int, deleting: bool) -> Outcome:

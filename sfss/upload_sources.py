@@ -151,9 +151,8 @@ def stdin_is_file() -> bool:
 
 @dataclass(slots=True)
 class Body:
-    """What is uploaded, ``size`` bytes: a small one as ``content``, else in an open ``file``.
-
-    ``failure`` is what kept the file from being read while it was sent.
+    """What is uploaded, ``size`` bytes: a small one as ``content``, else in an open ``file``; that
+    is a ``LongBody`` (``record``). ``failure`` is what kept it from being read while it was sent.
     """
 
     size: int
@@ -166,11 +165,21 @@ class Body:
         if self.file is not None:
             self.file.close()
 
-    def block(self, offset: int) -> bytes:
+    def __len__(self) -> int:
+        return self.size
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return some of the ``size`` bytes from ``start`` on; raises OSError, see ``failure``."""
+        try:
+            return self.block(start, size)
+        except BadBody as error:
+            raise OSError(error.reason) from None
+
+    def block(self, offset: int, size: int = BLOCK_BYTES) -> bytes:
         """Return some bytes from ``offset`` on, not beyond ``size``; raises ``BadBody``."""
         assert self.file is not None
         try:
-            block = os.pread(self.file.fileno(), min(BLOCK_BYTES, self.size - offset), offset)
+            block = os.pread(self.file.fileno(), min(size, self.size - offset), offset)
         except OSError as error:
             raise self._fail(f"cannot read it: {error.strerror}") from error
         if not block:
