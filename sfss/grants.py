@@ -67,6 +67,10 @@ class Grant:
         """
         return scope in self.free or (scope in self.scopes and self._covers(path))
 
+    def lasts(self, scope: str, now_s: float) -> bool:
+        """Tell whether what was allowed of ``scope`` still is at ``now_s``."""
+        return scope in self.free or now_s < self.until_s
+
     def _covers(self, path: str | None) -> bool:
         return not self.prefixes or (path or "").startswith(self.prefixes)
 

@@ -119,6 +119,12 @@ def test_what_anybody_may_needs_no_prefix() -> None:
     assert not grant.allows("write", "a")
 
 
+def test_what_anybody_may_lasts() -> None:
+    grant = Grant("a", frozenset({"list", "read"}), until_s=100.0, free=frozenset({"read"}))
+    assert grant.lasts("list", 99.0) and not grant.lasts("list", 100.0)
+    assert grant.lasts("read", 100.0)
+
+
 def test_a_token_is_found_by_what_it_is() -> None:
     rules = rules_of(load(f"[access]\ntokens = ['a sha256:{HASH} read']").access)
     found = rules.find(b"secret")

@@ -2,18 +2,20 @@
 page ``/status/``.
 
 The first event, ``hello``, says what there is beside the page. Those that follow, without a name,
-are ``snapshot.take``, every two seconds. The answer ends with the worker, or with a client that
-does not read; a connection has one such answer.
+are ``snapshot.take``, every two seconds. The answer ends with the worker, with the last day of the
+token that was shown, or with a client that does not read; a connection has one such answer. (Where
+a token is taken away, it ends with the worker: other rules come with other workers.)
 """
 
 import asyncio
 import json
+import time
 from functools import partial
-from time import perf_counter
 from typing import Final
 
 from aiohttp import web
 
+from sfss.grants import LIST
 from sfss.web import http, snapshot
 from sfss.web.watchers import Watch
 
@@ -46,13 +48,13 @@ async def watch(site: http.Site, request: web.BaseRequest) -> http.Answer:
 
 
 class Events(http.Answer):
-    """An answer that goes on until the watcher leaves or the worker ends."""
+    """An answer that goes on until the watcher leaves, or may not watch, or the worker ends."""
 
     def __init__(self, site: http.Site, request: web.BaseRequest) -> None:
         super().__init__(200, _FIELDS)
         self.content_length = None
         self.force_close()
-        self._site, self._asker = site, request
+        self._site, self._asker, self._grant = site, request, request[http.GRANT]
         self._sent_bytes = 0
 
     @property
@@ -63,12 +65,12 @@ class Events(http.Answer):
     async def write_eof(self, data: bytes = b"") -> None:
         """Send events, if the method has any, and the end."""
         if not self._must_be_empty_body:
-            asked, began_s = http.asked_of(self._asker), perf_counter()
+            asked, began_s = http.asked_of(self._asker), time.perf_counter()
             try:
                 await self._go_on()
             finally:
                 # To watch for an hour is not to wait for an hour.
-                asked.began_s += perf_counter() - began_s
+                asked.began_s += time.perf_counter() - began_s
         await super().write_eof()
 
     async def _go_on(self) -> None:
@@ -80,6 +82,8 @@ class Events(http.Answer):
             await self._send_event(watch, first)
             while not watch.is_over:
                 look = await watch.next(HEARTBEAT_S)
+                if not self._grant.lasts(LIST, time.time()):
+                    break
                 if not watch.is_over:
                     await self._send_event(watch, look or _HEARTBEAT)
         transport = self._asker.transport

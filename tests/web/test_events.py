@@ -4,13 +4,16 @@ import asyncio
 import json
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from sfss.config import ServerSettings
+from sfss.grants import LIST, READ, Grant, Rules
 from sfss.web import events, snapshot
 from sfss.web.watchers import LIMIT, Watchers
 from tests.servers import Gateway, gateway, running, wait_until
@@ -193,6 +196,32 @@ async def test_nobody_who_does_not_read_keeps_a_worker(monkeypatch: pytest.Monke
         assert (len(watchers), watchers._looking) == (0, None)
         for each in sockets:
             each.close()
+
+
+async def test_who_may_watch_no_longer_is_sent_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # That a token is taken away is a reload, which ends the worker; its last day ends like this.
+    now_s, ahead_s = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: now_s() + ahead_s)
+    grant = Grant("for a day", frozenset({LIST}), until_s=now_s() + 86_400)
+    rules = Rules({sha256(b"secret").digest(): grant}, anybody=frozenset({READ}))
+    async with serving(ServerSettings(), rules=rules) as face:
+        watchers = face.runner._site.watchers
+        watchers.every_s = 0.001
+        asking = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", face.port))
+        with asking:
+            asking.sendall(ASK.replace(b"a\r\n\r\n", b"a\r\nAuthorization: Bearer secret\r\n\r\n"))
+            asking.setblocking(False)
+            text = b""
+            while text.count(b"data: ") < 5:
+                text += await asyncio.get_running_loop().sock_recv(asking, 65536)
+            ahead_s = 90_000.0
+            async with asyncio.timeout(30):
+                while more := await asyncio.get_running_loop().sock_recv(asking, 65536):
+                    text = (text + more)[-20:]
+            assert text.endswith(b"\r\n0\r\n\r\n")
+        assert len(watchers) == 0
 
 
 async def test_no_more_are_taken_in_than_there_is_room_for() -> None:

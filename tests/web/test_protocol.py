@@ -16,6 +16,7 @@ from sfss import errors
 from sfss.cluster import Cluster
 from sfss.config import ServerSettings
 from sfss.config_limits import LimitsSettings
+from sfss.grants import OPEN, Rules
 from sfss.keys import KeyScheme
 from sfss.listening import DEFAULT_FACES
 from sfss.metrics import Board
@@ -100,7 +101,7 @@ def exchange(wire: Wire, *pieces: bytes, method: str = "GET") -> Answer:
 
 @asynccontextmanager
 async def serving(
-    settings: ServerSettings, limits: LimitsSettings | None = None
+    settings: ServerSettings, limits: LimitsSettings | None = None, rules: Rules = OPEN
 ) -> AsyncIterator[Face]:
     """Serve a store in this loop."""
     store = ToldStore()
@@ -110,7 +111,9 @@ async def serving(
     counters = board.row(1)
     counters.start(os.getpid())
     bounds = limits or LimitsSettings()
-    served = http.Site(cluster, board, settings.body_timeout_s, Path("/tmp"), limits=bounds)
+    served = http.Site(
+        cluster, board, settings.body_timeout_s, Path("/tmp"), limits=bounds, rules=rules
+    )
     face = Face(store, Runner(served, settings, counters), board)
     await face.runner.setup()
     site = web.TCPSite(face.runner, "127.0.0.1", 0)
