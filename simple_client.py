@@ -548,13 +548,13 @@ class Tally:
         done = self.files + self.failed
         rate = self.size / self._elapsed_s()
         if not self.is_scanned:
-            seen = f"{done} files, {megabytes(self.size)}, {megabytes(rate)}/s"
+            seen = f"{done} files, {readable(self.size)}, {readable(rate)}/s"
             return f"{seen}, scanning: {self.total_files} found"
         share = min(1.0, done / max(1, self.total_files))
         left_s = self._elapsed_s() * (1 - share) / share if share else 0
         return (
             f"[{'#' * int(20 * share):.<20}] {done}/{self.total_files} files, "
-            f"{megabytes(self.size)}/{megabytes(self.total_size)}, {megabytes(rate)}/s, "
+            f"{readable(self.size)}/{readable(self.total_size)}, {readable(rate)}/s, "
             f"ETA {int(left_s) // 60}:{int(left_s) % 60:02}"
         )
 
@@ -562,8 +562,8 @@ class Tally:
         """One line for the end."""
         elapsed_s = self._elapsed_s()
         return (
-            f"{self.files} files ({megabytes(self.size)}) stored in {elapsed_s:.1f} s, "
-            f"{megabytes(self.size / elapsed_s)}/s; {self.failed} failed"
+            f"{self.files} files ({readable(self.size)}) stored in {elapsed_s:.1f} s, "
+            f"{readable(self.size / elapsed_s)}/s; {self.failed} failed"
         )
 
     def _elapsed_s(self) -> float:
@@ -690,8 +690,17 @@ def is_regular(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def megabytes(size: float) -> str:
-    return f"{size / 1e6:.1f} MB"
+def readable(size: float) -> str:
+    """The number of bytes as sfss writes it everywhere: "512 B", "1.5 KiB", "2 MiB"."""
+    whole = math.floor(size + 0.5)
+    if whole < 1024:
+        return f"{whole} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        size /= 1024
+        tenths = math.floor(size * 10 + 0.5)
+        if tenths < 10_240 or unit == "TiB":
+            break
+    return f"{tenths / 10:g} {unit}"
 
 
 # --- Benchmark ------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.upload_plan import readable_size
+from sfss.sizes import readable_size
 
 _SIZE_LIMIT: Final = 64 * 1024 * 1024
 _BUSY: Final = 0.85

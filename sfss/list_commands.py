@@ -27,7 +27,8 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.upload_plan import Outcome, Result, printable, readable_size
+from sfss.sizes import readable_size
+from sfss.upload_plan import Outcome, Result, printable
 
 _NO_TIME = "-" * 19
 

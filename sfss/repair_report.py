@@ -11,6 +11,7 @@ from typing import Any, Final
 from sfss.faults import Fault
 from sfss.repair import Outcome, Tool
 from sfss.repair_notes import Notes
+from sfss.sizes import readable_size
 
 FINDINGS_REPORTED: Final = 1000
 """Findings in a report as JSON; all of them are in a file."""
@@ -138,7 +139,7 @@ class Report:
             if counts[_counter(each)]
         ]
         if counts["written_bytes"]:
-            done.append(f"{counts['written_bytes'] / 1e6:.1f} MB written")
+            done.append(f"{readable_size(counts['written_bytes'])} written")
         if counts["expired"]:
             done.append(f"{counts['expired']} copies of expired files removed")
         if counts["reaped"]:

@@ -15,7 +15,7 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.upload_plan import readable_size
+from sfss.sizes import readable_size
 
 if TYPE_CHECKING:
     from rich.console import Group

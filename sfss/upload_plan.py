@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from sfss.errors import BadArgument, BadPath
+from sfss.sizes import readable_size
 
 NAME_LIMIT: Final = 65_536
 """Most bytes that a name on a list may have."""
@@ -215,12 +216,3 @@ class Tally:
         left_s = int(elapsed_s * (self.total - self.seen) / self.seen)
         hours, minutes, seconds = left_s // 3600, left_s // 60 % 60, left_s % 60
         return f", ETA {hours}:{minutes:02}:{seconds:02}"
-
-
-def readable_size(count: float) -> str:
-    """Return a number of bytes for a person."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

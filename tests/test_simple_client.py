@@ -513,7 +513,7 @@ def test_one_connection_serves_several_requests(two_files: Path) -> None:
     with scripted(answers(CREATED, CREATED)) as client:
         ended = client("--recursive", "--filepath", two_files, "--concurrency", "1")
     assert ended.returncode == 0
-    assert ended.stderr.startswith(b"2 files (0.0 MB) stored in ")
+    assert ended.stderr.startswith(b"2 files (6 B) stored in ")
 
 
 @pytest.mark.parametrize(
@@ -695,20 +695,20 @@ def test_a_terminal_shows_progress(client: Client, path: str, odd_folder: Path) 
         shown = screen.read(65536).decode()
     assert ended.returncode == 0
     assert re.search(r"\r\x1b\[K(\d+ files, .* scanning: \d+ found|\[[#.]{20}\].* ETA )", shown)
-    assert re.search(r"\r\x1b\[K\d+ files \(0\.0 MB\) stored in .*; 0 failed\r\n$", shown)
+    assert re.search(r"\r\x1b\[K\d+ files \(\d+ B\) stored in .*; 0 failed\r\n$", shown)
 
 
 def test_progress_tells_share_rate_and_eta(monkeypatch: pytest.MonkeyPatch) -> None:
     tally = simple_client.Tally(started=100.0, total_files=4, total_size=40_000_000)
     monkeypatch.setattr("simple_client.time.monotonic", lambda: 130.0)
     tally.add(simple_client.Outcome("a", size=3_000_000))
-    assert tally.progress() == "1 files, 3.0 MB, 0.1 MB/s, scanning: 4 found"
+    assert tally.progress() == "1 files, 2.9 MiB, 97.7 KiB/s, scanning: 4 found"
     tally.is_scanned = True
-    bar = "[#####...............] 1/4 files, 3.0 MB/40.0 MB, 0.1 MB/s, ETA 1:30"
+    bar = "[#####...............] 1/4 files, 2.9 MiB/38.1 MiB, 97.7 KiB/s, ETA 1:30"
     assert tally.progress() == bar
     tally.add(simple_client.Outcome("b", failure="refused"))
-    assert tally.progress().startswith("[##########..........] 2/4 files, 3.0 MB")
-    assert tally.summary() == "1 files (3.0 MB) stored in 30.0 s, 0.1 MB/s; 1 failed"
+    assert tally.progress().startswith("[##########..........] 2/4 files, 2.9 MiB")
+    assert tally.summary() == "1 files (2.9 MiB) stored in 30.0 s, 97.7 KiB/s; 1 failed"
 
 
 def test_progress_of_a_folder_that_grew_or_is_empty() -> None:

@@ -141,10 +141,10 @@ def test_progress() -> None:
     tally.add(Outcome(Result.THERE))
     tally.add(Outcome(Result.FAILED))
     tally.add(Outcome(Result.IGNORED))
-    assert tally.line(110.0) == "22 files, 1 skipped, 1 failed, 2/s, 2.0 KiB/s"
+    assert tally.line(110.0) == "22 files, 1 skipped, 1 failed, 2/s, 2 KiB/s"
     tally.total = 22_022
     assert tally.line(110.0) == (
-        "22 of 22,022 files, 1 skipped, 1 failed, 2/s, 2.0 KiB/s, ETA 2:46:40"
+        "22 of 22,022 files, 1 skipped, 1 failed, 2/s, 2 KiB/s, ETA 2:46:40"
     )
     tally.total = 22
     assert "ETA" not in tally.line(110.0)

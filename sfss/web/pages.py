@@ -41,6 +41,7 @@ FIELDS: Final = {
 }
 
 _TEXT: Final = ("text/", "image/svg")
+_COMMON: Final = ("common.css", "sizes.js")
 
 Shown: TypeAlias = Callable[[http.Site, web.BaseRequest], Awaitable[http.Answer]]
 
@@ -52,7 +53,7 @@ def shown_at(top: str, folder: str) -> Shown:
 
     Raises ``OSError`` where there is no page: the package is not whole.
     """
-    assets = {"": shown(f"{folder}/index.html"), "common.css": shown("common.css")}
+    assets = {"": shown(f"{folder}/index.html"), **{name: shown(name) for name in _COMMON}}
     for file in (FOLDER / folder).iterdir():
         if file.suffix in (".css", ".js", ".svg"):
             assets[file.name] = shown(f"{folder}/{file.name}")

@@ -180,7 +180,7 @@ async def test_a_link_to_a_file_shows_it_before_its_folder(shelf: Shelf) -> None
     fill(shelf)
     await shelf.open("2026/a.txt")
     await expect(shelf.page.locator("#preview-body pre")).to_have_text("x")
-    await expect(shelf.page.locator("#preview-facts")).to_contain_text("1 byte · text/plain")
+    await expect(shelf.page.locator("#preview-facts")).to_contain_text("1 B · text/plain")
     await shelf.page.locator("#preview-close").click()
     await shelf.lists(["a.txt"])
 

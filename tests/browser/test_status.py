@@ -23,6 +23,7 @@ from tests.servers import (
     node,
     running,
 )
+from tests.test_sizes import SIZES
 
 pytestmark = IN_THE_BROWSER
 
@@ -128,6 +129,17 @@ async def test_the_state_of_stores_is_seen_as_it_changes(
     await expect(rows[1]).to_contain_text("up")
     await expect(owed).to_have_text("0")
     await expect(verdict).to_have_text("All is well")
+
+
+SIZES_OF_A_PAGE = """async (counts) => {
+  const { sizeOf } = await import("./sizes.js");
+  return counts.map((each) => sizeOf(each).replace("\\u00a0", " "));
+}"""
+
+
+async def test_sizes_are_written_as_everywhere(page: Page, service: Service) -> None:
+    await page.goto(f"{service.front.url}/status/")
+    assert await page.evaluate(SIZES_OF_A_PAGE, list(SIZES)) == list(SIZES.values())
 
 
 CONTRAST = """() => {

@@ -1,7 +1,7 @@
 // Questions. Each is a dialog of the browser itself: it holds the focus, and Escape is "no".
 
 import { make } from "./elements.js";
-import { sizeOf } from "./figures.js";
+import { sizeOf } from "./sizes.js";
 
 // Show a dialog; return the value of the button that ends it, null for Escape. `buttons` are
 // [value, label, class]: the first has the focus unless `content` has a field, where Enter is the

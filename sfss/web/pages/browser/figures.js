@@ -1,15 +1,4 @@
-// Sizes, times and kinds of files, in words.
-
-const UNITS = ["KiB", "MiB", "GiB", "TiB"];
-
-export function sizeOf(bytes) {
-  if (bytes < 1024) {
-    return bytes === 1 ? "1 byte" : `${bytes} bytes`;
-  }
-  const unit = Math.min(Math.floor(Math.log2(bytes) / 10), UNITS.length);
-  const figure = bytes / 1024 ** unit;
-  return `${figure.toLocaleString("en", { maximumFractionDigits: figure < 10 ? 1 : 0 })} ${UNITS[unit - 1]}`;
-}
+// Times and kinds of files, in words.
 
 const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const MOMENT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });

@@ -4,13 +4,14 @@ import { nameOf, Place, placeOf } from "./address.js";
 import { showCrumbs } from "./crumbs.js";
 import { askForFolder, askForToken } from "./dialogs.js";
 import { byId } from "./elements.js";
-import { counted, sizeOf } from "./figures.js";
+import { counted } from "./figures.js";
 import { copyLink, download } from "./giving.js";
 import { isFolder, Listing, PAGE } from "./listing.js";
 import { hideEmpty, hideNotice, showEmpty, showFailure, showMissingFace } from "./notices.js";
 import { Preview } from "./preview.js";
 import { removeFile, removeFolder } from "./removing.js";
 import { describe, forgetToken, settings, token, whenTokenIsWanted } from "./service.js";
+import { sizeOf } from "./sizes.js";
 import { Table } from "./table.js";
 import { startUploading } from "./uploading.js";
 

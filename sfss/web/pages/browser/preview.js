@@ -2,8 +2,9 @@
 
 import { nameOf, urlOfState } from "./address.js";
 import { byId, make, named } from "./elements.js";
-import { kindOf, momentOf, sizeOf } from "./figures.js";
+import { kindOf, momentOf } from "./figures.js";
 import { body, token } from "./service.js";
+import { sizeOf } from "./sizes.js";
 
 const TEXT_LIMIT = 64 * 1024;
 const WHOLE_LIMIT = 64 * 1024 * 1024;
@@ -159,6 +160,6 @@ async function textOf(file, signal) {
   if (file.size <= TEXT_LIMIT) {
     return pre;
   }
-  const note = make("p", { className: "note soft" }, `The first 64 KiB of ${sizeOf(file.size)}`);
+  const note = make("p", { className: "note soft" }, `The first ${sizeOf(TEXT_LIMIT)} of ${sizeOf(file.size)}`);
   return make("div", { className: "text" }, note, pre);
 }

@@ -2,9 +2,10 @@
 
 import { Place, urlOfState } from "./address.js";
 import { byId, iconButton, make, named, picture } from "./elements.js";
-import { kindOf, momentOf, sizeOf, timeOf } from "./figures.js";
+import { kindOf, momentOf, timeOf } from "./figures.js";
 import { isFolder } from "./listing.js";
 import { token } from "./service.js";
+import { sizeOf } from "./sizes.js";
 
 const THUMBNAIL_LIMIT = 256 * 1024;
 

@@ -1,8 +1,9 @@
 // The list of uploads: a bar for each that is under way, and what became of the others.
 
 import { byId, iconButton, make, named, picture } from "./elements.js";
-import { counted, sizeOf } from "./figures.js";
+import { counted } from "./figures.js";
 import { ASKING, CANCELLED, DONE, FAILED, SENDING, SKIPPED } from "./queue.js";
+import { sizeOf } from "./sizes.js";
 
 const SHOWN_LIMIT = 100;
 const SUMMARY_MS = 100;

@@ -128,7 +128,7 @@ function tiles(history) {
       value: perSecond(history.rate(sent)),
       more: `received ${perSecond(history.rate(received))}`,
       points: history.rates((each) => sent(each) + received(each)),
-      least: 1000,
+      least: 1024,
     },
     {
       name: "Server errors a second",

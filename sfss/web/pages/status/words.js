@@ -1,5 +1,7 @@
 // Figures as people read them.
 
+import { sizeOf } from "./sizes.js";
+
 const plain = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export const NOT_KNOWN = "–";
@@ -28,9 +30,7 @@ export function rate(value) {
 }
 
 export function bytes(value) {
-  return value === null || value === undefined
-    ? NOT_KNOWN
-    : short(Math.round(value), ["\u00a0B", "\u00a0kB", "\u00a0MB", "\u00a0GB", "\u00a0TB", "\u00a0PB"]);
+  return value === null || value === undefined ? NOT_KNOWN : sizeOf(value);
 }
 
 export function seconds(range) {
