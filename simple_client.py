@@ -551,11 +551,11 @@ class Tally:
             seen = f"{done} files, {readable(self.size)}, {readable(rate)}/s"
             return f"{seen}, scanning: {self.total_files} found"
         share = min(1.0, done / max(1, self.total_files))
-        left_s = self._elapsed_s() * (1 - share) / share if share else 0
+        left_s = int(self._elapsed_s() * (1 - share) / share) if share else 0
         return (
             f"[{'#' * int(20 * share):.<20}] {done}/{self.total_files} files, "
             f"{readable(self.size)}/{readable(self.total_size)}, {readable(rate)}/s, "
-            f"ETA {int(left_s) // 60}:{int(left_s) % 60:02}"
+            f"ETA {left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02}"
         )
 
     def summary(self) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from sfss.client import AsyncClient
 from sfss.client_errors import ClientError
 from sfss.command_parsers import NewParser
+from sfss.readable import readable_size
 from sfss.remote_command import (
     FAILED,
     add_json,
@@ -28,7 +29,6 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.sizes import readable_size
 
 _SIZE_LIMIT: Final = 64 * 1024 * 1024
 _BUSY: Final = 0.85

@@ -11,6 +11,7 @@ from sfss.client_errors import ClientError, NotFound
 from sfss.client_text import File
 from sfss.command_parsers import NewParser
 from sfss.glob_patterns import is_pattern, literal_prefix
+from sfss.readable import readable_size
 from sfss.remote_command import (
     FAILED,
     Found,
@@ -27,7 +28,6 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.sizes import readable_size
 from sfss.upload_plan import Outcome, Result, printable
 
 _NO_TIME = "-" * 19

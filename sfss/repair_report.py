@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sfss.faults import Fault
+from sfss.readable import readable_size, readable_span
 from sfss.repair import Outcome, Tool
 from sfss.repair_notes import Notes
-from sfss.sizes import readable_size
 
 FINDINGS_REPORTED: Final = 1000
 """Findings in a report as JSON; all of them are in a file."""
@@ -204,11 +204,10 @@ class Drawing:
         share = min(1.0, done / max(1, total))
         now_done, elapsed_s = done - (self._first or 0), time.monotonic() - self._began_s
         left_s = elapsed_s * (total - done) / now_done if now_done else 0.0
-        minutes, seconds = divmod(int(left_s), 60)
         return (
             f"[{'#' * int(20 * share):.<20}] {done}/{total} keys,"
             f" {counts['findings']} findings, {counts[_counter(Outcome.MENDED)]} mended,"
-            f" {now_done / max(elapsed_s, 1e-6):.0f}/s, ETA {minutes}:{seconds:02}"
+            f" {now_done / max(elapsed_s, 1e-6):.0f}/s, ETA {readable_span(left_s)}"
         )
 
     def _draw(self, line: Callable[[], str]) -> None:

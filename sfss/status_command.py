@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from sfss.command_parsers import NewParser
+from sfss.readable import readable_size
 from sfss.remote_command import (
     add_json,
     add_server,
@@ -15,7 +16,6 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
-from sfss.sizes import readable_size
 
 if TYPE_CHECKING:
     from rich.console import Group

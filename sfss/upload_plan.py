@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from sfss.errors import BadArgument, BadPath
-from sfss.sizes import readable_size
+from sfss.readable import readable_size, readable_span
 
 NAME_LIMIT: Final = 65_536
 """Most bytes that a name on a list may have."""
@@ -213,6 +213,4 @@ class Tally:
     def _left(self, elapsed_s: float) -> str:
         if self.total is None or not self.seen or self.total <= self.seen:
             return ""
-        left_s = int(elapsed_s * (self.total - self.seen) / self.seen)
-        hours, minutes, seconds = left_s // 3600, left_s // 60 % 60, left_s % 60
-        return f", ETA {hours}:{minutes:02}:{seconds:02}"
+        return f", ETA {readable_span(elapsed_s * (self.total - self.seen) / self.seen)}"

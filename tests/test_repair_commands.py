@@ -502,8 +502,8 @@ def test_the_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.getvalue().split("\r\x1b[K") == [
         "",
         "listing the stores: 1000 keys",
-        "[#####...............] 50/200 keys, 0 findings, 0 mended, 0/s, ETA 0:00",
-        "[##########..........] 100/200 keys, 7 findings, 5 mended, 5/s, ETA 0:20",
+        "[#####...............] 50/200 keys, 0 findings, 0 mended, 0/s, ETA 0:00:00",
+        "[##########..........] 100/200 keys, 7 findings, 5 mended, 5/s, ETA 0:00:20",
         "",
     ]
 

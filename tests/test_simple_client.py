@@ -704,7 +704,7 @@ def test_progress_tells_share_rate_and_eta(monkeypatch: pytest.MonkeyPatch) -> N
     tally.add(simple_client.Outcome("a", size=3_000_000))
     assert tally.progress() == "1 files, 2.9 MiB, 97.7 KiB/s, scanning: 4 found"
     tally.is_scanned = True
-    bar = "[#####...............] 1/4 files, 2.9 MiB/38.1 MiB, 97.7 KiB/s, ETA 1:30"
+    bar = "[#####...............] 1/4 files, 2.9 MiB/38.1 MiB, 97.7 KiB/s, ETA 0:01:30"
     assert tally.progress() == bar
     tally.add(simple_client.Outcome("b", failure="refused"))
     assert tally.progress().startswith("[##########..........] 2/4 files, 2.9 MiB")

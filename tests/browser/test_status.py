@@ -23,7 +23,7 @@ from tests.servers import (
     node,
     running,
 )
-from tests.test_sizes import SIZES
+from tests.test_readable import SIZES
 
 pytestmark = IN_THE_BROWSER
 

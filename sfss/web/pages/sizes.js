@@ -1,4 +1,4 @@
-// Numbers of bytes as people read them: the form of `readable_size` in sizes.py.
+// Numbers of bytes as people read them: the form of `readable_size` in readable.py.
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB"];
 

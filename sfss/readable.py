@@ -1,4 +1,4 @@
-"""Numbers of bytes as people read them: one form for commands, reports and pages. Pure.
+"""Sizes and times as people read them: one form for commands, reports and pages. Pure.
 
 ``web/pages/sizes.js`` is the same for pages.
 """
@@ -23,3 +23,9 @@ def readable_size(count: float) -> str:
             break
     whole, tenth = divmod(tenths, 10)
     return f"{whole}.{tenth} {unit}" if tenth else f"{whole} {unit}"
+
+
+def readable_span(seconds: float) -> str:
+    """Return how long something takes, in whole seconds, for a person: "0:00:07", "12:30:00"."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,9 +1,9 @@
-"""Numbers of bytes as people read them."""
+"""Sizes and times as people read them."""
 
 import pytest
 
 import simple_client
-from sfss.sizes import readable_size
+from sfss.readable import readable_size, readable_span
 
 SIZES = {
     0: "0 B",
@@ -32,3 +32,10 @@ def test_a_size_is_readable(count: float, text: str) -> None:
     assert readable_size(count) == text
     if count < 1024**5:
         assert simple_client.readable(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00:00"), (7.9, "0:00:07"), (90, "0:01:30"), (90_061, "25:01:01")]
+)
+def test_a_span_is_readable(seconds: float, text: str) -> None:
+    assert readable_span(seconds) == text
