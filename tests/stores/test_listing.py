@@ -452,7 +452,8 @@ async def test_a_server_that_stands_still(server: Server) -> None:
             error = await failure(store)
         assert isinstance(error, Unreachable)
         assert error.reason == "nothing came for 0.3 s"
-        server.resume()
+    server.resume()
+    async with store_on(server.address) as store:
         assert await all_keys(store) == []
 
 
@@ -482,7 +483,8 @@ async def test_nobody_listens() -> None:
     ],
 )
 async def test_a_list_that_is_not_whole(answers: Script, reason: str) -> None:
-    async with ScriptedServer(answers) as server, store_on(server.address, HASTY) as store:
+    settings = HASTY if reason == "nothing came for" else SETTINGS
+    async with ScriptedServer(answers) as server, store_on(server.address, settings) as store:
         error = await failure(store)
         assert isinstance(error, Unreachable)
         assert reason in error.reason
