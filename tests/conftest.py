@@ -13,7 +13,7 @@ from tests.servers import SECRET, Gateway, Server, gateway, memcached, running
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what probes and lab can be told; above 200 s with ``-o faulthandler_timeout=0``."""
     group = parser.getgroup("probe")
-    group.addoption("--probe-s", type=float, default=25.0, help="seconds that each probe takes")
+    group.addoption("--probe-s", type=float, default=10.0, help="seconds that each probe takes")
     group.addoption("--probe-seed", type=int, help="repeat the probe that printed this seed")
     group.addoption("--api-s", type=int, default=0, help="seconds of each run of schemathesis")
     group.addoption("--api-seed", type=int, default=1, help="what decides what it tries")

@@ -4,6 +4,7 @@ A server is a child process; ``pause`` and ``resume`` stop and continue it (SIGS
 SIGKILL, and ``start`` after ``kill`` gives a new process on the same port.
 """
 
+import itertools
 import json
 import os
 import random
@@ -66,14 +67,30 @@ def binary(name: str) -> str:
     return found or lacking(f"{name} is not installed")
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody uses, and that no outgoing connection is given: those
-    are many, and a server that is down for a while is to have its port again.
+def _ports() -> Iterator[int]:
+    """Yield ports for ever: each process that runs tests has some of its own, one after the other.
+
+    Drawn from all of them, one would be given to two tests now and then: some time passes before a
+    server listens, and one that was killed is to have its port again.
     """
     ephemeral = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    turn = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(_LOWEST_PORT + turn, min(_HIGHEST_PORT, int(ephemeral[0])), count)
+    # Hypothesis seeds the other one: two runs would take the same ports.
+    start = random.SystemRandom().randrange(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+_own_ports = _ports()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody uses, that nobody was given lately, and that no
+    outgoing connection is given: those are many.
+    """
     while True:
-        # Hypothesis seeds the other one: two runs would take the same ports.
-        port = random.SystemRandom().randrange(_LOWEST_PORT, min(_HIGHEST_PORT, int(ephemeral[0])))
+        port = next(_own_ports)
         with suppress(OSError), socket.socket() as listener:
             listener.bind(("127.0.0.1", port))
             return port

@@ -15,22 +15,23 @@ _SHOWN: Final = 48
 
 @dataclass(slots=True)
 class Expected:
-    """What may be read at one path: any of ``bodies``."""
+    """What may be read at one path: any of ``bodies``.
+
+    ``is_sure``: the last change was acknowledged. If it was not, copies may differ although there
+    is only one right answer: of two deletions, one has reached some of the stores.
+    """
 
     bodies: set[Body] = field(default_factory=lambda: {None})
+    is_sure: bool = True
 
     def acknowledged(self, body: Body) -> None:
         """Take note that a change to ``body`` was answered with a yes."""
-        self.bodies = {body}
+        self.bodies, self.is_sure = {body}, True
 
     def unsure(self, body: Body) -> None:
         """Take note that a change to ``body`` may or may not have been made."""
         self.bodies.add(body)
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether there is only one right answer."""
-        return len(self.bodies) == 1
+        self.is_sure = False
 
     @property
     def body(self) -> Body:

@@ -31,6 +31,15 @@ def test_after_a_change_in_doubt_old_and_new_may_be_read_by_turns() -> None:
     assert expected.complaint(b"a")
 
 
+def test_of_two_deletions_one_may_have_reached_some_stores_only() -> None:
+    expected = Expected()
+    expected.unsure(None)
+    assert expected.body is None
+    assert not expected.is_sure
+    expected.acknowledged(None)
+    assert expected.is_sure
+
+
 def test_a_tally_says_how_many_and_how_long() -> None:
     tally = Tally()
     for turn in range(1000):

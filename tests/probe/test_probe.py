@@ -36,13 +36,21 @@ async def test_one_store_after_the_other_fails(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_gateway_that_is_killed_while_writes_are_owed(
-    kind: str, tmp_path: Path, probe_seed: int, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    tmp_path: Path,
+    probe_s: float,
+    probe_seed: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What it owed outlives it; what it was doing may or may not have been done."""
+    """What it owed outlives it; what it was doing may or may not have been done.
+
+    A fault for every 8 s that a probe takes, but each once.
+    """
     async with probing(kind, tmp_path, probe_seed) as probe:
         await probe.load.start()
         names = [name for name, fault in probe.kind.faults.items() if fault.stays]
-        for name in names if probe.kind.share == 1 else [probe.random.choice(names)]:
+        count = 1 + int(probe_s * probe.kind.share / 8)
+        for name in probe.random.sample(names, min(count, len(names))):
             await probe.load.more(100)
             await kill_gateway_during(probe, name)
         await probe.finish()

@@ -28,7 +28,7 @@ from tests.stores.test_memcached import PATIENT, plain_set, store_on
 
 pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
-BRISK = MemcachedSettings(timeout_s=0.4, item_limit=MIB)
+BRISK = MemcachedSettings(timeout_s=1.5, item_limit=MIB)
 """A quarter of that is what the pipeline waits for an answer."""
 
 Item = tuple[bytes | None, bool]

@@ -31,6 +31,7 @@ from tests.web.test_fast import FILES, LAST, Gateway, ViewableStore, Witness, re
 GET = head("GET", "/file?path=a.txt")
 OTHER = head("GET", "/file?path=folder/b.tar.gz")
 PUT = head("PUT", "/file?path=new", "Content-Length: 3") + b"abc"
+SEND_BYTES = 32 * 1024
 
 
 class HeldStore(ViewableStore):
@@ -62,6 +63,8 @@ class Talk:
     async def __aenter__(self) -> Self:
         self._ours, theirs = socket.socketpair()
         self._ours.setblocking(False)
+        # What the server does not read waits at the client, but for a little.
+        self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._loop = asyncio.get_running_loop()
         server = self.gateway.runner.server
         assert server is not None
@@ -135,14 +138,16 @@ async def test_half_a_request_while_a_file_is_awaited() -> None:
 async def test_a_flood_while_a_file_is_awaited_is_not_read() -> None:
     async with talking() as talk:
         await talk.ask()
-        flood = asyncio.ensure_future(talk.send(*[GET * 1000] * 200, LAST))
-        for _ in range(500):
+        assert talk.transport.is_reading()
+        flood = asyncio.ensure_future(talk.send(*[GET * 100] * 40, LAST))
+        for _ in range(1000):  # over twice as many turns as all of it would take
             await asyncio.sleep(0)
-        assert not flood.done()  # the transport does not read, so the socket is full
+        assert not talk.transport.is_reading()
+        assert not flood.done()  # so the socket is full
         talk.store.go_on()
         await talk.ended()
         await flood
-        assert talk.gateway.board.statuses() == {"200": 200_002}
+        assert talk.gateway.board.statuses() == {"200": 4002}
 
 
 async def test_a_client_that_has_sent_all_gets_its_answer() -> None:
@@ -257,9 +262,9 @@ async def test_a_connection_accepted_just_before_the_draining_is_closed_like_the
 
 
 async def test_an_awaited_file_outlasts_the_idle_timeout() -> None:
-    async with talking(keepalive_timeout_s=1.0) as talk:
+    async with talking(keepalive_timeout_s=0.3) as talk:
         await talk.ask()
-        end = asyncio.get_running_loop().time() + 2.5
+        end = asyncio.get_running_loop().time() + 0.75
         await until(lambda: asyncio.get_running_loop().time() > end, "over twice the time-out")
         talk.store.go_on()
         answers = await talk.ended()  # and idle from then on
