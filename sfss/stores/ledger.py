@@ -33,6 +33,7 @@ from xxhash import xxh3_128_digest
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
 from sfss.stores.ledger_entries import Came, File, Presence, now_us
+from sfss.stores.lmdb_readers import DeadReaders
 from sfss.stores.write_lock import WriteLock
 
 _MAP_SIZE: Final = 1 << 34
@@ -85,7 +86,7 @@ class Ledger:
                 self._files, self._sums, self._expiries = (
                     self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
                 )
-            self._environment.reader_check()  # those of processes that were killed
+            self._dead_readers = DeadReaders()
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
             raise SettingError("settings", "quota.folder", str(error), wanted) from error
@@ -371,6 +372,7 @@ class Ledger:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
+            self._dead_readers.strike_off(self._environment)
             with self._write_lock, self._environment.begin(write=True) as transaction:
                 for work, _ in waiting:
                     try:
