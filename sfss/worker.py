@@ -73,7 +73,8 @@ class Worker(base.Worker):  # type: ignore[misc]
             if holder is None or holder._gone():
                 self._holders[row] = self
                 return row
-        raise RuntimeError(f"more than {ROWS} workers at once")
+        # As where there is no room for a process: those there are go on, and it is tried again.
+        raise OSError(errno.EAGAIN, f"there are {ROWS} workers, old ones included")
 
     def _gone(self) -> bool:
         try:

@@ -701,6 +701,26 @@ def test_a_worker_that_cannot_be_forked_is_tried_again(tmp_path: Path) -> None:
         assert server.get("a").body == b"x"
 
 
+def test_reloads_beside_more_workers_than_can_be_counted_end_nothing(tmp_path: Path) -> None:
+    settings = EMBEDDED + "[server]\nworkers = 1\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
+    server = gateway(tmp_path, settings=settings)
+    program = "import sys, sfss.metrics; sfss.metrics.ROWS = 2\nimport sfss.cli; "
+    start = f"{program}sys.exit(sfss.cli.main(sys.argv[1:]))"
+    server.command = [sys.executable, "-c", start, *server.command[len(SFSS) :]]
+    with running(server), closing(server.connect()) as connection:
+        old, new = reload_beside_an_upload(server, connection)
+        wait_until(lambda: server.put("a", b"x").status == 200, "the new one serves")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: "cannot fork a worker" in server.output(), "the master says so")
+        assert server.workers() == [old, new]
+        assert server.get("a").body == b"x"
+        connection.send(b"34")
+        assert connection.getresponse().status == 200
+        wait_until(lambda: server.workers() == [new], "the old one has ended")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: new not in server.workers() and accepts(server), "it is reloaded")
+
+
 def test_a_folder_for_long_bodies_has_to_be_there(tmp_path: Path) -> None:
     environ = {**os.environ, **PYTHON_ENVIRON, "SFSS_SERVER_SPOOL_FOLDER": "no/where"}
     ended = subprocess.run(
