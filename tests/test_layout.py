@@ -409,6 +409,7 @@ SIBLINGS = {
     ("stores.ledger", "stores.write_lock"): "who writes to the ledger waits for it",
     ("stores.lmdb_folder", "stores.lmdb_readers"): "readers that were killed are struck off",
     ("stores.ledger", "stores.lmdb_readers"): "readers that were killed are struck off",
+    ("stores.ledger", "stores.patience"): "nobody waits for ever for the write lock",
     ("stores.folder", "stores.key_locks"): "changes of a key take turns",
     ("stores.folder", "stores.marks"): "what a file cannot carry is marked",
     ("stores.folder", "stores.plain_folder"): "files are read where they lie",

@@ -34,6 +34,7 @@ from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
 from sfss.stores.ledger_entries import Came, File, Presence, now_us
 from sfss.stores.lmdb_readers import DeadReaders
+from sfss.stores.patience import Patience
 from sfss.stores.write_lock import WriteLock
 
 _MAP_SIZE: Final = 1 << 34
@@ -57,6 +58,16 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
+class _Waiting(NamedTuple):
+    """What waits for the writer thread; ``future`` is told what ``work`` returns. ``is_due``: it is
+    done, however late, also where nobody waits for it any more.
+    """
+
+    work: Callable[[Any], Any]
+    future: Any
+    is_due: bool
+
+
 class Begun(NamedTuple):
     """A write that has begun; ``is_noted``: not so of a deletion where there is nothing."""
 
@@ -70,10 +81,15 @@ def _key(path: bytes) -> bytes:
 
 
 class Ledger:
-    """The ledger in ``folder``, made if missing, of the ``quotas``. To be opened after the fork."""
+    """The ledger in ``folder``, made if missing, of the ``quotas``. To be opened after the fork.
 
-    def __init__(self, folder: Path, quotas: Sequence[Quota]) -> None:
+    What is not done within ``timeout_s``, because the disk or a process that holds the write lock
+    does not go on, is given up; all methods raise ``Unreachable`` then.
+    """
+
+    def __init__(self, folder: Path, quotas: Sequence[Quota], timeout_s: float = 30.0) -> None:
         self.address = f"quota:{folder}"
+        self._patience = Patience(timeout_s)
         self._quotas = {quota.prefix.encode(): quota for quota in quotas}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +106,7 @@ class Ledger:
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
             raise SettingError("settings", "quota.folder", str(error), wanted) from error
-        self._queue: SimpleQueue[tuple[Callable[[Transaction], Any], Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=self.address, daemon=True)
         self._thread.start()
 
@@ -117,11 +133,15 @@ class Ledger:
         when it came to pass among all writes of the store, 0 where that cannot be told.
         """
         came = Came(at_ns, size, expiry, outcome is Outcome.KEPT)
-        await self._change(lambda transaction: self._end(transaction, begun, outcome, came))
+        await self._change(
+            lambda transaction: self._end(transaction, begun, outcome, came), is_due=True
+        )
 
     def end_later(self, begun: Begun, outcome: Outcome) -> None:
         """Do as ``end`` and wait for nothing."""
-        self._queue.put((lambda transaction: self._end(transaction, begun, outcome, Came()), None))
+        self._queue.put(
+            _Waiting(lambda transaction: self._end(transaction, begun, outcome, Came()), None, True)
+        )
 
     def _begin(self, transaction: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
         if not all(used.is_counted for used in self._used(transaction, path).values()):
@@ -347,10 +367,18 @@ class Ledger:
 
     # -- transactions
 
-    async def _change(self, work: Callable[[Transaction], Answer]) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.put((work, future))
-        return await future
+    async def _change(
+        self, work: Callable[[Transaction], Answer], *, is_due: bool = False
+    ) -> Answer:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Waiting(work, future, is_due))
+        self._patience.watch(future)
+        try:
+            answer: Answer = await future
+            return answer
+        except TimeoutError:
+            reason = f"nothing was noted within {self._patience.timeout_s:g} s"
+            raise Unreachable(self.address, reason, applied=False) from None
 
     def _work(self) -> None:
         while True:
@@ -359,22 +387,23 @@ class Ledger:
                 while len(batch) < _BATCH:
                     batch.append(self._queue.get_nowait())
             waiting = [each for each in batch if each is not None]
-            answers = self._commit(waiting)
-            futures = [future for _, future in waiting]
-            _post([(one, answer) for one, answer in zip(futures, answers, strict=True) if one])
+            self._post(list(zip(waiting, self._commit(waiting), strict=True)))
             if len(waiting) < len(batch):
                 self._environment.close()
                 self._write_lock.close()
                 self._presence.close()
                 return
 
-    def _commit(self, waiting: Sequence[tuple[Callable[[Transaction], Any], Any]]) -> list[Any]:
+    def _commit(self, waiting: Sequence[_Waiting]) -> list[Any]:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
             self._dead_readers.strike_off(self._environment)
             with self._write_lock, self._environment.begin(write=True) as transaction:
-                for work, _ in waiting:
+                for work, future, is_due in waiting:
+                    if not is_due and future.done():
+                        answers.append(None)  # given up while the lock was waited for
+                        continue
                     try:
                         answers.append(work(transaction))
                     except QuotaExceeded as refusal:
@@ -385,23 +414,23 @@ class Ledger:
         except Exception as error:  # the thread has to live, and everybody who waits has to hear
             return [Unreachable(self.address, repr(error), applied=False) for _ in waiting]
 
+    def _post(self, answers: Sequence[tuple[_Waiting, Any]]) -> None:
+        told = [(waiting.future, answer) for waiting, answer in answers if waiting.future]
+        if told:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                told[0][0].get_loop().call_soon_threadsafe(self._resolve, told)
+
+    def _resolve(self, answers: Sequence[tuple[Any, Any]]) -> None:
+        for future, answer in answers:
+            if not future.done():
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+            elif isinstance(answer, Begun):
+                self.end_later(answer, Outcome.UNCHANGED)  # given up meanwhile: nothing is written
+
     async def close(self) -> None:
         """Finish what waits, and close the files."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, 10.0)
-
-
-def _post(answers: Sequence[tuple[Any, Any]]) -> None:
-    if answers:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            answers[0][0].get_loop().call_soon_threadsafe(_resolve, answers)
-
-
-def _resolve(answers: Sequence[tuple[Any, Any]]) -> None:
-    for future, answer in answers:
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfss.config_quota import Quota, read_quota
-from sfss.errors import QuotaExceeded
+from sfss.errors import QuotaExceeded, Unreachable
 from sfss.stores.ledger import Begun, Ledger, Outcome
 from sfss.stores.ledger_entries import Presence
+from sfss.stores.write_lock import WriteLock
+from tests.servers import DEADLINE_S
 
 QUOTAS = [Quota("a/", 100, 3), Quota("a/b/", None, 2), Quota("", 1000, None)]
 
@@ -133,6 +135,31 @@ async def test_what_has_expired_makes_room(tmp_path: Path) -> None:
         await keep(ledger, b"a/y", 20)  # for ever now
         with pytest.raises(QuotaExceeded):
             await ledger.begin(b"a/z", 100, 0)
+
+
+async def test_nobody_waits_for_ever_for_a_process_that_was_stopped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as former:
+        await keep(former, b"a/old", 5)
+    ledger = Ledger(tmp_path, QUOTAS, timeout_s=0.2)
+    ending = await ledger.begin(b"a/ending", 10, 0)
+    assert ending is not None
+    stopped = WriteLock(tmp_path / "data.mdb")  # a stopped process would have it like this
+    with stopped:
+        for given_up in (
+            ledger.begin(b"a/new", 10, 0),
+            ledger.begin_delete(b"a/old"),
+            ledger.end(ending, Outcome.KEPT, 10),
+        ):
+            with pytest.raises(Unreachable, match=r"nothing was noted within 0\.2 s"):
+                await asyncio.wait_for(given_up, DEADLINE_S)
+    # What was to begin has not begun; what had come to its end has ended.
+    await keep(ledger, b"a/next", 20)
+    assert used(ledger) == (35, 3)
+    await keep(ledger, b"a/ending", 1)
+    await remove(ledger, b"a/old")
+    assert used(ledger) == (21, 2)
+    stopped.close()
+    await ledger.close()
 
 
 async def test_nothing_is_written_before_it_is_counted(tmp_path: Path) -> None:
