@@ -10,8 +10,9 @@ All processes of a gateway share the ledger; several gateways on one machine may
 - What is noted for a prefix is the sum of what is noted for the files below it.
 - Where writes of one file have overlapped, the one that came last counts if all say when they
   came to pass, as those to an embedded store can, inside its transactions. Else the largest does.
-- A write has ended that is hours old, or began when none of those were there who have the ledger
-  open now: they all hold a lock, and whoever comes first writes down when that was (``Presence``).
+- A write has ended that is hours old, or whose process has died (``Writes``), or that began when
+  none of those were there who have the ledger open now: they all hold a lock, and whoever comes
+  first writes down when that was (``Presence``).
 
 Every change is on disk (fsync) before it is answered; those that wait share a transaction.
 """
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from struct import Struct
@@ -32,7 +34,7 @@ from xxhash import xxh3_128_digest
 
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
-from sfss.stores.ledger_entries import Came, File, Presence, now_us
+from sfss.stores.ledger_entries import Came, File, Presence, Writes, now_us
 from sfss.stores.lmdb_readers import DeadReaders
 from sfss.stores.patience import Patience
 from sfss.stores.write_lock import WriteLock
@@ -69,10 +71,12 @@ class _Waiting(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """A write that has begun; ``is_noted``: not so of a deletion where there is nothing."""
+    """A write that has begun; ``number`` is that of ``Writes``, 0 for one that is not noted, as a
+    deletion where there is nothing.
+    """
 
     path: bytes
-    is_noted: bool = True
+    number: int = 0
 
 
 def _key(path: bytes) -> bytes:
@@ -95,13 +99,15 @@ class Ledger:
             folder.mkdir(parents=True, exist_ok=True)
             self._presence = Presence(folder)
             self._environment = lmdb.open(
-                str(folder), map_size=_MAP_SIZE, max_dbs=3, max_readers=1022, lib_version=0
+                str(folder), map_size=_MAP_SIZE, max_dbs=4, max_readers=1022, lib_version=0
             )
             self._write_lock = WriteLock(folder / "data.mdb")
             with self._write_lock:
-                self._files, self._sums, self._expiries = (
-                    self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
+                self._files, self._sums, self._expiries, writes = (
+                    self._environment.open_db(name)
+                    for name in (b"files", b"sums", b"expiries", b"writes")
                 )
+            self._writes = Writes(writes, self._presence)
             self._dead_readers = DeadReaders()
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
@@ -139,9 +145,8 @@ class Ledger:
 
     def end_later(self, begun: Begun, outcome: Outcome) -> None:
         """Do as ``end`` and wait for nothing."""
-        self._queue.put(
-            _Waiting(lambda transaction: self._end(transaction, begun, outcome, Came()), None, True)
-        )
+        end = partial(self._end, begun=begun, outcome=outcome, came=Came())
+        self._queue.put(_Waiting(end, None, is_due=True))
 
     def _begin(self, transaction: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
         if not all(used.is_counted for used in self._used(transaction, path).values()):
@@ -168,7 +173,7 @@ class Ledger:
     ) -> Begun:
         now, former = self._presence.now(), self._file(transaction, path)
         if former is None and not is_file:
-            return Begun(path, is_noted=False)
+            return Begun(path)
         file = former or File(0, expiry)
         if not file.has_writers(now):
             before = Came(0, file.size, file.expiry, former is not None)
@@ -180,12 +185,17 @@ class Ledger:
         file.overlaps |= file.writers > 0
         file.writers += 1
         self._note(transaction, path, file)
-        return Begun(path)
+        return Begun(path, self._writes.begin(transaction, path))
 
     def _end(self, transaction: Transaction, begun: Begun, outcome: Outcome, came: Came) -> None:
-        file = self._file(transaction, begun.path)
-        if file is None or not begun.is_noted:
-            return
+        self._writes.end(transaction, begun.number)
+        file = self._file(transaction, begun.path) if begun.number else None
+        if file is not None:
+            self._end_of(transaction, begun.path, file, outcome, came)
+
+    def _end_of(
+        self, transaction: Transaction, path: bytes, file: File, outcome: Outcome, came: Came
+    ) -> None:
         file.writers, file.touched_us = max(0, file.writers - 1), now_us()
         is_change = outcome in (Outcome.KEPT, Outcome.GONE)
         if file.overlaps:
@@ -199,7 +209,14 @@ class Ledger:
             is_settled = outcome is Outcome.UNCHANGED
         if is_settled:
             file.size, file.expiry = file.last.size, file.last.expiry
-        self._note(transaction, begun.path, None if is_settled and not file.last.is_file else file)
+        self._note(transaction, path, None if is_settled and not file.last.is_file else file)
+
+    def _end_of_the_dead(self, transaction: Transaction) -> None:
+        now = self._presence.now()
+        for path in self._writes.of_the_dead(transaction):
+            file = self._file(transaction, path)
+            if file is not None and file.has_writers(now):
+                self._end_of(transaction, path, file, Outcome.UNKNOWN, Came())
 
     # -- counting
 
@@ -319,9 +336,7 @@ class Ledger:
 
     def _file(self, transaction: Transaction, path: bytes) -> File | None:
         value = transaction.get(_key(path), db=self._files)
-        if value is None:
-            return None
-        return File.unpack(value)
+        return None if value is None else File.unpack(value)
 
     def _note(self, transaction: Transaction, path: bytes, file: File | None) -> None:
         """Note ``file``, or that there is none, and all sums that it is in."""
@@ -400,12 +415,11 @@ class Ledger:
         try:
             self._dead_readers.strike_off(self._environment)
             with self._write_lock, self._environment.begin(write=True) as transaction:
+                self._end_of_the_dead(transaction)
                 for work, future, is_due in waiting:
-                    if not is_due and future.done():
-                        answers.append(None)  # given up while the lock was waited for
-                        continue
+                    is_given_up = not is_due and future.done()  # while the lock was waited for
                     try:
-                        answers.append(work(transaction))
+                        answers.append(None if is_given_up else work(transaction))
                     except QuotaExceeded as refusal:
                         answers.append(refusal)
             return answers
