@@ -86,6 +86,8 @@ class Worker(base.Worker):  # type: ignore[misc]
     def init_signals(self) -> None:
         """Take over the signals, those that came since the fork included."""
         super().init_signals()
+        # For a whole group, as of a terminal that is closed, or of pkill: it is for the master.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def run(self) -> None:

@@ -201,6 +201,17 @@ def test_a_reload_takes_new_settings_and_drops_no_request(tmp_path: Path) -> Non
     assert load.done
 
 
+def test_a_reload_that_all_processes_are_told_of_drops_no_request(pair: Gateway) -> None:
+    former = set(pair.workers())
+    with Load(pair) as load:
+        load.more(100)
+        os.killpg(pair.pid, signal.SIGHUP)
+        wait_until(lambda: not former & set(pair.workers()), "the former workers have ended")
+        load.more(100)
+    assert not load.failures
+    assert "was sent SIGHUP" not in pair.output()
+
+
 def test_a_reload_with_a_mistake_keeps_the_former_settings(tmp_path: Path) -> None:
     server = gateway(tmp_path, settings=EMBEDDED)
     config = tmp_path / f"sfss-{server.port}.toml"
