@@ -10,6 +10,7 @@ thread of its own. It may be used by many threads at once, and in the process th
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future
@@ -84,6 +85,7 @@ class Client:
         self._thread.start()
         self._is_closed = False
         self._turn = threading.RLock()
+        self._endings: set[asyncio.Task[object]] = set()
         self._process_id = os.getpid()
 
         async def make() -> AsyncClient:
@@ -133,7 +135,7 @@ class Client:
         try:
             yield BlockingDownload(self, download)
         finally:
-            self._wait_for(opened.__aexit__(None, None, None))
+            self._let_go(lambda: opened.__aexit__(None, None, None))
 
     @property
     def url(self) -> str:
@@ -203,8 +205,22 @@ class Client:
             while not isinstance(item := self._wait_for(following()), _End):
                 yield item
         finally:
-            if not self._is_closed:
-                self._wait_for(items.aclose())
+            self._let_go(items.aclose)
+
+    def _let_go(self, ending: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Have ``ending`` end what was begun, unless it has ended with the client.
+
+        The collector of garbage may ask, of what was left: in our own thread, which must not wait
+        for itself; after a fork; and when the interpreter ends, and that thread is no more.
+        """
+        if self._is_closed or self._process_id != os.getpid() or sys.is_finalizing():
+            return
+        if threading.current_thread() is not self._thread:
+            self._wait_for(ending())
+            return
+        task = self._loop.create_task(ending())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
 
 class _End:

@@ -352,7 +352,7 @@ def _set_quotas(cluster: Cluster, settings: Settings) -> None:
     if not options.prefixes:
         return
     folder = Path(options.folder)
-    quotas = Quotas(Ledger(folder, options.quotas()))
+    quotas = Quotas(Ledger(folder, options.quotas(), settings.embedded.timeout_s))
     turn, every_s = Turn(folder / COUNTER), options.recount_hours * 3600
     cluster.keep_within(quotas, quotas.keep_counting(cluster.list, turn.is_ours, every_s))
 

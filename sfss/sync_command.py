@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sfss.client_bodies import SentBody, open_body
-from sfss.client_errors import ClientError, ConditionFailed, Unreadable
+from sfss.client_errors import ClientError, ConditionFailed, NotFound, Unreadable
 from sfss.command_parsers import NewParser
 from sfss.get_command import has_content, local_name
 from sfss.glob_patterns import Choice, choice_of
@@ -40,8 +40,9 @@ _EPILOG = """\
 A side is a folder here, sfss:PATH for the server of --url, or http://HOST:PORT/PATH for another
 one (whose token is SFSS_OTHER_TOKEN). What is the same by size and digest is left alone. --delete
 removes from the second side what the first does not have: at the end, and only if both sides were
-read to their ends and nothing has failed. Exit status: 0 all is done, 1 something failed, 2 a wrong
-option, 130 interrupted; run it again, and it goes on.
+read to their ends and nothing has failed; where FROM is a server, only what it says is not there.
+Exit status: 0 all is done, 1 something failed, 2 a wrong option, 130 interrupted; run it again, and
+it goes on.
 """
 
 
@@ -288,14 +289,29 @@ class Sync:
 
     async def _remove(self, entry: Entry) -> None:
         try:
-            if not self._options.dry_run:
-                await self._removed(entry)
-            outcome = Outcome(Result.DONE)
+            if await self._source_has(entry):
+                outcome = Outcome(Result.THERE, "has come to FROM meanwhile, and is kept")
+            else:
+                if not self._options.dry_run:
+                    await self._removed(entry)
+                outcome = Outcome(Result.DONE)
         except ConditionFailed:
             outcome = Outcome(Result.THERE, "was changed meanwhile, and is kept")
         except (ClientError, ValueError, OSError) as error:
             outcome = failure(error)
         self._report.add("delete", entry.path, outcome, size=entry.size)
+
+    async def _source_has(self, entry: Entry) -> bool:
+        """Tell whether FROM has a file that it did not list, as a gateway does not list what is
+        damaged there: this may be the last copy that is sound. Raises ``ClientError``.
+        """
+        if not isinstance(self._source, RemoteSide):
+            return False
+        try:
+            await self._source.client.stat(f"{self._source.prefix}{entry.path}")
+        except NotFound:
+            return False
+        return True
 
     async def _removed(self, entry: Entry) -> None:
         if isinstance(self._target, LocalSide):

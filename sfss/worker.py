@@ -74,7 +74,8 @@ class Worker(base.Worker):  # type: ignore[misc]
             if holder is None or holder._gone():
                 self._holders[row] = self
                 return row
-        raise RuntimeError(f"more than {ROWS} workers at once")
+        # As where there is no room for a process: those there are go on, and it is tried again.
+        raise OSError(errno.EAGAIN, f"there are {ROWS} workers, old ones included")
 
     def _gone(self) -> bool:
         try:
@@ -86,6 +87,8 @@ class Worker(base.Worker):  # type: ignore[misc]
     def init_signals(self) -> None:
         """Take over the signals, those that came since the fork included."""
         super().init_signals()
+        # For a whole group, as of a terminal that is closed, or of pkill: it is for the master.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def run(self) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,16 @@ from sfss.client import AsyncClient, Client
 from sfss.client_bodies import open_body
 from sfss.client_text import read_server
 from tests.cutting_proxy import CuttingProxy
-from tests.servers import Gateway, binary, free_port, gateway, nginx, running
+from tests.servers import (
+    DEADLINE_S,
+    PYTHON_ENVIRON,
+    Gateway,
+    binary,
+    free_port,
+    gateway,
+    nginx,
+    running,
+)
 from tests.stores.scripted import CLOSE, ScriptedHttpServer
 
 LARGE = os.urandom(3 * 1024 * 1024 + 7)
@@ -512,6 +522,39 @@ def test_a_client_is_of_no_use_after_a_fork(server: Gateway) -> None:
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(process_id, 0)[1]) == 17
         assert client.exists("large")
+
+
+LEFT = """
+listing = client.list()
+next(listing)
+opened = client.open("large")
+blocks = opened.__enter__().blocks()
+next(blocks)
+"""
+COLLECTED = """
+import gc
+listing = client.list()
+next(listing)
+listing = [listing]
+listing.append(listing)
+del listing
+# As it is by itself, whenever something is made in the client's thread.
+client._loop.call_soon_threadsafe(gc.collect)
+client.stat("large")
+"""
+
+
+@pytest.mark.parametrize("program", [LEFT, COLLECTED])
+def test_what_is_left_open_makes_nobody_wait_for_ever(server: Gateway, program: str) -> None:
+    client = f"from sfss.client import Client\nclient = Client({server.url!r})"
+    command = [sys.executable, "-c", f"{client}{program}print('the end', flush=True)"]
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, **PYTHON_ENVIRON},
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"the end\n", b"")
 
 
 def test_the_twin_has_every_method() -> None:

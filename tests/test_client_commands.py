@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -318,6 +319,31 @@ def test_sync_removes_nothing_after_a_failure(shell: Shell, server: Gateway) -> 
     assert shell.run("ls", "-1", "kept").lines == ["kept/fine", "kept/old"]
     shell.run("sync", "absent", "sfss:kept", status=2)
     shell.run("sync", "bad", "nothing", status=2)
+
+
+def damage_heads(store: Path, body: bytes) -> None:
+    """Flip a bit before each place where ``body`` lies in the data file."""
+    content = (store / "data.mdb").read_bytes()
+    places = [found.start() - 40 for found in re.finditer(re.escape(body), content)]
+    assert places
+    with (store / "data.mdb").open("r+b") as file:
+        for place in places:
+            os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
+
+
+def test_sync_keeps_the_copy_of_what_is_damaged_and_so_not_listed(
+    shell: Shell, server: Gateway
+) -> None:
+    body = b"a body like no other" * 20
+    server.put("sick/fine", b"x")
+    server.put("sick/damaged", body)
+    server.put("sick/deleted", b"x")
+    shell.run("sync", "sfss:sick", "down")
+    server.request("DELETE", "/file?path=sick/deleted")
+    damage_heads(server.folder / "store", body)
+    ended = shell.run("sync", "--delete", "sfss:sick", "down", status=1)
+    assert "damaged: 500" in ended.told
+    assert shell.read("down") == {"fine": b"x", "damaged": body}
 
 
 def test_sync_takes_a_link_to_nothing_for_a_failure(shell: Shell) -> None:

@@ -201,6 +201,17 @@ def test_a_reload_takes_new_settings_and_drops_no_request(tmp_path: Path) -> Non
     assert load.done
 
 
+def test_a_reload_that_all_processes_are_told_of_drops_no_request(pair: Gateway) -> None:
+    former = set(pair.workers())
+    with Load(pair) as load:
+        load.more(100)
+        os.killpg(pair.pid, signal.SIGHUP)
+        wait_until(lambda: not former & set(pair.workers()), "the former workers have ended")
+        load.more(100)
+    assert not load.failures
+    assert "was sent SIGHUP" not in pair.output()
+
+
 def test_a_reload_with_a_mistake_keeps_the_former_settings(tmp_path: Path) -> None:
     server = gateway(tmp_path, settings=EMBEDDED)
     config = tmp_path / f"sfss-{server.port}.toml"
@@ -699,6 +710,26 @@ def test_a_worker_that_cannot_be_forked_is_tried_again(tmp_path: Path) -> None:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
         wait_until(lambda: accepts(server), "a worker serves again")
         assert server.get("a").body == b"x"
+
+
+def test_reloads_beside_more_workers_than_can_be_counted_end_nothing(tmp_path: Path) -> None:
+    settings = EMBEDDED + "[server]\nworkers = 1\ngraceful_timeout_s = 600\nbody_timeout_s = 600\n"
+    server = gateway(tmp_path, settings=settings)
+    program = "import sys, sfss.metrics; sfss.metrics.ROWS = 2\nimport sfss.cli; "
+    start = f"{program}sys.exit(sfss.cli.main(sys.argv[1:]))"
+    server.command = [sys.executable, "-c", start, *server.command[len(SFSS) :]]
+    with running(server), closing(server.connect()) as connection:
+        old, new = reload_beside_an_upload(server, connection)
+        wait_until(lambda: server.put("a", b"x").status == 200, "the new one serves")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: "cannot fork a worker" in server.output(), "the master says so")
+        assert server.workers() == [old, new]
+        assert server.get("a").body == b"x"
+        connection.send(b"34")
+        assert connection.getresponse().status == 200
+        wait_until(lambda: server.workers() == [new], "the old one has ended")
+        server.send(signal.SIGHUP)
+        wait_until(lambda: new not in server.workers() and accepts(server), "it is reloaded")
 
 
 def test_a_folder_for_long_bodies_has_to_be_there(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ All processes of a gateway share the ledger; several gateways on one machine may
 - What is noted for a prefix is the sum of what is noted for the files below it.
 - Where writes of one file have overlapped, the one that came last counts if all say when they
   came to pass, as those to an embedded store can, inside its transactions. Else the largest does.
-- A write has ended that is hours old, or began when none of those were there who have the ledger
-  open now: they all hold a lock, and whoever comes first writes down when that was (``Presence``).
+- A write has ended that is hours old, or whose process has died (``Writes``), or that began when
+  none of those were there who have the ledger open now: they all hold a lock, and whoever comes
+  first writes down when that was (``Presence``).
 
 Every change is on disk (fsync) before it is answered; those that wait share a transaction.
 """
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from struct import Struct
@@ -32,7 +34,9 @@ from xxhash import xxh3_128_digest
 
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
-from sfss.stores.ledger_entries import Came, File, Presence, now_us
+from sfss.stores.ledger_entries import Came, File, Presence, Writes, now_us
+from sfss.stores.lmdb_readers import DeadReaders
+from sfss.stores.patience import Patience
 from sfss.stores.write_lock import WriteLock
 
 _MAP_SIZE: Final = 1 << 34
@@ -56,11 +60,23 @@ class Outcome(Enum):
     UNKNOWN = "unknown"
 
 
+class _Waiting(NamedTuple):
+    """What waits for the writer thread; ``future`` is told what ``work`` returns. ``is_due``: it is
+    done, however late, also where nobody waits for it any more.
+    """
+
+    work: Callable[[Any], Any]
+    future: Any
+    is_due: bool
+
+
 class Begun(NamedTuple):
-    """A write that has begun; ``is_noted``: not so of a deletion where there is nothing."""
+    """A write that has begun; ``number`` is that of ``Writes``, 0 for one that is not noted, as a
+    deletion where there is nothing.
+    """
 
     path: bytes
-    is_noted: bool = True
+    number: int = 0
 
 
 def _key(path: bytes) -> bytes:
@@ -69,27 +85,34 @@ def _key(path: bytes) -> bytes:
 
 
 class Ledger:
-    """The ledger in ``folder``, made if missing, of the ``quotas``. To be opened after the fork."""
+    """The ledger in ``folder``, made if missing, of the ``quotas``. To be opened after the fork.
 
-    def __init__(self, folder: Path, quotas: Sequence[Quota]) -> None:
+    What is not done within ``timeout_s``, because the disk or a process that holds the write lock
+    does not go on, is given up; all methods raise ``Unreachable`` then.
+    """
+
+    def __init__(self, folder: Path, quotas: Sequence[Quota], timeout_s: float = 30.0) -> None:
         self.address = f"quota:{folder}"
+        self._patience = Patience(timeout_s)
         self._quotas = {quota.prefix.encode(): quota for quota in quotas}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._presence = Presence(folder)
             self._environment = lmdb.open(
-                str(folder), map_size=_MAP_SIZE, max_dbs=3, max_readers=1022, lib_version=0
+                str(folder), map_size=_MAP_SIZE, max_dbs=4, max_readers=1022, lib_version=0
             )
             self._write_lock = WriteLock(folder / "data.mdb")
             with self._write_lock:
-                self._files, self._sums, self._expiries = (
-                    self._environment.open_db(name) for name in (b"files", b"sums", b"expiries")
+                self._files, self._sums, self._expiries, writes = (
+                    self._environment.open_db(name)
+                    for name in (b"files", b"sums", b"expiries", b"writes")
                 )
-            self._environment.reader_check()  # those of processes that were killed
+            self._writes = Writes(writes, self._presence)
+            self._dead_readers = DeadReaders()
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
             raise SettingError("settings", "quota.folder", str(error), wanted) from error
-        self._queue: SimpleQueue[tuple[Callable[[Transaction], Any], Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=self.address, daemon=True)
         self._thread.start()
 
@@ -116,11 +139,14 @@ class Ledger:
         when it came to pass among all writes of the store, 0 where that cannot be told.
         """
         came = Came(at_ns, size, expiry, outcome is Outcome.KEPT)
-        await self._change(lambda transaction: self._end(transaction, begun, outcome, came))
+        await self._change(
+            lambda transaction: self._end(transaction, begun, outcome, came), is_due=True
+        )
 
     def end_later(self, begun: Begun, outcome: Outcome) -> None:
         """Do as ``end`` and wait for nothing."""
-        self._queue.put((lambda transaction: self._end(transaction, begun, outcome, Came()), None))
+        end = partial(self._end, begun=begun, outcome=outcome, came=Came())
+        self._queue.put(_Waiting(end, None, is_due=True))
 
     def _begin(self, transaction: Transaction, path: bytes, size: int, expiry: int) -> Begun | None:
         if not all(used.is_counted for used in self._used(transaction, path).values()):
@@ -147,7 +173,7 @@ class Ledger:
     ) -> Begun:
         now, former = self._presence.now(), self._file(transaction, path)
         if former is None and not is_file:
-            return Begun(path, is_noted=False)
+            return Begun(path)
         file = former or File(0, expiry)
         if not file.has_writers(now):
             before = Came(0, file.size, file.expiry, former is not None)
@@ -159,12 +185,17 @@ class Ledger:
         file.overlaps |= file.writers > 0
         file.writers += 1
         self._note(transaction, path, file)
-        return Begun(path)
+        return Begun(path, self._writes.begin(transaction, path))
 
     def _end(self, transaction: Transaction, begun: Begun, outcome: Outcome, came: Came) -> None:
-        file = self._file(transaction, begun.path)
-        if file is None or not begun.is_noted:
-            return
+        self._writes.end(transaction, begun.number)
+        file = self._file(transaction, begun.path) if begun.number else None
+        if file is not None:
+            self._end_of(transaction, begun.path, file, outcome, came)
+
+    def _end_of(
+        self, transaction: Transaction, path: bytes, file: File, outcome: Outcome, came: Came
+    ) -> None:
         file.writers, file.touched_us = max(0, file.writers - 1), now_us()
         is_change = outcome in (Outcome.KEPT, Outcome.GONE)
         if file.overlaps:
@@ -178,7 +209,14 @@ class Ledger:
             is_settled = outcome is Outcome.UNCHANGED
         if is_settled:
             file.size, file.expiry = file.last.size, file.last.expiry
-        self._note(transaction, begun.path, None if is_settled and not file.last.is_file else file)
+        self._note(transaction, path, None if is_settled and not file.last.is_file else file)
+
+    def _end_of_the_dead(self, transaction: Transaction) -> None:
+        now = self._presence.now()
+        for path in self._writes.of_the_dead(transaction):
+            file = self._file(transaction, path)
+            if file is not None and file.has_writers(now):
+                self._end_of(transaction, path, file, Outcome.UNKNOWN, Came())
 
     # -- counting
 
@@ -298,9 +336,7 @@ class Ledger:
 
     def _file(self, transaction: Transaction, path: bytes) -> File | None:
         value = transaction.get(_key(path), db=self._files)
-        if value is None:
-            return None
-        return File.unpack(value)
+        return None if value is None else File.unpack(value)
 
     def _note(self, transaction: Transaction, path: bytes, file: File | None) -> None:
         """Note ``file``, or that there is none, and all sums that it is in."""
@@ -346,10 +382,18 @@ class Ledger:
 
     # -- transactions
 
-    async def _change(self, work: Callable[[Transaction], Answer]) -> Answer:
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.put((work, future))
-        return await future
+    async def _change(
+        self, work: Callable[[Transaction], Answer], *, is_due: bool = False
+    ) -> Answer:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Waiting(work, future, is_due))
+        self._patience.watch(future)
+        try:
+            answer: Answer = await future
+            return answer
+        except TimeoutError:
+            reason = f"nothing was noted within {self._patience.timeout_s:g} s"
+            raise Unreachable(self.address, reason, applied=False) from None
 
     def _work(self) -> None:
         while True:
@@ -358,23 +402,24 @@ class Ledger:
                 while len(batch) < _BATCH:
                     batch.append(self._queue.get_nowait())
             waiting = [each for each in batch if each is not None]
-            answers = self._commit(waiting)
-            futures = [future for _, future in waiting]
-            _post([(one, answer) for one, answer in zip(futures, answers, strict=True) if one])
+            self._post(list(zip(waiting, self._commit(waiting), strict=True)))
             if len(waiting) < len(batch):
                 self._environment.close()
                 self._write_lock.close()
                 self._presence.close()
                 return
 
-    def _commit(self, waiting: Sequence[tuple[Callable[[Transaction], Any], Any]]) -> list[Any]:
+    def _commit(self, waiting: Sequence[_Waiting]) -> list[Any]:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
+            self._dead_readers.strike_off(self._environment)
             with self._write_lock, self._environment.begin(write=True) as transaction:
-                for work, _ in waiting:
+                self._end_of_the_dead(transaction)
+                for work, future, is_due in waiting:
+                    is_given_up = not is_due and future.done()  # while the lock was waited for
                     try:
-                        answers.append(work(transaction))
+                        answers.append(None if is_given_up else work(transaction))
                     except QuotaExceeded as refusal:
                         answers.append(refusal)
             return answers
@@ -383,23 +428,23 @@ class Ledger:
         except Exception as error:  # the thread has to live, and everybody who waits has to hear
             return [Unreachable(self.address, repr(error), applied=False) for _ in waiting]
 
+    def _post(self, answers: Sequence[tuple[_Waiting, Any]]) -> None:
+        told = [(waiting.future, answer) for waiting, answer in answers if waiting.future]
+        if told:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                told[0][0].get_loop().call_soon_threadsafe(self._resolve, told)
+
+    def _resolve(self, answers: Sequence[tuple[Any, Any]]) -> None:
+        for future, answer in answers:
+            if not future.done():
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+            elif isinstance(answer, Begun):
+                self.end_later(answer, Outcome.UNCHANGED)  # given up meanwhile: nothing is written
+
     async def close(self) -> None:
         """Finish what waits, and close the files."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, 10.0)
-
-
-def _post(answers: Sequence[tuple[Any, Any]]) -> None:
-    if answers:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            answers[0][0].get_loop().call_soon_threadsafe(_resolve, answers)
-
-
-def _resolve(answers: Sequence[tuple[Any, Any]]) -> None:
-    for future, answer in answers:
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)

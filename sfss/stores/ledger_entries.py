@@ -3,14 +3,25 @@
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import randbits
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 STALE_US: Final = 6 * 3_600_000_000
 """Microseconds after which a write that has not ended never will."""
 
+GRACE_US: Final = 60_000_000
+"""Microseconds after its beginning in which a write may come to pass though its process has died:
+what was sent to a server is under way.
+"""
+
+_LOOK_EVERY_US: Final = 5_000_000
+_BITS: Final = 62  # of an offset, which is positive
+_FLOCK: Final = Struct("@hhqqi4x")  # struct flock: type, whence, start, length, pid
+_WRITE: Final = Struct(">QQ")  # a process, and which of its writes
 _ENTRY: Final = Struct("<QQQIBBQQQB")
 _MOMENT: Final = Struct(">Q")
 
@@ -78,7 +89,9 @@ class Now(NamedTuple):
 
 
 class Presence:
-    """That this process has the ledger in ``folder`` open, as long as it lives."""
+    """That this process has the ledger in ``folder`` open, as long as it lives: a lock (flock(2)),
+    and one on the byte of its ``number`` (fcntl(2), open file description locks).
+    """
 
     def __init__(self, folder: Path) -> None:
         self._descriptor = os.open(folder / "open", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -88,12 +101,75 @@ class Presence:
         except BlockingIOError:
             pass
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self.number = randbits(_BITS)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _lock_of(self.number))
         (self.began_us,) = _MOMENT.unpack(os.pread(self._descriptor, _MOMENT.size, 0))
 
     def now(self) -> Now:
         """Return this moment."""
         return Now(now_us(), self.began_us)
 
+    def has(self, number: int) -> bool:
+        """Tell whether the process of this number lives."""
+        if number == self.number:
+            return True
+        found = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, _lock_of(number))
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+
     def close(self) -> None:
         """Let go."""
         os.close(self._descriptor)
+
+
+def _lock_of(number: int) -> bytes:
+    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+
+
+class Writes:
+    """The writes that have begun and not ended, in a ``database`` of their own, each under the
+    number of its process: so those of the dead can be found.
+    """
+
+    def __init__(self, database: Any, presence: Presence) -> None:
+        self._database, self._presence = database, presence
+        self._count = self._look_us = 0
+
+    def begin(self, transaction: Any, path: bytes) -> int:
+        """Note one of this process; return what ``end`` is to be told."""
+        self._count += 1
+        key = _WRITE.pack(self._presence.number, self._count)
+        transaction.put(key, _MOMENT.pack(now_us()) + path, db=self._database)
+        return self._count
+
+    def end(self, transaction: Any, count: int) -> None:
+        """Forget one."""
+        transaction.delete(_WRITE.pack(self._presence.number, count), db=self._database)
+
+    def of_the_dead(self, transaction: Any) -> list[bytes]:
+        """Forget those of processes that have died, and return the paths of those that counted up
+        to now; nothing where it was looked for them a moment ago.
+        """
+        now = self._presence.now()
+        if now.us < self._look_us:
+            return []
+        self._look_us = now.us + _LOOK_EVERY_US
+        paths = []
+        for key, begun_us, path in list(self._dead(transaction)):
+            # Those from before anybody came who is there, or the machine was started, ended then.
+            if now.began_us <= begun_us <= now.us:
+                if now.us - begun_us < GRACE_US:
+                    continue
+                paths.append(path)
+            transaction.delete(key, db=self._database)
+        return paths
+
+    def _dead(self, transaction: Any) -> Iterator[tuple[bytes, int, bytes]]:
+        lives: dict[int, bool] = {}
+        with transaction.cursor(db=self._database) as cursor:
+            for key, value in cursor:
+                number, _ = _WRITE.unpack(key)
+                if number not in lives:
+                    lives[number] = self._presence.has(number)
+                if not lives[number]:
+                    (begun_us,) = _MOMENT.unpack_from(value)
+                    yield bytes(key), begun_us, bytes(value[_MOMENT.size :])

@@ -36,6 +36,7 @@ from sfss.stores.lmdb_opening import (
     make_folder,
     open_environment,
 )
+from sfss.stores.lmdb_readers import DeadReaders
 from sfss.stores.visited import Visited
 
 _SCAN_ENTRIES: Final = 256
@@ -73,6 +74,7 @@ class LmdbFolder:
         self.path = folder
         self.place_is_right = True
         self._check_place_at_s = 0.0
+        self._dead_readers = DeadReaders()
         self._lock = threading.Lock()
         self._closed = False
         self._environment: lmdb.Environment | None = None
@@ -326,6 +328,7 @@ class LmdbFolder:
         for _ in range(ATTEMPTS):
             try:
                 environment = self._usable()
+                self._dead_readers.strike_off(environment)
                 with (
                     self._write_lock,
                     environment.begin(write=True, buffers=True) as transaction,

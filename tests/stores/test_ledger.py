@@ -1,8 +1,11 @@
 """The ledger of quotas: what it counts is never less than what is there, whoever dies when."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,9 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sfss.config_quota import Quota, read_quota
-from sfss.errors import QuotaExceeded
+from sfss.errors import QuotaExceeded, Unreachable
+from sfss.stores import ledger_entries
 from sfss.stores.ledger import Begun, Ledger, Outcome
 from sfss.stores.ledger_entries import Presence
+from sfss.stores.write_lock import WriteLock
+from tests.servers import DEADLINE_S, PYTHON_ENVIRON
 
 QUOTAS = [Quota("a/", 100, 3), Quota("a/b/", None, 2), Quota("", 1000, None)]
 
@@ -135,6 +141,31 @@ async def test_what_has_expired_makes_room(tmp_path: Path) -> None:
             await ledger.begin(b"a/z", 100, 0)
 
 
+async def test_nobody_waits_for_ever_for_a_process_that_was_stopped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as former:
+        await keep(former, b"a/old", 5)
+    ledger = Ledger(tmp_path, QUOTAS, timeout_s=0.2)
+    ending = await ledger.begin(b"a/ending", 10, 0)
+    assert ending is not None
+    stopped = WriteLock(tmp_path / "data.mdb")  # a stopped process would have it like this
+    with stopped:
+        for given_up in (
+            ledger.begin(b"a/new", 10, 0),
+            ledger.begin_delete(b"a/old"),
+            ledger.end(ending, Outcome.KEPT, 10),
+        ):
+            with pytest.raises(Unreachable, match=r"nothing was noted within 0\.2 s"):
+                await asyncio.wait_for(given_up, DEADLINE_S)
+    # What was to begin has not begun; what had come to its end has ended.
+    await keep(ledger, b"a/next", 20)
+    assert used(ledger) == (35, 3)
+    await keep(ledger, b"a/ending", 1)
+    await remove(ledger, b"a/old")
+    assert used(ledger) == (21, 2)
+    stopped.close()
+    await ledger.close()
+
+
 async def test_nothing_is_written_before_it_is_counted(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, QUOTAS)
     assert await ledger.begin(b"a/x", 1, 0) is None
@@ -201,6 +232,79 @@ async def test_a_write_that_never_ended_is_forgotten_when_all_who_were_there_are
         assert used(ledger) == (30, 1)
 
 
+DIES = """
+import asyncio, sys
+from pathlib import Path
+from tests.stores.test_ledger import QUOTAS, Ledger
+
+async def main():
+    ledger = Ledger(Path(sys.argv[1]), QUOTAS)
+    await ledger.begin(b"a/new", 40, 0)
+    await ledger.begin(b"a/old", 40, 0)
+    print("begun", flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def in_writes(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a process that has begun two writes, and is to be killed."""
+    environ = {**os.environ, **PYTHON_ENVIRON}
+    command = [sys.executable, "-c", DIES, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        yield process
+        process.kill()
+
+
+async def test_a_write_has_ended_when_its_process_has_died_though_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_entries, "_LOOK_EVERY_US", 0)
+    async with opened(tmp_path) as ledger:
+        await keep(ledger, b"a/old", 10)
+        with in_writes(tmp_path) as other:
+            await remove(ledger, b"a/new")
+            await keep(ledger, b"a/old", 20)
+            assert used(ledger) == (80, 2)
+            other.kill()
+        # What it has sent may be under way yet.
+        await keep(ledger, b"a/old", 20)
+        assert used(ledger) == (80, 2)
+        monkeypatch.setattr(ledger_entries, "GRACE_US", 0)
+        ours = await ledger.begin(b"a/new", 30, 0)
+        assert used(ledger) == (80, 2)  # it may have come to pass
+        assert ours is not None
+        await keep(ledger, b"a/old", 20)
+        assert used(ledger) == (60, 2)
+        await ledger.end(ours, Outcome.KEPT, 30)
+        await remove(ledger, b"a/new")
+        assert used(ledger) == (20, 1)
+
+
+async def test_what_is_left_of_all_who_have_died_ends_no_write_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = Ledger(tmp_path, QUOTAS)
+    for quota in QUOTAS:
+        await former.counted(quota.prefix)
+    await former.begin(b"a/x", 10, 0)
+    await former.close()
+    monkeypatch.setattr(ledger_entries, "_LOOK_EVERY_US", 0)
+    async with opened(tmp_path) as ledger:
+        ours = await ledger.begin(b"a/x", 40, 0)
+        monkeypatch.setattr(ledger_entries, "GRACE_US", 0)
+        await keep(ledger, b"a/x", 5)
+        assert used(ledger) == (40, 1)
+        assert ours is not None
+        await ledger.end(ours, Outcome.KEPT, 40)
+        assert used(ledger) == (40, 1)
+        await keep(ledger, b"a/x", 5)
+        assert used(ledger) == (5, 1)
+
+
 @pytest.mark.parametrize(
     ("text", "quota"),
     [
@@ -247,7 +351,7 @@ class World:
         path = PATHS[number % len(PATHS)]
         others = [begun for begun, _, _ in self.flying if begun.path == path]
         # A deletion that found nothing is not noted: a write that begins then knows nothing of it.
-        is_told = self.tells and all(begun.is_noted for begun in others)
+        is_told = self.tells and all(begun.number for begun in others)
         self.is_in_doubt |= kind in ("begin", "delete") and bool(others) and not is_told
         if kind == "begin":
             try:
