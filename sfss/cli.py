@@ -15,7 +15,7 @@ from sfss.completion_command import add_completion, completion_script
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
-from sfss.members_command import add_members, run_members
+from sfss.members_command import add_members, begin_cluster, run_members
 from sfss.migrate_commands import ACTIONS, Migrate
 from sfss.nginx_command import add_nginx, run_nginx
 from sfss.node_commands import NodeSettings
@@ -76,6 +76,8 @@ def _fill_standard_files() -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    if options.found:
+        begin_cluster(read_settings(options.config, _overrides(options), options.cluster))
     Gateway(options.config, _overrides(options), options.cluster).run()
 
 
@@ -176,13 +178,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sfss {__version__}")
     commands: Any = parser.add_subparsers(dest="command", metavar="command", parser_class=_Command)
     settings = _settings_parser()
-    commands.add_parser(
+    serve = commands.add_parser(
         "serve",
         parents=[settings],
         allow_abbrev=False,
         help="serve files (sfss --port 80 is sfss serve --port 80)",
         description="Serve files over HTTP, until Ctrl-C or SIGTERM. Options go over the settings"
         " of --config and the environment; docs/settings.rst has all of these.",
+    )
+    serve.add_argument(
+        "--found",
+        action="store_true",
+        help="begin a cluster of gateways that others join, if this one belongs to none: for the"
+        " first start of the first of them, never for one whose disk was lost",
     )
     commands.add_parser(
         "config",
