@@ -103,6 +103,7 @@ class Discovery:
         self._complaints = Complaints()
         self._refused = ""
         self._listened = 0
+        self._unwritten = ""
 
     async def run(self, leader: Callable[[], bool]) -> None:
         """Go on for ever, as long as ``leader`` says that it is this process that does it."""
@@ -256,7 +257,18 @@ class Discovery:
         live = [] if is_behind else [each for each in everybody if self._is_live(each)]
         live = live or [own]
         self._write(LIVE, "".join(f"{address}\n" for address in live))
-        self._write(VIEW, json.dumps(self._view(state, state.membership)))
+        self._write_view(json.dumps(self._view(state, state.membership)))
+
+    def _write_view(self, text: str) -> None:
+        # It is for people only: a gateway whose disk is full has to start all the same.
+        try:
+            self._write(VIEW, text)
+        except OSError as error:
+            if str(error) != self._unwritten:
+                _log.warning("what is shown of the members is old: %s", error)
+            self._unwritten = str(error)
+        else:
+            self._unwritten = ""
 
     def _view(self, state: State, membership: Membership) -> dict[str, Any]:
         members = {each.address: self._shown(each.address) for each in membership.everybody}

@@ -17,6 +17,7 @@ from typing import Any, Final
 from sfss.checks import read_address
 from sfss.config import Settings
 from sfss.discovery import Discovery, read_view
+from sfss.errors import SettingError
 from sfss.member_files import Epochs, StateFile
 from sfss.member_messages import ask
 from sfss.member_stores import MemberStores
@@ -159,7 +160,11 @@ def find_others(settings: Settings) -> None:
     every_s, epoch = settings.discovery.heartbeat_s, talk.state.epoch
     discovery = Discovery(talk, folder, every_s, _NoMover(), lambda: None, epoch)
     # Nobody is to be admitted that does not serve yet, and perhaps never will.
-    asyncio.run(discovery.look())
+    try:
+        asyncio.run(discovery.look())
+    except OSError as error:
+        found, wanted = f"is {str(folder)!r}: {error}", "a folder that can be written is expected"
+        raise SettingError("settings", "embedded.folder", found, wanted) from error
 
 
 class _NoMover:

@@ -331,7 +331,9 @@ class Talk:
                 member.address, "accept", ballot=ballot, **{"membership proposed": words}
             )
         # A store that was lost has taken the promises of its member with it.
-        return answer.vote if answer.member == member else None
+        if answer.member != member:
+            raise BadWord(f"{member.address} has another store: it has lost its own, and its vote")
+        return answer.vote
 
 
 def begun(state: State, options: TalkOptions) -> State:

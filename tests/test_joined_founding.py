@@ -189,3 +189,17 @@ def test_who_joins_others_begins_no_cluster(tmp_path: Path) -> None:
     done = member.tool("--found", name="serve")
     assert done.returncode == 2
     assert "discovery.join: is ['127.0.0.1:1']" in done.stderr
+
+
+def test_of_two_members_the_one_that_is_left_is_told(tmp_path: Path) -> None:
+    with joined(tmp_path, 2) as members:
+        put_files(members[1])
+        first, left = members
+        first.kill()
+        first.lose_disk()
+        with asking(members) as asker:
+            first.start()
+            wait_until(lambda: "has lost its own, and its vote" in first.output(), "it says why")
+            assert left.tool("forget", first.place, "--force").returncode == 0
+            settled(members)
+        check_files(members, asker.written)

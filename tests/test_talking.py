@@ -134,7 +134,7 @@ async def test_who_has_lost_its_store_has_no_vote_until_it_is_back(tmp_path: Pat
     net = await three(tmp_path)
     del net.talks["b:1"]
     net.start("c:1", ("a:1",), folder="another disk")
-    with pytest.raises(NotAgreed, match="others change it"):
+    with pytest.raises(NotAgreed, match="c:1 has another store: it has lost its own, and its vote"):
         await net.talks["a:1"].change(lambda now: now.forgotten("b:1"))
 
 
