@@ -52,7 +52,8 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
         "print which stores the settings name, and how files are placed on them", "stores_command"
     ),
     "members": _Command(
-        "show who belongs to the cluster of this gateway; have a member leave, or forgotten",
+        "show who belongs to the cluster of this gateway; begin one; have a member leave, or"
+        " forgotten",
         "members_command",
     ),
     "check": _Command(

@@ -149,8 +149,10 @@ class Joined(Protocol):
     """This gateway as one of several that have joined each other."""
 
     @property
-    def is_looking(self) -> bool:
-        """Whether there are to be others, and none was ever found: they may have anything."""
+    def lacking(self) -> str:
+        """Why no other was ever found, though there may be some: these may have anything. "" once
+        it is known who belongs to the cluster.
+        """
 
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""
@@ -219,6 +221,7 @@ class Cluster:
         """Keep ``content`` at ``path``. ``guard`` and errors as ``Engine.put``; a file that has
         expired is none to it.
         """
+        self.check_condition(guard)
         key, record = self._scheme.key(path), record_of(content, self._clock.version(), _now_us())
         of_alive = guard and _of_alive(guard)
         if self.quotas is None or not self.quotas.covers(path):
@@ -231,6 +234,10 @@ class Cluster:
         """Remove the file at ``path``; return whether there was one that had not expired. See
         ``Engine.delete``, and ``put`` for ``guard``.
         """
+        self.check_condition(guard)
+        if self._lacking and await self.head(path) is None:
+            # Not one that is said to be without effect, and then reaches the others.
+            self._check_found()
         found: list[Head | None] = []
 
         def note(head: Head | None) -> None:
@@ -292,7 +299,23 @@ class Cluster:
         """Return what decides where ``path``, or how paths begin, stands in a listing."""
         return self._scheme.prefix(path)
 
+    def check_condition(self, guard: Guard | None) -> None:
+        """Raise ``NoStoreReachable`` where what ``guard`` is about may be with members that were
+        not found yet.
+        """
+        if guard is not None:
+            self._check_found()
+
+    def _check_found(self) -> None:
+        if self._lacking:
+            raise NoStoreReachable({"other members": self._lacking})
+
+    @property
+    def _lacking(self) -> str:
+        return "" if self.members is None else self.members.lacking
+
     def _check_listed(self) -> None:
+        self._check_found()
         if not self._scheme.has_prefixes:
             reason = f"keys in {self._scheme.encoding} do not tell which paths are in a folder"
             raise CannotList("the stores", reason)
@@ -303,7 +326,8 @@ class Cluster:
 
     async def health(self, timeout_s: float) -> Health:
         """Return how the stores are; see ``Engine.health``."""
-        return await self._engine.health(timeout_s)
+        health = await self._engine.health(timeout_s)
+        return health._replace(lacking=self._lacking or health.lacking)
 
     async def owing(self) -> Owing:
         """Return what stores still have to get; see ``Engine.owing``."""
@@ -321,10 +345,9 @@ class Cluster:
         """Return what ``error`` means: that there is nothing here says nothing as long as this
         gateway is still looking for the others.
         """
-        is_looking = self.members is not None and self.members.is_looking
-        if not is_looking or not isinstance(error, NotFound):
+        if not self._lacking or not isinstance(error, NotFound):
             return error
-        return NoStoreReachable({"other members": "no member of the cluster was found yet"})
+        return NoStoreReachable({"other members": self._lacking})
 
     def debug(self) -> Mapping[str, object]:
         """Return counters of the engine by name; see ``Engine.debug``."""

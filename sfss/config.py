@@ -242,7 +242,7 @@ class DiscoverySettings:
     join: tuple[str, ...] = setting(
         (),
         "what some members advertise, whose cluster is to be joined; empty, or this gateway itself"
-        " the first of them: it begins a cluster where it finds none",
+        " the first of them: it is the first, and begins a cluster when it is told to",
         ADDRESSES,
     )
     tag: str = setting("sfss", "name of the cluster; members of others are refused", NOT_EMPTY)

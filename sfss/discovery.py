@@ -13,6 +13,9 @@ change, and of who is away. A change goes through in steps, each for all before 
 
 A member that is away when a change begins is waited for: it keeps its place, until somebody says
 that it is to be forgotten.
+
+Somebody has to say, too, that a gateway is the first of a new cluster: one that has lost its disk
+knows as little of others, and would say of all their files that they are not there.
 """
 
 import asyncio
@@ -38,6 +41,12 @@ LIVE: Final = "member.live"
 
 VIEW: Final = "member.view"
 """The file of what is shown of the members."""
+
+NOT_BEGUN: Final = (
+    "this gateway belongs to no cluster yet. If its disk was lost, the other members call it once"
+    " they run. If it is the first of a new cluster, say so: sfss members found. Until then, what"
+    " it does not have is 504"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +102,8 @@ class Discovery:
         self._peers: dict[str, _Peer] = {}
         self._complaints = Complaints()
         self._refused = ""
+        self._listened = 0
+        self._unwritten = ""
 
     async def run(self, leader: Callable[[], bool]) -> None:
         """Go on for ever, as long as ``leader`` says that it is this process that does it."""
@@ -105,21 +116,19 @@ class Discovery:
             await asyncio.sleep(self._heartbeat_s)
 
     async def look(self) -> None:
-        """Ask everybody once, and begin a cluster where it is for us to do that."""
+        """Ask everybody once."""
         await asyncio.gather(*map(self._ask, self._others()))
-        if self._talk.state.membership is None and self._talk.options.founds:
-            self._talk.found()
         state = self._talk.state
         if state.membership is None:
-            self._warn_alone()
+            self._warn_alone(state)
         self._write_files(state)
 
     async def beat(self) -> None:
         """Ask everybody once, and do what there is to do then."""
         await asyncio.gather(*map(self._ask, self._others()))
         state, own = self._talk.state, self._talk.options.address
-        if state.membership is None and self._talk.options.founds:
-            self._talk.found()
+        if state.membership is None and self._talk.options.is_first:
+            self._found(state)
         elif not state.left and not state.is_member(own):
             await self._join()
         state = self._talk.state
@@ -136,7 +145,7 @@ class Discovery:
         membership, others = state.membership, dict.fromkeys(options.join)
         # Who is alone with what it has, and is told to join others now, has to find them.
         is_alone = membership is not None and membership.everybody == (self._talk.member,)
-        if state.is_member(options.address) and (options.founds or not is_alone):
+        if state.is_member(options.address) and (options.is_first or not is_alone):
             others.clear()
         if membership is not None:
             others.update(dict.fromkeys(each.address for each in membership.everybody))
@@ -169,11 +178,26 @@ class Discovery:
                 _log.warning("not admitted by %s yet: %s", address, answer.refused)
             self._refused = answer.refused
             return
-        self._warn_alone()
+        self._warn_alone(self._talk.state)
 
-    def _warn_alone(self) -> None:
-        if not self._refused:
-            self._refused = "nobody answers"
+    def _found(self, state: State) -> None:
+        """Begin a cluster if somebody has said so; but members of one that is there already, and
+        have this address for one of theirs, have the time to say that its disk was lost.
+        """
+        if not state.begins:
+            self._warn_alone(state)
+            return
+        self._listened += 1
+        if self._listened > AWAY_AFTER:
+            self._talk.found()
+
+    def _warn_alone(self, state: State) -> None:
+        if self._refused or state.begins:
+            return
+        self._refused = "nobody answers"
+        if self._talk.options.is_first:
+            _log.warning("%s", NOT_BEGUN)
+        else:
             asked = ", ".join(self._peers) or "nobody"
             _log.warning("no member of a cluster to join answers (asked: %s): alone so far", asked)
 
@@ -233,7 +257,18 @@ class Discovery:
         live = [] if is_behind else [each for each in everybody if self._is_live(each)]
         live = live or [own]
         self._write(LIVE, "".join(f"{address}\n" for address in live))
-        self._write(VIEW, json.dumps(self._view(state, state.membership)))
+        self._write_view(json.dumps(self._view(state, state.membership)))
+
+    def _write_view(self, text: str) -> None:
+        # It is for people only: a gateway whose disk is full has to start all the same.
+        try:
+            self._write(VIEW, text)
+        except OSError as error:
+            if str(error) != self._unwritten:
+                _log.warning("what is shown of the members is old: %s", error)
+            self._unwritten = str(error)
+        else:
+            self._unwritten = ""
 
     def _view(self, state: State, membership: Membership) -> dict[str, Any]:
         members = {each.address: self._shown(each.address) for each in membership.everybody}

@@ -17,6 +17,7 @@ from typing import Any, Final
 from sfss.checks import read_address
 from sfss.config import Settings
 from sfss.discovery import Discovery, read_view
+from sfss.errors import SettingError
 from sfss.member_files import Epochs, StateFile
 from sfss.member_messages import ask
 from sfss.member_stores import MemberStores
@@ -35,6 +36,12 @@ ANSWER_S: Final = 2.0
 """Seconds that another member may take to answer a message."""
 
 _SPEAKER: Final = "member.speaker"
+
+_NO_MEMBER: Final = "no member of the cluster was found yet"
+_NO_CLUSTER: Final = (
+    "no cluster was found yet. Other members call this one if its disk was lost; if it is the first"
+    ' of a new cluster, "sfss members found" begins it'
+)
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +67,10 @@ class Joining:
         assert found is not None
         limits = NodeSettings(secret=settings.discovery.secret)
         store = self._stores.store
-        if not self._stores.is_member:
+        if not self._stores.state.is_member(store.address):
             # Who asks for it goes by a membership that is old, or by one in which another store
-            # stood at this address: what is here, or is not, would be a wrong answer.
+            # stood at this address: what is here, or is not, would be a wrong answer. So it is
+            # before any membership is known here, for the disk may have been lost.
             closed = ClosedStore(store.address, "it does not belong to the cluster")
             return Server(closed, limits, found[1], self._talk.answer)
         return Server(store, limits, found[1], self._talk.answer)
@@ -80,13 +88,15 @@ class Joining:
         return [discovery.run(speaker.is_ours), *paying]
 
     @property
-    def is_looking(self) -> bool:
-        """Whether no cluster was found yet; see ``cluster.Joined``."""
-        return self._stores.state.membership is None
+    def lacking(self) -> str:
+        """Which cluster was not found yet; see ``cluster.Joined``."""
+        if self._stores.state.membership is not None:
+            return ""
+        return _NO_CLUSTER if self._talk.options.is_first else _NO_MEMBER
 
     def shown(self) -> Mapping[str, object]:
         """Return what is known of all members, for people."""
-        return read_view(self._stores.folder)
+        return {**read_view(self._stores.folder), "lacking": self.lacking}
 
     @property
     def store(self) -> LmdbCopies:
@@ -150,7 +160,11 @@ def find_others(settings: Settings) -> None:
     every_s, epoch = settings.discovery.heartbeat_s, talk.state.epoch
     discovery = Discovery(talk, folder, every_s, _NoMover(), lambda: None, epoch)
     # Nobody is to be admitted that does not serve yet, and perhaps never will.
-    asyncio.run(discovery.look())
+    try:
+        asyncio.run(discovery.look())
+    except OSError as error:
+        found, wanted = f"is {str(folder)!r}: {error}", "a folder that can be written is expected"
+        raise SettingError("settings", "embedded.folder", found, wanted) from error
 
 
 class _NoMover:

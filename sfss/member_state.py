@@ -12,7 +12,9 @@ from sfss.members import Member, Membership, as_words, read_words
 class State:
     """The name of the own ``store``; the newest ``membership`` known, None before the first; the
     own ``vote`` about the next; the epoch for which all own files have ``moved``; whether all have
-    to, for some were ``written_alone``; and whether the store has ``left`` for good.
+    to, for some were ``written_alone``; whether the store has ``left`` for good; and whether
+    somebody has said that this member ``begins`` a cluster: nothing here tells whether it is the
+    first of all, or has lost its disk.
     """
 
     store: str
@@ -21,6 +23,7 @@ class State:
     moved: int = 0
     written_alone: bool = False
     left: bool = False
+    begins: bool = False
 
     @property
     def epoch(self) -> int:
@@ -35,6 +38,17 @@ class State:
         return self.membership is not None and (
             own in self.membership.members or own in self.membership.former
         )
+
+    def is_in_another(self, later: "State") -> bool:
+        """Tell whether the member has gone from one cluster to that of ``later``."""
+        now, then = self.membership, later.membership
+        return now is not None and then is not None and now.cluster != then.cluster
+
+    def is_claimed_by(self, other: Membership, address: str) -> bool:
+        """Tell whether a cluster that is not this one has a member at the own ``address``."""
+        known = self.membership
+        is_another = known is not None and known.cluster != other.cluster
+        return is_another and other.member(address) is not None
 
     def with_membership(self, membership: Membership, address: str) -> "State":
         """Return the state with a newer membership, of the member at ``address``."""
@@ -56,6 +70,7 @@ def state_as_words(state: State) -> dict[str, Any]:
         "moved": state.moved,
         "written alone": state.written_alone,
         "left": state.left,
+        "begins": state.begins,
     }
 
 
@@ -72,6 +87,7 @@ def read_state(words: Mapping[str, Any]) -> State:
             int(words["moved"]),
             bool(words["written alone"]),
             bool(words["left"]),
+            bool(words.get("begins", False)),  # states of before have none
         )
     except (TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"this is no state of a member: {error}") from None

@@ -13,6 +13,7 @@ accept     ``ballot``, ``membership proposed``    the same
 join                                              ``refused``: why not, or not yet
 leave      ``address``                            the same
 forget     ``address``, ``force``                 the same
+found                                             the same: of ``sfss members``, on this machine
 =========  =====================================  ==================================================
 """
 
@@ -26,7 +27,7 @@ from sfss.member_state import State
 from sfss.members import Member, Membership, as_words, read_member, read_words
 
 _TEXT_LIMIT: Final = 300
-ASKS: Final = ("beat", "promise", "accept", "join", "leave", "forget")
+ASKS: Final = ("beat", "promise", "accept", "join", "leave", "forget", "found")
 
 
 class BadWord(Exception):

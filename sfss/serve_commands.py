@@ -10,6 +10,7 @@ from sfss.command_parsers import NewParser, add_cluster, flag
 from sfss.config import DECLARATIONS, Setting
 from sfss.config_text import as_toml
 from sfss.errors import SettingError
+from sfss.members_command import begin_cluster
 from sfss.node_commands import NodeSettings
 from sfss.node_process import (
     DEFAULT_ADDRESS,
@@ -40,6 +41,12 @@ def add_serve(new: NewParser) -> None:
         " of --config and the environment; docs/settings.rst has all of these.",
     )
     _add_settings(parser)
+    parser.add_argument(
+        "--found",
+        action="store_true",
+        help="begin a cluster of gateways that others join, if this one belongs to none: for the"
+        " first start of the first of them, never for one whose disk was lost",
+    )
 
 
 def add_config(new: NewParser) -> None:
@@ -93,6 +100,8 @@ def add_node(new: NewParser) -> None:
 
 def run_serve(options: argparse.Namespace) -> None:
     """Serve until a signal comes. Raises ``SettingError``."""
+    if options.found:
+        begin_cluster(read_settings(options.config, _overrides(options), options.cluster))
     Gateway(options.config, _overrides(options), options.cluster).run()
 
 

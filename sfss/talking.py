@@ -36,6 +36,16 @@ _PAUSE_S: Final = 0.2
 _NEWCOMER_S: Final = 1.0
 """Seconds that a newcomer may take to answer: less than it waits for us."""
 
+_GIVEN_UP: Final = (
+    "this member had a cluster of its own, and belongs to that of %s: it gives up its own, and what"
+    " was written here meanwhile is brought to the others"
+)
+_CLAIMED: Final = (
+    "two clusters have this member, and neither knows of the files of the other: its own, and that"
+    " of %s. If its disk was lost, stop it, and the members that have joined it since, and start"
+    " them again with empty folders"
+)
+
 _log = logging.getLogger(__name__)
 
 Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
@@ -57,8 +67,8 @@ class TalkOptions:
     join: Sequence[str] = ()
 
     @property
-    def founds(self) -> bool:
-        """Whether a cluster is begun by this member where it finds none."""
+    def is_first(self) -> bool:
+        """Whether this member is to be joined by others, rather than to join them."""
         return not self.join or self.join[0] == self.address
 
 
@@ -97,10 +107,14 @@ class Talk:
         return reply(self.options.tag, self.member_of(state), state, **far, **more)
 
     def _complain(self, text: str) -> None:
-        """Log why somebody was not understood: each reason once, for it will ask again."""
+        """Log why somebody was not understood."""
+        self._complain_of(f"a message of another gateway makes no sense here: {text}")
+
+    def _complain_of(self, text: str) -> None:
+        """Log what is wrong with another gateway: once, for it will ask again."""
         if text not in self._complained and len(self._complained) < _COMPLAINTS_LIMIT:
             self._complained.add(text)
-            _log.warning("a message of another gateway makes no sense here: %s", text)
+            _log.warning("%s", text)
 
     async def _answers(self, asked: Question) -> Mapping[str, object]:
         if asked.ask == "beat":
@@ -108,6 +122,9 @@ class Talk:
         if asked.ask in ("promise", "accept"):
             return {"vote": vote_words(self._file.change(lambda state: voted(state, asked)))}
         try:
+            if asked.ask == "found":
+                self.begin()
+                return {}
             if asked.ask == "join":
                 await self._check_newcomer(asked.member)
             if asked.ask != "forget":
@@ -170,21 +187,31 @@ class Talk:
 
     def learn(self, heard: Membership | None) -> None:
         """Take over a membership that another has told, if it is newer."""
-        joins = not self.options.founds
+        joins = not self.options.is_first
 
-        def change(state: State) -> tuple[State, None]:
-            return learned(state, self.member_of(state), heard, joins), None
+        def change(state: State) -> tuple[State, bool]:
+            new = learned(state, self.member_of(state), heard, joins)
+            return new, state.is_in_another(new)
 
         # Most of the time there is nothing new: no lock for that.
         state = self.state
         if learned(state, self.member_of(state), heard, joins) != state:
-            self._file.change(change)
+            if self._file.change(change) and heard is not None:
+                _log.warning(_GIVEN_UP, ", ".join(heard.addresses))
+        elif heard is not None and state.is_claimed_by(heard, self.options.address):
+            self._complain_of(_CLAIMED % ", ".join(heard.addresses))
+
+    def begin(self) -> None:
+        """Note that somebody has said that this member is the first of a new cluster; see
+        ``begun``.
+        """
+        self._file.change(lambda state: (begun(state, self.options), None))
 
     def found(self) -> None:
-        """Begin a cluster with this member alone, unless there is one already."""
+        """Begin a cluster with this member alone, if somebody has said so, and there is none."""
 
         def change(state: State) -> tuple[State, None]:
-            if state.membership is not None:
+            if state.membership is not None or not state.begins:
                 return state, None
             return replace(state, membership=alone(self.member_of(state))), None
 
@@ -304,7 +331,21 @@ class Talk:
                 member.address, "accept", ballot=ballot, **{"membership proposed": words}
             )
         # A store that was lost has taken the promises of its member with it.
-        return answer.vote if answer.member == member else None
+        if answer.member != member:
+            raise BadWord(f"{member.address} has another store: it has lost its own, and its vote")
+        return answer.vote
+
+
+def begun(state: State, options: TalkOptions) -> State:
+    """Return ``state`` after somebody has said that the member of ``options`` is the first of a new
+    cluster. Raises ``CannotChange`` where it cannot be.
+    """
+    if state.membership is not None:
+        raise CannotChange("this member belongs to a cluster already")
+    if not options.is_first:
+        others = ", ".join(options.join)
+        raise CannotChange(f"this member is to join others: discovery.join names {others}")
+    return replace(state, begins=True)
 
 
 def _still_moves(address: str) -> CannotChange:

@@ -30,7 +30,7 @@ MOVED_S = 60.0
 PAGE = """
 [[listen]]
 address = "127.0.0.1:{port}"
-faces = ["native", "objects", "status"]
+faces = ["native", "objects", "status", "health"]
 
 [server]
 workers = {workers}
@@ -98,10 +98,15 @@ class Member(Gateway):
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": SECRET,
         }
-        super().__init__([*SFSS, "serve", "--config", str(self.config)], port, folder, environ)
+        founds = [] if join else ["--found"]
+        command = [*SFSS, "serve", "--config", str(self.config), *founds]
+        super().__init__(command, port, folder, environ)
 
     def lose_disk(self) -> None:
-        """Remove all that the member has, which has to be stopped."""
+        """Remove all that the member has, which has to be stopped; nobody says again that it is the
+        first.
+        """
+        self.command = [word for word in self.command if word != "--found"]
         for name in ("store", "owed", "owed-objects"):
             shutil.rmtree(self.folder / name)
 
@@ -132,13 +137,12 @@ class Member(Gateway):
         )
         return set(shown) == {each.place for each in members} and is_quiet
 
-    def tool(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run ``sfss members`` with the settings of this member."""
-        command, environ = [*SFSS, "members", "--config", str(self.config)], self.environ
+    def tool(self, *arguments: str, name: str = "members") -> "subprocess.CompletedProcess[str]":
+        """Run ``sfss members``, or another command, with the settings of this member."""
         return subprocess.run(
-            [*command, *arguments],
+            [*SFSS, name, "--config", str(self.config), *arguments],
             cwd=self.folder,
-            env=environ,
+            env=self.environ,
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,

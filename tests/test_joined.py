@@ -276,6 +276,7 @@ def test_all_disks_lost_but_the_bucket(tmp_path: Path) -> None:
             member.lose_disk()
         for member in members:
             member.start()
+        assert members[0].tool("found").returncode == 0
         settled(members)
         assert members[1].get_object(object_id).status == 404
         answer = members[1].get_object(object_id, fetches=True)

@@ -35,6 +35,7 @@ def test_a_gateway_started_twice_does_not_take_the_place_of_the_first(tmp_path: 
         epoch = epoch_of(members[0])
         # The same settings, from another folder: so with another, empty store.
         again = Member(tmp_path / "again")
+        again.command.remove("--found")
         shutil.copy(members[1].config, again.config)
         again.place = members[1].place
         with pytest.raises(pytest.fail.Exception):

@@ -342,6 +342,7 @@ SIBLINGS = {
     ("node", "node_stats"): "a connection is counted",
     ("node_listener", "node"): "clients are taken in",
     ("node_process", "service"): "one logging configuration",
+    ("serve_commands", "members_command"): "sfss serve --found",
     ("serve_commands", "node_process"): "sfss node",
     ("status_command", "remote_command"): "what commands that ask a gateway have in common",
     ("bench_command", "remote_command"): "what commands that ask a gateway have in common",

@@ -61,6 +61,12 @@ def addresses(net: Net) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def begin(talk: Talk) -> None:
+    """Have a member begin a cluster."""
+    talk.begin()
+    talk.found()
+
+
 async def beats(net: Net) -> None:
     """Have everybody hear of everybody, and have all files moved."""
     for talk in list(net.talks.values()):
@@ -74,7 +80,7 @@ async def beats(net: Net) -> None:
 async def three(folder: Path) -> Net:
     """Return three members of one cluster, settled."""
     net = Net(folder)
-    net.start("a:1").found()
+    begin(net.start("a:1"))
     await beats(net)
     for address in ("b:1", "c:1"):
         newcomer = net.start(address, ("a:1",))
@@ -128,7 +134,7 @@ async def test_who_has_lost_its_store_has_no_vote_until_it_is_back(tmp_path: Pat
     net = await three(tmp_path)
     del net.talks["b:1"]
     net.start("c:1", ("a:1",), folder="another disk")
-    with pytest.raises(NotAgreed, match="others change it"):
+    with pytest.raises(NotAgreed, match="c:1 has another store: it has lost its own, and its vote"):
         await net.talks["a:1"].change(lambda now: now.forgotten("b:1"))
 
 
@@ -148,7 +154,7 @@ async def test_a_store_that_was_lost_is_replaced_by_another(tmp_path: Path) -> N
 async def test_a_first_member_that_has_lost_its_store_does_not_stay_alone(tmp_path: Path) -> None:
     net = await three(tmp_path)
     first = net.start("a:1", folder="another disk")
-    first.found()
+    begin(first)
     assert addresses(net)["a:1"] == ("a:1",)
     await net.talks["b:1"].ask("a:1", "beat")
     assert addresses(net)["a:1"] == ("a:1", "b:1", "c:1")
@@ -179,7 +185,7 @@ async def test_another_tag_is_refused(tmp_path: Path) -> None:
 
 async def test_two_clusters_do_not_become_one(tmp_path: Path) -> None:
     net = await three(tmp_path)
-    net.start("d:1").found()
+    begin(net.start("d:1"))
     await net.talks["d:1"].ask("a:1", "beat")
     assert addresses(net)["d:1"] == ("d:1",)
     assert addresses(net)["a:1"] == ("a:1", "b:1", "c:1")

@@ -53,6 +53,7 @@ async def put(site: http.Site, request: web.BaseRequest) -> http.Answer:
     traits = object_fields.traits(request.headers, "")
     ttl_s = names_kept.ttl_s(http.argument(request, "ttl"), request.headers.get("Expires-In"))
     guard = files.guard_of(request)
+    site.cluster.check_condition(guard)
     file = body.Received(b"")
     if "Content-Length" in request.headers or "Transfer-Encoding" in request.headers:
         file = await files.read_body(site, request)

@@ -26,7 +26,7 @@ from urllib.parse import quote
 from sfss.record import Content, record_of
 from sfss.stores.evicting_store import EvictingStore
 from tests.lab.ledger import body_of
-from tests.servers import Gateway, gateway, node, node_folder, running
+from tests.servers import Gateway, gateway, node, node_folder, running, wait_until
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden" / "stores-1.tar.xz"
 
@@ -103,7 +103,10 @@ def make(folder: Path) -> None:
         put_files(server, FILES)
         put_objects(server)
     asyncio.run(add_expired(folder / "embedded"))
-    with running(served(folder, JOINED)) as server:
+    first = served(folder, JOINED)
+    first.command.append("--found")
+    with running(first) as server:
+        wait_until(lambda: server.get("nothing").status == 404, "it has begun a cluster")
         put_files(server, FILES)
     with running(gateway(folder, settings=COPIES)) as server:
         put_files(server, {path: each for path, each in FILES.items() if "large" not in path})

@@ -124,8 +124,10 @@ def delete(server: Gateway, path: str) -> None:
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_gateway(tmp_path: Path, disk: Disk, kind: str) -> None:
-    server = gateway(tmp_path, "--workers", "2", settings=SETTINGS[kind])
+    options = ["--workers", "2", *(["--found"] if kind == "joined" else [])]
+    server = gateway(tmp_path, *options, settings=SETTINGS[kind])
     with running(server):
+        wait_until(lambda: server.get("nothing").status == 404, "a member has begun a cluster")
         files = small_files(server, 100)
         filled = fill_by_puts(server)
         disk.fill()

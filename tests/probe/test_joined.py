@@ -224,15 +224,16 @@ class Chaos:
         leaving.stop()
 
     def lose_disk(self) -> None:
-        """Kill a member and start it without anything that it had, but the address of another: a
-        first member that has neither begins a cluster of its own.
+        """Kill a member and start it without anything that it had; also without the address of
+        another that lives: the others know its own.
         """
         member = self._dice.choice(self.members)
         other = self._dice.choice([each for each in self.members if each is not member])
         self._say(f"{member.place} loses its disk")
         member.kill()
         member.lose_disk()
-        member.joins(other.place)
+        if self._dice.random() < 0.5:
+            member.joins(other.place)
         member.start()
 
     def join(self) -> None:
