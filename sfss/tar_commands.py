@@ -52,8 +52,9 @@ def add_import(new: NewParser) -> None:
 
 def run_export(options: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
-    if sys.stdout.isatty():
-        raise wrong("standard output", "is a terminal", "a file or a pipe is expected")
+    if sys.stdout is None or sys.stdout.isatty():
+        found = "is closed" if sys.stdout is None else "is a terminal"
+        raise wrong("standard output", found, "a file or a pipe is expected")
     options.as_json = False
     return run_command(lambda: _export(options))
 
@@ -80,13 +81,14 @@ def run_import(options: argparse.Namespace) -> int:
     except BadPath as error:
         raise wrong("--path", f"is {options.path!r}", str(error)) from None
     is_given = options.file != "-"
+    if not is_given and (sys.stdin is None or sys.stdin.isatty()):
+        found = "is closed" if sys.stdin is None else "is a terminal"
+        raise wrong("standard input", found, "an archive is expected")
     try:
         # Unbuffered: at its end Python would wait for a buffer that a thread reads into.
         file = open(options.file if is_given else 0, "rb", 0, closefd=is_given)  # noqa: SIM115
     except OSError as error:
         raise wrong("FILE", f"is {options.file!r}", str(error.strerror)) from None
-    if file.isatty():
-        raise wrong("standard input", "is a terminal", "an archive is expected")
     return run_command(lambda: _import(options, file, prefix))
 
 

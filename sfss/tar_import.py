@@ -95,6 +95,7 @@ class Import:
             yield batch
         if self._failure is not None:
             raise self._failure
+        await self._reader.do(self._archive.drain)
 
     def _read(self) -> list[_Entry]:
         """Return some more files, a long one last. It blocks."""

@@ -39,7 +39,7 @@ EXTENSION_LIMIT: Final = 1024 * 1024
 
 _PIECE: Final = 1024 * 1024
 _REST_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes behind the end that are read, so that whoever writes them is not cut off."""
+"""Bytes behind the end that are read."""
 
 _PACKED: Final[Mapping[bytes, str]] = {
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -129,7 +129,6 @@ class Archive:
             if member is not None:
                 return member
             own, extended = {}, 0
-        self._end()
         return None
 
     def body(self) -> SentBody:
@@ -147,6 +146,14 @@ class Archive:
             file.close()
             raise
         return FileBody(file, size)
+
+    def drain(self) -> None:
+        """Read what comes behind the end, so that whoever writes it is not cut off, as tar does;
+        and the sums of what was packed.
+        """
+        left = _REST_LIMIT
+        while left > 0 and (piece := self._some(HELD_LIMIT)):
+            left -= len(piece)
 
     def _head(self) -> Head | None:
         """Return the next head; None at the end."""
@@ -231,12 +238,6 @@ class Archive:
             if begin.startswith(magic):
                 self._file = io.BufferedReader(unpacking(self._file), HELD_LIMIT)
                 break
-
-    def _end(self) -> None:
-        """Read what fills up the last record, and some more: also the sums of what was packed."""
-        left = _REST_LIMIT
-        while left > 0 and (piece := self._some(HELD_LIMIT)):
-            left -= len(piece)
 
     def _skip(self) -> None:
         while self._left:

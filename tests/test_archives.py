@@ -256,6 +256,13 @@ def test_a_rehearsal_stores_nothing(shell: Shell, server: Gateway) -> None:
     assert shell.run("ls", "-r", "-1", "dry").lines == ["dry/there"]
 
 
+@pytest.mark.parametrize("closed", ["export >&-", "import <&-"])
+def test_pipes_that_are_closed_from_the_beginning(shell: Shell, closed: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *SFSS]
+    done = subprocess.run(command, capture_output=True, env=shell.environ())
+    assert done.returncode == 2 and b"is closed" in done.stderr
+
+
 # --- Interruptions --------------------------------------------------------------------------------
 
 

@@ -41,6 +41,7 @@ def members(text: bytes) -> list[Member]:
     found = []
     while (member := archive.next()) is not None:
         found.append(member)
+    archive.drain()
     return found
 
 
