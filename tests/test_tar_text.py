@@ -94,7 +94,8 @@ def test_what_is_written_is_read_by_anybody(
         (theirs,) = archive.getmembers()
         content = archive.extractfile(theirs)
         assert content is not None and content.read() == body
-        assert theirs.name == (name.rstrip("/") or name) and theirs.isfile()
+        # Of some names tarfile takes away the slash at the end.
+        assert theirs.name.rstrip("/") == name.rstrip("/") and theirs.isfile()
         assert abs(theirs.mtime - mtime) < 1e-5
     (ours,) = members(text)
     assert (ours.name, ours.media_type, ours.expires) == (name, "text/x-t", expires)
