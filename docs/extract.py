@@ -3,7 +3,8 @@
     python extract.py STORE > files.tar              the store of an embedded gateway
     python extract.py STORE --escaped > files.tar    of sfss node, or a gateway that joins others
 
-What a file has besides its body is in the tar as PAX headers: metadata, and the expiry.
+What a file has besides its body is in the tar as PAX headers, as sfss import reads them and tar
+--xattrs takes them for extended attributes: its type, the second when it expires, other metadata.
 """
 
 import io
@@ -47,6 +48,11 @@ def joined(transaction, prefix, key, metadata, digests):
     return body
 
 
+def keyword(name):
+    """Return the keyword of a PAX header that is the extended attribute for ``name``."""
+    return f"SCHILY.xattr.user.{'mime_type' if name == 'Content-Type' else f'sfss.{name}'}"
+
+
 def is_body(key):
     """Tell whether ``key`` is that of the body of an object: KIND/26 characters/32 digits."""
     return [len(part) for part in key.split(b"/")][1:] == [26, 32]
@@ -74,8 +80,8 @@ def extract(store, escaped, tar):
             path = unquote_to_bytes(key) if escaped else key
             member = tarfile.TarInfo(path.decode("utf-8", "surrogateescape"))
             member.size, member.mtime = len(body), version // 1_000_000
-            member.pax_headers = {f"SFSS.{name}": text for name, text in metadata.items()}
-            member.pax_headers |= {"SFSS.expiry": str(expiry)} if expiry else {}
+            metadata |= {"expires": str(expiry // 1_000_000)} if expiry else {}
+            member.pax_headers = {keyword(name): text for name, text in metadata.items()}
             tar.addfile(member, io.BytesIO(body))
     return damaged
 

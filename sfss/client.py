@@ -103,6 +103,7 @@ class Client:
     stat = _blocking(AsyncClient.stat)
     exists = _blocking(AsyncClient.exists)
     put = _blocking(AsyncClient.put)
+    check_put = _blocking(AsyncClient.check_put)
     delete = _blocking(AsyncClient.delete)
     page = _blocking(AsyncClient.page)
     pages = _iterating(AsyncClient.pages)

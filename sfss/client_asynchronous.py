@@ -11,6 +11,7 @@ from sfss.client_asking import Asker
 from sfss.client_bodies import Content, SentBody, body_of
 from sfss.client_download import Download, Wanted
 from sfss.client_errors import ConditionFailed, Damaged, NotFound
+from sfss.client_expecting import refusal
 from sfss.client_saving import Progress, save
 from sfss.client_text import (
     DEFAULT_URL,
@@ -154,6 +155,17 @@ class AsyncClient:
             return await self._put(path, body, fields, query)
         finally:
             body.close()
+
+    async def check_put(self, path: str, size: int, *, content_type: str | None = None) -> None:
+        """Raise what ``put`` would raise of a file of ``size`` bytes for its path, its size or its
+        token, before there are any bytes. ``Unreachable``: the server does not tell.
+        """
+        fields = {"Content-Type": content_type} if content_type else {}
+        fields["Expect"] = "100-continue"
+        head = self._asker.write.file_head("PUT", path, fields, size)
+        error = await refusal(self._asker.server, head, path)
+        if error is not None:
+            raise error
 
     async def _put(self, path: str, body: SentBody, fields: Mapping[str, str], query: str) -> File:
         size = len(body)

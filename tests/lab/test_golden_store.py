@@ -17,6 +17,7 @@ import lmdb
 import pytest
 
 from sfss.stores.lmdb_opening import FORMAT, FORMAT_KEY
+from sfss.tar_text import EXPIRES_FIELD, TYPE_FIELD
 from tests.lab.golden_store import (
     BLOB,
     BLOB_ID,
@@ -169,6 +170,8 @@ def extracted(folder: Path, *options: str) -> dict[str, tuple[bytes, dict[str, s
     command = [sys.executable, "-I", str(EXTRACT), str(folder), *options]
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     assert not done.stderr
+    listed = subprocess.run(["tar", "t"], input=done.stdout, capture_output=True, check=True)
+    assert not listed.stderr, "tar takes all of it"
     found = {}
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         for member in tar:
@@ -191,10 +194,10 @@ def test_the_reader_knows_nothing_of_sfss() -> None:
 def test_all_files_come_out_of_an_embedded_store(stores: Path) -> None:
     found = extracted(stores / "embedded")
     assert {path: found[path][0] for path in FILES} == {path: FILES[path][0] for path in FILES}
-    assert found["folder/page"][1]["SFSS.Content-Type"] == "text/html; charset=utf-8"
-    assert int(found["expires/late"][1]["SFSS.expiry"]) > 4_000_000_000_000_000
+    assert found["folder/page"][1][TYPE_FIELD] == "text/html; charset=utf-8"
+    assert int(found["expires/late"][1][EXPIRES_FIELD]) > 4_000_000_000
     assert found[f"blobs/{BLOB_ID[:2]}/{BLOB_ID}"][0] == BLOB
-    body = found[f"objects/{OBJECT}"][1]["SFSS.body"]
+    body = found[f"objects/{OBJECT}"][1]["SCHILY.xattr.user.sfss.body"]
     assert found[body][0] == OBJECT.encode()
     others = {path for path in found if not path.startswith(("objects/", "single/", "blobs/"))}
     assert others == set(FILES)
