@@ -4,7 +4,6 @@ On standard output is what a program reads; what is for a person is on standard 
 """
 
 import argparse
-import os
 import re
 import secrets
 import sys
@@ -14,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 from sfss.checks import in_toml, read_rewrites
-from sfss.client import URL_VARIABLE
+from sfss.client import URL_VARIABLE, url_of
 from sfss.client_text import DEFAULT_URL
 from sfss.command_parsers import NewParser, add_cluster
 from sfss.config_access import signing_keys_of
@@ -84,8 +83,7 @@ def _named(text: str, rewrites: Any) -> tuple[str, str]:
     try:
         if not re.match("https?://", text):
             check_path(text)
-            server = os.environ.get(URL_VARIABLE) or DEFAULT_URL
-            return text, f"{server.rstrip('/')}/file?path={quote(text, safe='/')}"
+            return text, f"{url_of(None).rstrip('/')}/file?path={quote(text, safe='/')}"
         parts = urlsplit(text)
         if parts.fragment or "signature=" in parts.query:
             raise BadPath("it is signed, or has a fragment")

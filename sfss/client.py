@@ -20,7 +20,7 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sfss.client_asynchronous import TOKEN_VARIABLE, URL_VARIABLE, AsyncClient
+from sfss.client_asynchronous import TOKEN_VARIABLE, URL_VARIABLE, AsyncClient, url_of
 from sfss.client_download import Download
 from sfss.client_text import File, Page
 
@@ -32,6 +32,7 @@ __all__ = [
     "Client",
     "File",
     "Page",
+    "url_of",
 ]
 
 _CLOSED: Final = "the client has been closed"

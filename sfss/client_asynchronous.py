@@ -35,6 +35,11 @@ PAGE_LIMIT: Final = 1000
 """Most files of a page."""
 
 
+def url_of(given: str | None) -> str:
+    """Return where the gateway is that is meant: ``given``, or as the environment says, or here."""
+    return given or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+
+
 class AsyncClient:
     """Files of one gateway, which is at ``url``: ``SFSS_URL`` of the environment if it is not
     given, or http://127.0.0.1:8255. ``token``: ``SFSS_TOKEN`` if it is not given.
@@ -57,9 +62,8 @@ class AsyncClient:
         tries: int = 5,
         timeout_s: float = 30.0,
     ) -> None:
-        chosen = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
         said = token if token is not None else os.environ.get(TOKEN_VARIABLE)
-        self._asker = Asker(read_server(chosen), said, connections, tries, timeout_s)
+        self._asker = Asker(read_server(url_of(url)), said, connections, tries, timeout_s)
 
     @property
     def url(self) -> str:

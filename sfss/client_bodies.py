@@ -128,13 +128,25 @@ async def body_of(content: Content) -> SentBody:
 def open_body(name: Path) -> SentBody:
     """Return the file ``name``, a short one held; raise ``Unreadable``. It blocks."""
     try:
+        return body_of_file(name)
+    except Unreadable as error:
+        raise Unreadable(f"{name}: {error}") from None
+
+
+def body_of_file(name: Path) -> SentBody:
+    """As ``open_body``, for whoever names the file when it says why it cannot be read."""
+    try:
         # O_NONBLOCK: opening a named pipe would wait for its writer.
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         file = open(name, "rb", 0, opener=lambda name, _: os.open(name, flags))  # noqa: SIM115
-    except (OSError, ValueError) as error:
-        raise _unreadable(str(name), error) from None
+    except FileNotFoundError:
+        raise Unreadable("no such file or folder") from None
+    except OSError as error:
+        raise Unreadable(f"cannot open it: {error.strerror}") from None
+    except ValueError:
+        raise Unreadable("its name contains NUL") from None
     try:
-        body = _body_of_file(file, str(name))
+        body = _body_of_opened(file)
     except BaseException:
         file.close()
         raise
@@ -143,8 +155,8 @@ def open_body(name: Path) -> SentBody:
     return body
 
 
-def _body_of_file(file: IO[bytes], name: str) -> SentBody:
-    size = _regular_size(file.fileno(), name)
+def _body_of_opened(file: IO[bytes]) -> SentBody:
+    size = _regular_size(file.fileno())
     if size > HELD_LIMIT:
         return FileBody(file, size)
     held = b""
@@ -152,16 +164,16 @@ def _body_of_file(file: IO[bytes], name: str) -> SentBody:
         while len(held) < size and (piece := os.pread(file.fileno(), size, len(held))):
             held += piece
     except OSError as error:
-        raise _unreadable(name, error) from None
+        raise Unreadable(f"cannot read it: {error.strerror}") from None
     if len(held) < size:
-        raise Unreadable(f"{name}: it became shorter while it was read")
+        raise Unreadable("it became shorter while it was read")
     return HeldBody(held[:size])
 
 
-def _regular_size(descriptor: int, name: str) -> int:
+def _regular_size(descriptor: int) -> int:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise Unreadable(f"{name}: it is not a file")
+        raise Unreadable("it is not a file")
     return status.st_size
 
 
@@ -177,11 +189,11 @@ def _of_open_file(file: IO[bytes]) -> SentBody:
         pass  # it lies in memory
     except (OSError, ValueError) as error:
         raise _unreadable("the body", error) from None
-    return _Spool().filled(file)
+    return Spool().filled(file)
 
 
 async def _spooled(pieces: AsyncIterable[bytes]) -> SentBody:
-    spool = _Spool()
+    spool = Spool()
     try:
         async for piece in pieces:
             if spool.takes_at_once(piece):
@@ -194,7 +206,7 @@ async def _spooled(pieces: AsyncIterable[bytes]) -> SentBody:
         raise
 
 
-class _Spool:
+class Spool:
     """Takes in what comes, on the disk what is long."""
 
     def __init__(self) -> None:

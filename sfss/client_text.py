@@ -20,7 +20,7 @@ from sfss import __version__
 from sfss.client_errors import BY_STATUS, ClientError, Damaged, Refused
 from sfss.http_text import BadResponse, Head, second_of
 from sfss.trying_again import asked_wait_s
-from sfss.upload_plan import sentence
+from sfss.upload_plan import digest_in, sentence
 
 DEFAULT_URL: Final = "http://127.0.0.1:8255"
 
@@ -30,7 +30,6 @@ _SERVER: Final = re.compile(
 )
 _VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _TOKEN: Final = re.compile("[!-~]+")
-_DIGEST_ETAG: Final = re.compile(r'"([0-9a-f]{32})"')
 _CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _IN_KEYS: Final = punctuation.replace("%", "")
 
@@ -140,10 +139,8 @@ class File:
         """The XXH3-128 of its bytes in hex; None where the server does not know it: the ETag of a
         file that another program has written is made of its size and its time.
         """
-        found = _DIGEST_ETAG.fullmatch(self.etag)
-        if found is None or found[1] == self._token():
-            return None
-        return found[1]
+        found = digest_in(self.etag)
+        return None if found == self._token() else found
 
     def _token(self) -> str | None:
         # As ``raw_file_head`` of ``stores.plain_heads`` makes it.

@@ -7,7 +7,6 @@ the list of another run. Everything else goes to standard error.
 import argparse
 import asyncio
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,12 +17,13 @@ from typing import Any, Final
 
 import uvloop
 
-from sfss.client import TOKEN_VARIABLE, URL_VARIABLE
+from sfss.client import TOKEN_VARIABLE, URL_VARIABLE, url_of
 from sfss.client_text import DEFAULT_URL, read_server, token_value
 from sfss.command_parsers import NewParser
 from sfss.errors import BadPath, SettingError
 from sfss.progress import Screen
 from sfss.remote_command import INTERRUPTED, add_effort, check_effort, wrong
+from sfss.stopping import listen_for_signals
 from sfss.upload import Order, Uploader, opened
 from sfss.upload_feed import Feed
 from sfss.upload_plan import FACES, Outcome, Result, Tally, Target, path_segments
@@ -44,7 +44,7 @@ def run_put(options: argparse.Namespace) -> int:
 
 
 def _order(options: argparse.Namespace) -> Order:
-    url = options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    url = url_of(options.url)
     try:
         server = read_server(url)
     except ValueError:
@@ -87,7 +87,7 @@ class Run:
     async def to_its_end(self) -> int:
         """Do all there is, or as much as there is time for until a signal; return the status."""
         stopping = asyncio.Event()
-        _listen_for_signals(stopping)
+        listen_for_signals(stopping)
         feed = Feed(self._given.batches(stdin_blocks))
         self._count()
         work = asyncio.create_task(self._work(feed))
@@ -142,17 +142,6 @@ class Run:
             self._tally.total = sum(not item.is_ignored for batch in batches for item in batch)
 
         Thread(target=count, daemon=True).start()
-
-
-def _listen_for_signals(stopping: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop(number: signal.Signals) -> None:
-        stopping.set()
-        loop.remove_signal_handler(number)  # the second one ends it at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
 
 
 class Report:

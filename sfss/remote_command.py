@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import uvloop
 
-from sfss.client import TOKEN_VARIABLE, URL_VARIABLE, AsyncClient
+from sfss.client import TOKEN_VARIABLE, URL_VARIABLE, AsyncClient, url_of
 from sfss.client_errors import ClientError, NotFound
 from sfss.client_text import DEFAULT_URL, File, read_server
 from sfss.errors import SettingError
@@ -146,7 +146,7 @@ async def opened(options: argparse.Namespace, url: str | None = None) -> AsyncIt
     """Give a client of the gateway that ``options`` name, or that is at ``url``. Raises
     ``SettingError``.
     """
-    chosen = options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
+    chosen = url_of(options.url)
     check_effort(options)
     try:
         client = AsyncClient(

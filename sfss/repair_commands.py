@@ -7,7 +7,6 @@ the list of what stores are owed.
 import asyncio
 import json
 import logging.config
-import signal
 import sys
 import time
 from collections.abc import (
@@ -51,6 +50,7 @@ from sfss.repair_subject import Subject, opened
 from sfss.repair_walk import Pace, Walk
 from sfss.service import logging_settings
 from sfss.status_parts import work_folder
+from sfss.stopping import listen_for_signals
 from sfss.tool_progress import FAILED, FINISHED, LISTING, RUNNING, TELL_EVERY_S, Teller
 from sfss.tool_progress import INTERRUPTED as CUT_OFF
 
@@ -119,7 +119,7 @@ def _wrong(key: str, found: str, allowed: str) -> SettingError:
 async def _runs(options: Options) -> int:
     """Do one run after the other; return the exit status of the last."""
     stopping = asyncio.Event()
-    _listen_for_signals(stopping)
+    listen_for_signals(stopping)
     watch = asyncio.ensure_future(_watch(options.goes_on, stopping))
     try:
         return await _runs_until(options, stopping)
@@ -189,17 +189,6 @@ async def _open_notes(options: Options) -> Notes:
             if time.monotonic() >= end_s:
                 raise
         await asyncio.sleep(_WATCH_S)
-
-
-def _listen_for_signals(stopping: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop(number: signal.Signals) -> None:
-        stopping.set()
-        loop.remove_signal_handler(number)  # the second one ends it at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
 
 
 def _fingerprint(options: Options) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from random import random
 from typing import Final
 
-from sfss.client_bodies import in_thread
+from sfss.client_bodies import FileBody, SentBody, body_of_file, in_thread
+from sfss.client_errors import Unreadable
 from sfss.client_text import Server, Writer, phrase
-from sfss.errors import BadBody, SettingError, SfssError
+from sfss.errors import SettingError, SfssError
 from sfss.http_connection import NoAnswer, Request, Stream
 from sfss.http_pool import Pool, ask
 from sfss.http_text import Head
@@ -33,7 +34,7 @@ from sfss.upload_plan import (
     sentence,
     takes_paths_only,
 )
-from sfss.upload_sources import Body, Item, open_body
+from sfss.upload_sources import Item
 
 _ANSWER_LIMIT: Final = 4096
 """Bytes of an answer that are read."""
@@ -110,27 +111,27 @@ class Uploader:
                 return await self._store(address, body)
             finally:
                 body.close()
-        except BadBody as error:
-            return Outcome(Result.FAILED, error.reason)
-        except SfssError as error:
+        except OSError as error:  # of a file that is read
+            return Outcome(Result.FAILED, error.strerror or str(error))
+        except (SfssError, Unreadable) as error:
             return Outcome(Result.FAILED, str(error))
 
-    async def _body(self, name: str) -> Body:
+    async def _body(self, name: str) -> SentBody:
         if is_url(name):
             return await self._fetcher.fetched(name)
-        return await in_thread(partial(open_body, self._order.folder / name))
+        return await in_thread(partial(body_of_file, self._order.folder / name))
 
-    async def _store(self, address: str, body: Body) -> Outcome:
+    async def _store(self, address: str, body: SentBody) -> Outcome:
         if self._order.check:
             reply = await self._request("HEAD", address)
             if may_pass(reply.status):
                 return outcome_of(reply, 0, deleting=False)
-            digest = digest_to_compare(reply, body.size)
+            digest = digest_to_compare(reply, len(body))
             if digest is not None and digest == await in_thread(body.digest):
                 return Outcome(Result.THERE)
-        return outcome_of(await self._request("PUT", address, body), body.size, deleting=False)
+        return outcome_of(await self._request("PUT", address, body), len(body), deleting=False)
 
-    async def _request(self, method: str, address: str, body: Body | None = None) -> Reply:
+    async def _request(self, method: str, address: str, body: SentBody | None = None) -> Reply:
         """Return the answer to the last of the tries."""
         tries = 0
         while True:
@@ -146,15 +147,15 @@ class Uploader:
                 return reply
             await asyncio.sleep(wait_s)
 
-    async def _once(self, method: str, address: str, body: Body | None) -> Reply:
-        size = None if body is None else body.size
-        sent = b"" if body is None else body.content if body.file is None else body
+    async def _once(self, method: str, address: str, body: SentBody | None) -> Reply:
+        size = None if body is None else len(body)
+        sent = b"" if body is None else body.body
         request = Request(self._write.head(method, address, None, size), sent, method == "HEAD")
         try:
             head, said = await ask(self._pool, request)
         except NoAnswer as failure:
-            if body is not None and body.failure is not None:
-                raise body.failure from None
+            if isinstance(body, FileBody) and body.failure is not None:
+                raise Unreadable(body.failure) from None
             return Reply(None, self._why(failure))
         return await _reply(head, said)
 

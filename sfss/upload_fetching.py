@@ -7,11 +7,11 @@ from random import random
 from typing import TYPE_CHECKING, Final
 
 from sfss import __version__
-from sfss.client_bodies import in_thread
-from sfss.errors import BadArgument, BadBody
+from sfss.client_bodies import HELD_LIMIT, SentBody, Spool, in_thread
+from sfss.client_errors import Unreadable
+from sfss.errors import BadArgument
 from sfss.trying_again import asked_wait_s, pause_s
 from sfss.upload_plan import Reply, sentence
-from sfss.upload_sources import BLOCK_BYTES, Body, Spool
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -36,8 +36,8 @@ class Fetcher:
         if self._session is not None:
             await self._session.close()
 
-    async def fetched(self, name: str) -> Body:
-        """Return what is at the URL ``name``; raises ``BadBody``."""
+    async def fetched(self, name: str) -> SentBody:
+        """Return what is at the URL ``name``; raises ``Unreadable``."""
         tries = 0
         while True:
             spool = Spool()
@@ -52,7 +52,7 @@ class Fetcher:
             tries += 1
             wait_s = pause_s(reply.status, tries, random(), reply.asked_wait_s)
             if wait_s is None or tries >= self._tries:
-                raise BadBody(f"cannot be fetched: {reply.reason}")
+                raise Unreadable(f"cannot be fetched: {reply.reason}")
             await asyncio.sleep(wait_s)
 
     async def _translated(self, exchange: Callable[["_Silence"], Awaitable[Reply]]) -> Reply:
@@ -77,10 +77,10 @@ class Fetcher:
                 return await _reply(response)
             coding = response.headers.get("Content-Encoding", "identity")
             if coding != "identity":
-                raise BadBody(f"it comes coded, as {coding}")
-            async for block in response.content.iter_chunked(BLOCK_BYTES):
+                raise Unreadable(f"it comes coded, as {coding}")
+            async for block in response.content.iter_chunked(HELD_LIMIT):
                 silence.is_broken()
-                if len(block) < BLOCK_BYTES // 8:
+                if spool.takes_at_once(block):
                     spool.write(block)
                 else:
                     await in_thread(partial(spool.write, block))

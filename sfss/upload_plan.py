@@ -153,8 +153,13 @@ def digest_to_compare(reply: Reply, size: int) -> str | None:
     """Return the XXH3-128 of what is stored; None if it is another file than one of ``size`` bytes,
     or the server does not tell by its ETag.
     """
-    match = _DIGEST_ETAG.fullmatch(reply.etag)
-    return match[1] if reply.is_success and reply.size == size and match else None
+    return digest_in(reply.etag) if reply.is_success and reply.size == size else None
+
+
+def digest_in(etag: str) -> str | None:
+    """Return the XXH3-128, in hex, that ``etag`` has the form of; None for another ETag."""
+    match = _DIGEST_ETAG.fullmatch(etag)
+    return match[1] if match else None
 
 
 def sentence(status: int, reason: str, content_type: str, body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What is to be uploaded: names out of arguments, lists and folders, and the bodies of files.
+"""What is to be uploaded: names out of arguments, lists and folders.
 
 All of it blocks, and is called in threads.
 """
@@ -8,17 +8,14 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Final
+from typing import Final
 
-from xxhash import xxh3_128
-
-from sfss.errors import BadArgument, BadBody
+from sfss.errors import BadArgument
 from sfss.upload_plan import Splitter, is_url
 
 STDIN: Final = "-"
 BLOCK_BYTES: Final = 256 * 1024
-"""What is read at a time; a smaller file is held in memory whole."""
+"""What is read of a list at a time."""
 
 _BATCH: Final = 256
 _IS_IGNORED: Final = "neither a file nor a folder, or a link to a folder; left out"
@@ -147,119 +144,3 @@ def stdin_is_file() -> bool:
         return stat.S_ISREG(os.fstat(0).st_mode)
     except OSError:
         return False
-
-
-@dataclass(slots=True)
-class Body:
-    """What is uploaded, ``size`` bytes: a small one as ``content``, else in an open ``file``; that
-    is a ``LongBody`` (``record``). ``failure`` is what kept it from being read while it was sent.
-    """
-
-    size: int
-    content: bytes = b""
-    file: IO[bytes] | None = None
-    failure: BadBody | None = None
-
-    def close(self) -> None:
-        """Close the file."""
-        if self.file is not None:
-            self.file.close()
-
-    def __len__(self) -> int:
-        return self.size
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return some of the ``size`` bytes from ``start`` on; raises OSError, see ``failure``."""
-        try:
-            return self.block(start, size)
-        except BadBody as error:
-            raise OSError(error.reason) from None
-
-    def block(self, offset: int, size: int = BLOCK_BYTES) -> bytes:
-        """Return some bytes from ``offset`` on, not beyond ``size``; raises ``BadBody``."""
-        assert self.file is not None
-        try:
-            block = os.pread(self.file.fileno(), min(size, self.size - offset), offset)
-        except OSError as error:
-            raise self._fail(f"cannot read it: {error.strerror}") from error
-        if not block:
-            raise self._fail("it became shorter while it was read")
-        return block
-
-    def _fail(self, reason: str) -> BadBody:
-        self.failure = BadBody(reason)
-        return self.failure
-
-    def digest(self) -> str:
-        """Return the XXH3-128 of it all, in hex; raises ``BadBody``."""
-        digest = xxh3_128(self.content)
-        if self.file is not None:
-            offset = 0
-            while offset < self.size:
-                block = self.block(offset)
-                digest.update(block)
-                offset += len(block)
-        return digest.hexdigest()
-
-
-def open_body(name: Path) -> Body:
-    """Return the file ``name``; raises ``BadBody`` where it cannot be read."""
-    try:
-        # O_NONBLOCK: opening a named pipe would wait for its writer.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise BadBody("no such file or folder") from error
-    except OSError as error:
-        raise BadBody(f"cannot open it: {error.strerror}") from error
-    except ValueError:
-        raise BadBody("its name contains NUL") from None
-    file = os.fdopen(descriptor, "rb", buffering=0)
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        file.close()
-        raise BadBody("it is not a file")
-    body = Body(status.st_size, file=file)
-    if body.size > BLOCK_BYTES:
-        return body
-    with file:
-        content = body.block(0) if body.size else b""
-    if len(content) < body.size:
-        raise BadBody("it became shorter while it was read")
-    return Body(body.size, content)
-
-
-class Spool:
-    """Takes in a body of unknown size: on disk, without a name, what is too large for memory."""
-
-    def __init__(self) -> None:
-        self._start = bytearray()
-        self._file: IO[bytes] | None = None
-        self._size = 0
-
-    def write(self, block: bytes) -> None:
-        """Add ``block``; raises ``BadBody``."""
-        self._size += len(block)
-        if self._file is None and self._size <= BLOCK_BYTES:
-            self._start += block
-            return
-        try:
-            if self._file is None:
-                self._file = TemporaryFile()  # noqa: SIM115 (closed by whoever has it last)
-                self._file.write(self._start)
-            self._file.write(block)
-        except OSError as error:
-            raise BadBody(f"cannot be kept meanwhile: {error.strerror}") from error
-
-    def body(self) -> Body:
-        """Return what was taken in; raises ``BadBody``."""
-        try:
-            if self._file is not None:
-                self._file.flush()
-        except OSError as error:
-            raise BadBody(f"cannot be kept meanwhile: {error.strerror}") from error
-        return Body(self._size, b"" if self._file else bytes(self._start), self._file)
-
-    def close(self) -> None:
-        """Forget it."""
-        if self._file is not None:
-            self._file.close()

@@ -25,6 +25,7 @@ from sfss.record import (
     Head,
     decode_head,
 )
+from sfss.spool import FULL
 from sfss.stores.base import Entry, Use
 from sfss.stores.lmdb_arrivals import ARRIVALS, Arrivals
 from sfss.stores.lmdb_changes import CHANGE_OVERHEAD, Change, Indexes, Outcome, Transaction, apply
@@ -52,7 +53,6 @@ PLACE_CHECK_S: Final = 1.0
 looks each time.
 """
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _log = logging.getLogger(__name__)
 
@@ -404,7 +404,7 @@ class LmdbFolder:
 
     def why_full(self, error: lmdb.Error, needed: int) -> str | None:
         """Return the reason if ``error`` means that ``needed`` bytes found no room, else None."""
-        if error.code in _FULL:
+        if error.code in FULL:
             return os.strerror(error.code)
         if error.code != errno.EIO:
             return None
@@ -415,7 +415,7 @@ class LmdbFolder:
                 end = (self._folder / "data.mdb").stat().st_size
                 os.posix_fallocate(probe.fileno(), end, needed + _RESERVE_SIZE)
         except OSError as refusal:
-            return refusal.strerror if refusal.errno in _FULL else None
+            return refusal.strerror if refusal.errno in FULL else None
         return None
 
     def _keep_reserve(self) -> None:

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from sfss.errors import BadPath, SettingError, StoreFull, Unreachable
 from sfss.keys import is_file_path
+from sfss.spool import FULL
 
 OWN_FOLDER: Final = b".sfss"
 ATTRIBUTE: Final = "user.sfss"
@@ -39,7 +40,6 @@ _PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV})
 _UNCARRIED: Final = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES})
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _RESCUED: Final = b"lost+found/"
 _REMEMBERED_FOLDERS: Final = 2
 _SMALL_FOLDER: Final = 1000
@@ -111,7 +111,7 @@ class PlainFolder:
             reason = os.strerror(error.errno) if error.errno else str(error)
             if error.errno == errno.ENAMETOOLONG:
                 raise BadPath(f"{self.address} takes no such long name") from error
-            if error.errno in _FULL and applied is False:
+            if error.errno in FULL and applied is False:
                 raise StoreFull(self.address, reason) from error
             raise Unreachable(self.address, reason, applied) from error
 

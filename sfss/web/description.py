@@ -17,14 +17,12 @@ from sfss.web.description_parts import (
     LISTING,
     READING,
     READS,
-    REMOVING,
     TEXT,
     WRITING,
 )
 from sfss.web.description_terms import (
     DATED,
     FORM,
-    REMOVED,
     STATE,
     Answer,
     Entry,
@@ -32,7 +30,9 @@ from sfss.web.description_terms import (
     Link,
     file_answers,
     json_answer,
+    removal,
     text_answer,
+    transfer,
 )
 
 HTML: Final = "text/html"
@@ -88,12 +88,8 @@ NATIVE: Final[Mapping[Key, Entry]] = {
         example='curl "$SFSS_URL/file?path=a/photo.jpg" -o copy.jpg',
         more="Whatever else the query says makes no difference.",
     ),
-    _REMOVE_FILE: Entry(
-        {204: REMOVED},
-        ("path", *CONDITIONS),
-        refusals=REMOVING,
-        links={"read": Link(_READ_FILE, "path", _QUERY)},
-        example='curl -X DELETE "$SFSS_URL/file?path=a/photo.jpg"',
+    _REMOVE_FILE: removal(
+        Link(_READ_FILE, "path", _QUERY), 'curl -X DELETE "$SFSS_URL/file?path=a/photo.jpg"'
     ),
 }
 _PAGE_CONDITIONS: Final = ("if_match_to_read", "if_none_match_to_read")
@@ -260,13 +256,7 @@ PATHS: Final[Mapping[Key, Entry]] = {
         'curl -T photo.jpg "$SFSS_URL/a/photo.jpg"',
         f"{FORM} Folders are made by the files in them: a PUT to one is 405.",
     ),
-    _REMOVE: Entry(
-        {204: REMOVED},
-        ("url_path", *CONDITIONS),
-        refusals=REMOVING,
-        links={"read": Link(_READ, "url_path", _IN_PATH)},
-        example='curl -X DELETE "$SFSS_URL/a/photo.jpg"',
-    ),
+    _REMOVE: removal(Link(_READ, "url_path", _IN_PATH), 'curl -X DELETE "$SFSS_URL/a/photo.jpg"'),
     ("DELETE", FOLDER): Entry(
         {204: Answer("The folder is empty; so there is none.")},
         ("folder",),
@@ -294,25 +284,15 @@ PATHS: Final[Mapping[Key, Entry]] = {
         example='curl -X MKCOL "$SFSS_URL/new/"',
         more="A folder is there as soon as a file is in it.",
     ),
-    ("COPY", _ANYWHERE): Entry(
-        {
-            201: Answer("It is copied.", {}, ("ETag", "Location")),
-            204: Answer("It is copied, over another.", {}, ("ETag", "Location")),
-        },
-        ("url_path",),
-        refusals=(404, *WRITING),
-        example='curl -X COPY -H "Destination: /a/copy.jpg" "$SFSS_URL/a/photo.jpg"',
-        more="The field Destination says where to; with Overwrite: F, 412 where something is.",
+    ("COPY", _ANYWHERE): transfer(
+        "copied",
+        'curl -X COPY -H "Destination: /a/copy.jpg" "$SFSS_URL/a/photo.jpg"',
+        "The field Destination says where to; with Overwrite: F, 412 where something is.",
     ),
-    ("MOVE", _ANYWHERE): Entry(
-        {
-            201: Answer("It is moved.", {}, ("ETag", "Location")),
-            204: Answer("It is moved, over another.", {}, ("ETag", "Location")),
-        },
-        ("url_path",),
-        refusals=(404, *WRITING),
-        example='curl -X MOVE -H "Destination: /a/new.jpg" "$SFSS_URL/a/photo.jpg"',
-        more="As COPY, and then the former file is removed.",
+    ("MOVE", _ANYWHERE): transfer(
+        "moved",
+        'curl -X MOVE -H "Destination: /a/new.jpg" "$SFSS_URL/a/photo.jpg"',
+        "As COPY, and then the former file is removed.",
     ),
 }
 

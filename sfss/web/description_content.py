@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Final
 
-from sfss.web.description_parts import CONDITIONS, KEEPS, READING, READS, REMOVING, TEXT, WRITING
+from sfss.web.description_parts import CONDITIONS, KEEPS, READING, READS, TEXT, WRITING
 from sfss.web.description_terms import (
     DATED,
     FORM,
-    REMOVED,
     Answer,
     Entry,
     Key,
     Link,
     file_answers,
     json_answer,
+    removal,
     text_answer,
 )
 
@@ -71,13 +71,7 @@ BLOBS: Final[Mapping[Key, Entry]] = {
         'curl --data-binary @photo.jpg "$SFSS_URL/blob/$ID"',
         f"400 if the id is the digest of something else. {FORM} {_X_FIELDS}",
     ),
-    _REMOVE_BLOB: Entry(
-        {204: REMOVED},
-        ("blob", *CONDITIONS),
-        refusals=REMOVING,
-        links={"read": Link(_READ_BLOB, "blob", _ID)},
-        example='curl -X DELETE "$SFSS_URL/blob/$ID"',
-    ),
+    _REMOVE_BLOB: removal(Link(_READ_BLOB, "blob", _ID), 'curl -X DELETE "$SFSS_URL/blob/$ID"'),
 }
 
 _API: Final = "/api/v1"

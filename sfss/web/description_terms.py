@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from sfss.web.description_parts import ANY_TYPE, JSON, TEXT
+from sfss.web.description_parts import ANY_TYPE, CONDITIONS, JSON, REMOVING, TEXT, WRITING
 
 Key: TypeAlias = tuple[str, str]
 
@@ -77,5 +77,31 @@ def file_answers(*fields: str, may: Sequence[str] = ()) -> dict[int, Answer]:
     }
 
 
-REMOVED: Final = Answer("It is gone.")
+def removal(read: Link, example: str) -> Entry:
+    """Return the entry of what removes the file that ``read`` leads to."""
+    takes = (read.argument, *CONDITIONS)
+    return Entry(
+        {204: Answer("It is gone.")},
+        takes,
+        refusals=REMOVING,
+        links={"read": read},
+        example=example,
+    )
+
+
+def transfer(done: str, example: str, more: str) -> Entry:
+    """Return the entry of what brings a file to another path, where it is then ``done``."""
+    fields = ("ETag", "Location")
+    return Entry(
+        {
+            201: Answer(f"It is {done}.", {}, fields),
+            204: Answer(f"It is {done}, over another.", {}, fields),
+        },
+        ("url_path",),
+        refusals=(404, *WRITING),
+        example=example,
+        more=more,
+    )
+
+
 FORM: Final = "A form (multipart/form-data) is taken as its first file."
