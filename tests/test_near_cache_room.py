@@ -320,7 +320,7 @@ def test_no_file_is_lost_and_the_store_stays_small_whatever_dies(
         killed = 0
         while any(client.is_alive() for client in clients):
             # So far they have come: kills are spread over the work, not over time.
-            mark = sum(client.written for client in clients) + chosen.randrange(8 * MIB)
+            mark = sum(client.written for client in clients) + chosen.randrange(MIB, 11 * MIB)
             wait_until(
                 lambda mark=mark: (
                     sum(each.written for each in clients) >= mark
