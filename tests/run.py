@@ -2,7 +2,7 @@
 
 Each step runs even if an earlier one failed. pytest gets the arguments of the command and comes
 last, so that the last line of a good run is its count of passed and skipped tests. Without any, all
-tests are run by several processes: most of the time, a test waits for servers.
+tests are run by one process more than there are processors: half of the time, a test waits.
 """
 
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-IN_PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+PROCESSES = min(4, (os.cpu_count() or 1) + 1)
+IN_PARALLEL = ("-n", str(PROCESSES), "--dist", "worksteal")
 
 CHECKS = (
     ("ruff", "check", "."),

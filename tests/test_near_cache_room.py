@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 
-import lmdb
 import pytest
 
 from sfss.config_reading import load
 from sfss.errors import SettingError
 from tests.servers import S3Server, listens, running, s3, wait_until
 from tests.slow_proxy import SlowProxy, slow_proxy
-from tests.test_near_cache import BUCKET, TOP, Near
+from tests.test_near_cache import BUCKET, TOP, Near, patience
 
 KIB, MIB = 1 << 10, 1 << 20
 SEED = int(os.environ.get("SFSS_SEED", "20261125"))
@@ -48,13 +47,6 @@ def shown(near: Near, path: str) -> tuple[int, bytes]:
     return status, body if status == 200 else b""
 
 
-def is_here(near: Near, path: str) -> bool:
-    """Tell whether the local store has something under ``path``."""
-    folder = str(near.folder / "var" / "near")
-    with lmdb.open(folder, readonly=True, lib_version=0) as store, store.begin() as transaction:
-        return transaction.get(path.encode()) is not None
-
-
 def fill(near: Near, size: int) -> None:
     """Write so many bytes of files that nobody reads."""
     for number in range(-(-size // (64 * KIB))):
@@ -66,13 +58,14 @@ def evicted(near: Near, path: str) -> None:
 
     def is_gone() -> bool:
         fill(near, 256 * KIB)
-        return not is_here(near, path)
+        return not near.has(path)
 
     wait_until(is_gone, f"{path} is evicted")
 
 
 def test_what_was_evicted_is_there_and_is_no_fault(tmp_path: Path, server: S3Server) -> None:
-    near = Near(tmp_path, server, capacity_bytes=str(MIB))
+    patient = patience(server, 4)
+    near = Near(tmp_path, server, capacity_bytes=str(MIB), timeout_s=patient)
     with running(near.gateway):
         answer = near.gateway.request("PUT", "/a/b.txt", b"body", {"Content-Type": "text/x-own"})
         assert answer.status == 201
@@ -86,10 +79,10 @@ def test_what_was_evicted_is_there_and_is_no_fault(tmp_path: Path, server: S3Ser
         assert "a/b.txt" in str(listed)
         for tool in ("check", "repair", "scrub"):
             near.repair(tool)
-            assert not is_here(near, "a/b.txt")
+            assert not near.has("a/b.txt")
         again = near.gateway.request("GET", "/a/b.txt")
         assert (again.body, again.headers["content-type"]) == (b"body", "text/x-own")
-        wait_until(lambda: is_here(near, "a/b.txt"), "it is kept again")
+        wait_until(lambda: near.has("a/b.txt"), "it is kept again")
         server.pause()
         assert near.get("a/b.txt") == (200, b"body")
         assert near.gateway.request("GET", "/files?prefix=a/").status == 504
@@ -108,7 +101,7 @@ def test_what_others_do_in_the_bucket_after_it_was_evicted_counts(
             if path == "foreign":
                 server.put(f"{TOP}/{path}", b"old", {"Content-Type": "text/x-own"})
                 assert near.get(path) == (200, b"old")
-                wait_until(lambda: is_here(near, "foreign"), "it is kept")
+                wait_until(lambda: near.has("foreign"), "it is kept")
             else:
                 assert near.gateway.put(path, b"old").status == 200
             evicted(near, path)
@@ -125,7 +118,8 @@ def test_what_others_do_in_the_bucket_after_it_was_evicted_counts(
 
 
 def test_while_the_bucket_is_away_nothing_is_evicted(tmp_path: Path, server: S3Server) -> None:
-    near = Near(tmp_path, server, capacity_bytes=str(MIB), write_quorum="1")
+    hasty = patience(server, 2)
+    near = Near(tmp_path, server, capacity_bytes=str(MIB), write_quorum="1", timeout_s=hasty)
     with running(near.gateway):
         assert near.gateway.put("first", b"body").status == 200
         wait_until(lambda: near.owed() == 0, "the bucket has it")
@@ -153,45 +147,45 @@ def test_a_store_that_was_there_before_gets_a_capacity(tmp_path: Path, server: S
 
 
 def test_what_is_only_served_does_not_stay(tmp_path: Path, server: S3Server) -> None:
-    near = Near(tmp_path, server, fetch='"serve"')
+    near = Near(tmp_path, server, fetch='"serve"', timeout_s=patience(server, 2))
     with running(near.gateway):
         server.put(f"{TOP}/there", b"by others")
         for _ in range(4):
             assert near.get("there") == (200, b"by others")
         assert near.get("nowhere")[0] == 404
         assert near.gateway.put("own", b"body").status == 200
-        assert is_here(near, "own")
+        assert near.has("own")
         server.pause()
         assert near.get("own") == (200, b"body")
         assert near.get("there")[0] == 504
         server.resume()
-        assert not is_here(near, "there")
+        assert not near.has("there")
 
 
 def test_written_around_it_is_in_the_bucket_only(tmp_path: Path, server: S3Server) -> None:
-    near = Near(tmp_path, server, around="true")
+    near = Near(tmp_path, server, around="true", timeout_s=patience(server, 2))
     with running(near.gateway):
         server.put(f"{TOP}/a", b"old")
         assert near.get("a") == (200, b"old")
-        wait_until(lambda: is_here(near, "a"), "it is kept")
+        wait_until(lambda: near.has("a"), "it is kept")
         answer = near.gateway.request("PUT", "/a", b"new", {"Accept": "application/json"})
         stored = {
             "lmdb:var/near": "not stored: written around it",
             "s3://my-bucket/files": "stored",
         }
         assert answer.json() == {"stores": stored}
-        assert not is_here(near, "a")
+        assert not near.has("a")
         assert server.get(f"{TOP}/a").body == b"new"
         for _ in range(4):
             assert near.get("a") == (200, b"new")
-        wait_until(lambda: is_here(near, "a"), "it is kept")
+        wait_until(lambda: near.has("a"), "it is kept")
         server.pause()
         assert near.gateway.put("a", b"newest").status in (500, 503, 504)
         assert near.get("a") == (200, b"new")
         server.resume()
         wait_until(lambda: near.owed() == 0, "the bucket was asked what it has")
         assert near.gateway.request("DELETE", "/a").status == 204
-        assert not is_here(near, "a")
+        assert not near.has("a")
         assert near.get("a")[0] == 404
         assert server.get(f"{TOP}/a").status == 404
 
@@ -205,8 +199,7 @@ def own_proxy(server: S3Server) -> Iterator[SlowProxy]:
 
 def behind(tmp_path: Path, server: S3Server, proxy: SlowProxy, **changes: str) -> Near:
     """Return a gateway that reaches its bucket through ``proxy``."""
-    patience = f'20\nendpoint = "{proxy.url}"\nallow_http = true'
-    return Near(tmp_path, server, timeout_s=patience, **changes)
+    return Near(tmp_path, server, timeout_s=patience(server, 20, proxy.url), **changes)
 
 
 @pytest.mark.parametrize("around", ["false", "true"])
@@ -247,16 +240,17 @@ def test_one_fetch_however_many_ask_while_it_takes_long(
     tmp_path: Path, server: S3Server, proxy: SlowProxy
 ) -> None:
     near = behind(tmp_path, server, proxy, workers="1")
-    with running(near.gateway), ThreadPoolExecutor(16) as pool:
-        server.put(f"{TOP}/wanted", b"x" * 100_000)
+    body = b"x" * 100_000
+    with running(near.gateway):
+        server.put(f"{TOP}/wanted", body)
         proxy.hold(f"/{TOP}/wanted".encode())
-        first = pool.submit(near.get, "wanted")
-        assert proxy.waiting.wait(20)
-        others = [pool.submit(near.get, "wanted") for _ in range(15)]
-        wait_until(lambda: connections(near) > len(others), "all have come")
-        assert not any(each.done() for each in others)
-        proxy.release()
-        assert {each.result() for each in (first, *others)} == {(200, b"x" * 100_000)}
+        with near.asked_by(16, "wanted") as readers:
+            assert proxy.waiting.wait(20)
+            # That of the question is one, and comes behind them.
+            wait_until(lambda: connections(near) > len(readers), "all have come")
+            proxy.release()
+            answers = [reader.getresponse() for reader in readers]
+            assert {(each.status, each.read()) for each in answers} == {(200, body)}
         assert server.output().count(f"GET /{TOP}/wanted ") == 1
 
 
@@ -313,13 +307,12 @@ def test_no_file_is_lost_and_the_store_stays_small_whatever_dies(
     tmp_path: Path, server: S3Server, quorum: str
 ) -> None:
     chosen = random.Random(SEED)
-    capacity = 20 * MIB
+    capacity = 10 * MIB
     changes = {"write_quorum": quorum, "capacity_bytes": str(capacity)}
-    patience = f'10\nendpoint = "{server.url}"\nallow_http = true'
-    near = Near(tmp_path, server, timeout_s=patience, **changes)
+    near = Near(tmp_path, server, **changes)
     with running(near.gateway):
         clients = [
-            Client(near, f"c{number}", 25 * MIB, random.Random(SEED + number))
+            Client(near, f"c{number}", 12 * MIB, random.Random(SEED + number))
             for number in range(4)
         ]
         for client in clients:
@@ -327,7 +320,7 @@ def test_no_file_is_lost_and_the_store_stays_small_whatever_dies(
         killed = 0
         while any(client.is_alive() for client in clients):
             # So far they have come: kills are spread over the work, not over time.
-            mark = sum(client.written for client in clients) + chosen.randrange(10 * MIB)
+            mark = sum(client.written for client in clients) + chosen.randrange(MIB, 11 * MIB)
             wait_until(
                 lambda mark=mark: (
                     sum(each.written for each in clients) >= mark

@@ -304,7 +304,7 @@ def work_and_kill(
         client.start()
     killed = 0
     while any(client.is_alive() for client in clients):
-        mark = sum(client.written for client in clients) + chosen.randrange(8 * MIB)
+        mark = sum(client.written for client in clients) + chosen.randrange(MIB, 9 * MIB)
         wait_until(
             lambda mark=mark: (
                 sum(each.written for each in clients) >= mark
@@ -333,7 +333,7 @@ def test_whatever_is_killed_all_is_there(tmp_path: Path, server: S3Server) -> No
     with running(gateway):
         work_and_kill(
             [gateway],
-            12 * MIB,
+            8 * MIB,
             lambda: objstore.owed() == 0,
             lambda: tool(gateway, objstore.config, "scrub"),
         )

@@ -599,7 +599,7 @@ def test_a_data_file_that_was_cut_short_serves_what_is_whole(pair: Gateway, part
 def test_a_write_behind_a_paused_process_is_504_in_time(tmp_path: Path) -> None:
     settings = EMBEDDED + "timeout_s = 0.5\n"
     with running(gateway(tmp_path, settings=settings)) as server:
-        server.put("a", b"x")
+        wait_until(lambda: server.put("a", b"x").status == 200, "a file is there")
         code = (
             "import lmdb, sys\n"
             "environment = lmdb.open('store', lib_version=0)\n"

@@ -94,11 +94,14 @@ async def test_they_are_one(pair: Pair, lab_seed: int) -> None:
         await load.stop()
         load.gateway_dies = False
         await load.check_all()
+        assert not load.wrong, load.wrong
+    except Exception as error:
+        error.add_note(load.report())
+        for server in pair.gateways:
+            error.add_note(server.output()[-2000:])
+        raise
     finally:
         await load.close()
-        for server in pair.gateways:
-            print(load.report(), server.output()[-4000:], sep="\n")  # shown of a test that failed
-    assert not load.wrong, load.wrong
 
 
 async def test_one_of_many_creates(pair: Pair) -> None:

@@ -955,8 +955,9 @@ async def test_damaged_pages_of_the_database_are_damage_and_not_a_store_out_of_r
 async def test_a_read_that_waits_too_long_for_a_repair_speaks_of_no_change(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = EmbeddedStore(folder, timeout_s=0.05)
+    store = EmbeddedStore(folder)
     await store.set(b"warm", new_record(b"1", 1))
+    store._patience.timeout_s = 0.05
 
     def resized(_: bytes) -> bytes:
         raise lmdb.MapResizedError("another process has grown the map")

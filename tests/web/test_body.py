@@ -77,7 +77,7 @@ class Trickle(Content):
 
 
 async def test_a_trickle_takes_hardly_more_memory_than_its_bytes() -> None:
-    size = 200_000
+    size = 20_000
     asked = request([], Content_Length=str(size))
     asked.content = Trickle(size)
     tracemalloc.start()

@@ -372,7 +372,7 @@ async def test_the_rest_of_a_body_that_came_too_late_is_not_waited_for(
 
 
 async def test_a_client_that_stops_reading_is_cut_off() -> None:
-    async with serving(ServerSettings(), LimitsSettings(send_timeout_s=0.2)) as face:
+    async with serving(ServerSettings(), LimitsSettings(send_timeout_s=1.0)) as face:
         await face.store.set(b"a", new_record(bytes(32 * 1024 * 1024), 1))
         slow, stopped = await face.connect(), await face.connect()
         for wire in (slow, stopped):
