@@ -4,8 +4,12 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from sfss.member_files import StateFile
+from sfss.member_state import State
+from sfss.members import Member, alone
 from tests.servers import (
     CHECKOUT,
     PYTHON_ENVIRON,
@@ -33,6 +37,19 @@ class Objstore:
         command = [*SFSS, "serve", "--config", str(self.config)]
         keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET}
         self.gateway = Gateway(command, self.port, folder, {**PYTHON_ENVIRON, **keys})
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have it be a cluster of its own, unless it joins others: as --found does in a while."""
+        text = self.config.read_text()
+        advertised = re.search(r'^advertise = "(.*)"$', text, re.M)
+        if advertised is None or "join = []" not in text:
+            return
+
+        def alone_at(state: State) -> tuple[State, None]:
+            return replace(state, membership=alone(Member(advertised[1], state.store))), None
+
+        StateFile(self.folder / "var" / "objects").change(alone_at)
 
     def text(self, **changes: str) -> str:
         """Return the page, but for addresses, patience and ``changes``."""
@@ -122,4 +139,5 @@ class Objstore:
         """Lose all of the local store."""
         self.gateway.kill()
         shutil.rmtree(self.folder / "var" / "objects")
+        self._begin()
         self.gateway.start()

@@ -151,7 +151,9 @@ async def test_a_store_that_was_lost_is_replaced_by_another(tmp_path: Path) -> N
     assert empty.state.is_member("c:1")
 
 
-async def test_a_first_member_that_has_lost_its_store_does_not_stay_alone(tmp_path: Path) -> None:
+async def test_a_first_member_that_has_lost_its_store_does_not_stay_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     net = await three(tmp_path)
     first = net.start("a:1", folder="another disk")
     begin(first)
@@ -160,6 +162,35 @@ async def test_a_first_member_that_has_lost_its_store_does_not_stay_alone(tmp_pa
     assert addresses(net)["a:1"] == ("a:1", "b:1", "c:1")
     assert not first.state.is_member("a:1")
     assert not first.state.left
+    assert "belongs to that of a:1, b:1, c:1: it gives up its own" in caplog.text
+    assert first.state.written_alone
+
+
+async def test_a_member_that_two_clusters_have_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = await three(tmp_path)
+    begin(net.start("a:1", folder="another disk"))
+    net.talks["a:1"].has_moved(1)
+    assert not (await net.start("d:1", ("a:1",)).ask("a:1", "join")).refused
+    for _ in range(2):
+        await net.talks["b:1"].ask("a:1", "beat")
+    assert addresses(net)["a:1"] == ("a:1", "d:1")
+    assert addresses(net)["b:1"] == ("a:1", "b:1", "c:1")
+    assert caplog.text.count("two clusters have this member") == 1
+
+
+async def test_nobody_begins_a_cluster_without_being_told(tmp_path: Path) -> None:
+    net = Net(tmp_path)
+    first = net.start("a:1")
+    first.found()
+    assert first.state.membership is None
+    with pytest.raises(CannotChange, match=r"discovery.join names a:1"):
+        net.start("b:1", ("a:1",)).begin()
+    assert not (await first.ask("a:1", "found")).refused
+    first.found()
+    assert addresses(net)["a:1"] == ("a:1",)
+    assert "belongs to a cluster already" in (await first.ask("a:1", "found")).refused
 
 
 async def test_who_has_left_knows_it(tmp_path: Path) -> None:
