@@ -8,7 +8,7 @@ it are alive; up to then, every write makes the file larger.
 import time
 from typing import Any, Final
 
-READERS_EVERY_S: Final = 10.0
+READERS_EVERY_S: Final = 1.0
 """Seconds, at least, between two looks."""
 
 
