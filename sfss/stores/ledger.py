@@ -413,8 +413,8 @@ class Ledger:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
-            self._dead_readers.strike_off(self._environment)
             with self._write_lock, self._environment.begin(write=True) as transaction:
+                self._dead_readers.strike_off(self._environment)
                 self._end_of_the_dead(transaction)
                 for work, future, is_due in waiting:
                     is_given_up = not is_due and future.done()  # while the lock was waited for
