@@ -186,6 +186,9 @@ class Client:
         if self._process_id != os.getpid():  # a fork takes no threads along
             work.close()
             raise RuntimeError("the client is that of another process: make one after the fork")
+        if threading.current_thread() is self._thread:  # it would wait for itself
+            work.close()
+            raise RuntimeError("the client is at work: what it calls, as progress, cannot ask it")
         with self._turn:
             if self._is_closed:
                 work.close()

@@ -16,7 +16,8 @@ from sfss.config_quota import Quota, Used
 from sfss.errors import CannotList, QuotaExceeded, SfssError
 from sfss.record import Head
 from sfss.stores.base import Guard
-from sfss.stores.ledger import Begun, Ledger, Outcome
+from sfss.stores.ledger import Ledger
+from sfss.stores.ledger_entries import Begun, Outcome
 
 COUNT_WAIT_S: Final = 10.0
 """Seconds that a write waits for the first count."""

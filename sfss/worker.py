@@ -80,8 +80,10 @@ class Worker(base.Worker):  # type: ignore[misc]
     def _gone(self) -> bool:
         try:
             os.kill(int(self.pid), 0)
-        except (ProcessLookupError, ValueError):
-            return True  # ValueError: "[booting]", and as the next one is made already, it failed
+        except (ProcessLookupError, PermissionError, ValueError):
+            # PermissionError: another user's process has the number by now. ValueError:
+            # "[booting]", and as the next one is made already, it failed.
+            return True
         return False
 
     def init_signals(self) -> None:

@@ -524,6 +524,34 @@ def test_a_client_is_of_no_use_after_a_fork(server: Gateway) -> None:
         assert client.exists("large")
 
 
+def test_what_the_twin_calls_cannot_ask_it(server: Gateway, tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from sfss.client import Client
+with Client({server.url!r}) as client:
+    client.put("called", b"x")
+    try:
+        target = Path({str(tmp_path / "called")!r})
+        client.get_to_file("called", target, lambda _: client.exists("x"))
+    except RuntimeError as error:
+        print(error, flush=True)
+    client.exists("called")
+"""
+    ended = run_python(program)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"cannot ask it" in ended.stdout
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a program, which is to end in time."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        timeout=DEADLINE_S,
+        env={**os.environ, **PYTHON_ENVIRON},
+    )
+
+
 LEFT = """
 listing = client.list()
 next(listing)
@@ -547,13 +575,7 @@ client.stat("large")
 @pytest.mark.parametrize("program", [LEFT, COLLECTED])
 def test_what_is_left_open_makes_nobody_wait_for_ever(server: Gateway, program: str) -> None:
     client = f"from sfss.client import Client\nclient = Client({server.url!r})"
-    command = [sys.executable, "-c", f"{client}{program}print('the end', flush=True)"]
-    ended = subprocess.run(
-        command,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        env={**os.environ, **PYTHON_ENVIRON},
-    )
+    ended = run_python(f"{client}{program}print('the end', flush=True)")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"the end\n", b"")
 
 

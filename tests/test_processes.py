@@ -732,6 +732,25 @@ def test_reloads_beside_more_workers_than_can_be_counted_end_nothing(tmp_path: P
         wait_until(lambda: new not in server.workers() and accepts(server), "it is reloaded")
 
 
+def test_the_number_of_a_dead_worker_may_be_that_of_another_users_process() -> None:
+    code = (
+        "import os\n"
+        "from sfss.worker import Worker\n"
+        "os.getuid() or os.setuid(65534)\n"
+        "dead = Worker.__new__(Worker)\n"
+        "dead.pid = 1\n"
+        "Worker._holders[0] = dead\n"
+        "print(Worker._take_row(dead))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **PYTHON_ENVIRON},
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
+    assert (ended.stdout, ended.stderr) == (b"0\n", b"")
+
+
 def test_a_folder_for_long_bodies_has_to_be_there(tmp_path: Path) -> None:
     environ = {**os.environ, **PYTHON_ENVIRON, "SFSS_SERVER_SPOOL_FOLDER": "no/where"}
     ended = subprocess.run(

@@ -22,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -34,7 +33,7 @@ from xxhash import xxh3_128_digest
 
 from sfss.config_quota import Quota, Used
 from sfss.errors import QuotaExceeded, SettingError, StoreFull, Unreachable
-from sfss.stores.ledger_entries import Came, File, Presence, Writes, now_us
+from sfss.stores.ledger_entries import Begun, Came, File, Outcome, Presence, Writes, now_us
 from sfss.stores.lmdb_readers import DeadReaders
 from sfss.stores.patience import Patience
 from sfss.stores.write_lock import WriteLock
@@ -51,15 +50,6 @@ Transaction = Any
 """Of LMDB; its binding has no types for named databases in one."""
 
 
-class Outcome(Enum):
-    """What has come of a write."""
-
-    KEPT = "kept"
-    GONE = "gone"
-    UNCHANGED = "unchanged"
-    UNKNOWN = "unknown"
-
-
 class _Waiting(NamedTuple):
     """What waits for the writer thread; ``future`` is told what ``work`` returns. ``is_due``: it is
     done, however late, also where nobody waits for it any more.
@@ -68,15 +58,6 @@ class _Waiting(NamedTuple):
     work: Callable[[Any], Any]
     future: Any
     is_due: bool
-
-
-class Begun(NamedTuple):
-    """A write that has begun; ``number`` is that of ``Writes``, 0 for one that is not noted, as a
-    deletion where there is nothing.
-    """
-
-    path: bytes
-    number: int = 0
 
 
 def _key(path: bytes) -> bytes:
@@ -102,19 +83,24 @@ class Ledger:
                 str(folder), map_size=_MAP_SIZE, max_dbs=4, max_readers=1022, lib_version=0
             )
             self._write_lock = WriteLock(folder / "data.mdb")
-            with self._write_lock:
-                self._files, self._sums, self._expiries, writes = (
-                    self._environment.open_db(name)
-                    for name in (b"files", b"sums", b"expiries", b"writes")
-                )
-            self._writes = Writes(writes, self._presence)
             self._dead_readers = DeadReaders()
         except (OSError, lmdb.Error) as error:
             wanted = "a folder is needed that can be written"
             raise SettingError("settings", "quota.folder", str(error), wanted) from error
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._is_open = False
+        # The databases are opened in the thread: whoever is stopped may have the write lock, and
+        # reads of files, which need none of this, are not to wait for that.
+        self._queue.put(_Waiting(lambda transaction: None, None, is_due=True))
         self._thread = threading.Thread(target=self._work, name=self.address, daemon=True)
         self._thread.start()
+
+    def _open(self, transaction: Transaction) -> None:
+        self._files, self._sums, self._expiries, writes = (
+            self._environment.open_db(name, transaction)
+            for name in (b"files", b"sums", b"expiries", b"writes")
+        )
+        self._writes = Writes(writes, self._presence)
 
     # -- a write
 
@@ -312,7 +298,10 @@ class Ledger:
                 self._mark(transaction, prefix, False)
 
     def usage(self) -> dict[str, tuple[Quota, Used]]:
-        """Return by prefix what it may have, and has."""
+        """Return by prefix what it may have, and has, as far as that is known."""
+        if not self._is_open:
+            unknown = Used(0, 0, is_counted=False)
+            return {quota.prefix: (quota, unknown) for quota in self._quotas.values()}
         with self._environment.begin() as transaction:
             return {
                 quota.prefix: (quota, self._sum(transaction, prefix))
@@ -413,8 +402,10 @@ class Ledger:
         """Do all that waits in one transaction; return results, or errors."""
         answers: list[Any] = []
         try:
-            self._dead_readers.strike_off(self._environment)
             with self._write_lock, self._environment.begin(write=True) as transaction:
+                self._dead_readers.strike_off(self._environment)
+                if not self._is_open:
+                    self._open(transaction)
                 self._end_of_the_dead(transaction)
                 for work, future, is_due in waiting:
                     is_given_up = not is_due and future.done()  # while the lock was waited for
@@ -422,6 +413,7 @@ class Ledger:
                         answers.append(None if is_given_up else work(transaction))
                     except QuotaExceeded as refusal:
                         answers.append(refusal)
+            self._is_open = True
             return answers
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             return [StoreFull(self.address, str(error)) for _ in waiting]

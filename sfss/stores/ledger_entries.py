@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from secrets import randbits
 from struct import Struct
@@ -29,6 +30,24 @@ _MOMENT: Final = Struct(">Q")
 def now_us() -> int:
     """Return microseconds on a clock that all processes share, and nobody sets."""
     return time.monotonic_ns() // 1000
+
+
+class Outcome(Enum):
+    """What has come of a write."""
+
+    KEPT = "kept"
+    GONE = "gone"
+    UNCHANGED = "unchanged"
+    UNKNOWN = "unknown"
+
+
+class Begun(NamedTuple):
+    """A write that has begun; ``number`` is that of ``Writes``, 0 for one that is not noted, as a
+    deletion where there is nothing.
+    """
+
+    path: bytes
+    number: int = 0
 
 
 class Came(NamedTuple):

@@ -328,13 +328,13 @@ class LmdbFolder:
         for _ in range(ATTEMPTS):
             try:
                 environment = self._usable()
-                self._dead_readers.strike_off(environment)
                 with (
                     self._write_lock,
                     environment.begin(write=True, buffers=True) as transaction,
                 ):
                     # Now that the lock is held: to wait for it may have taken long.
                     self._check_place(applied=False)
+                    self._dead_readers.strike_off(environment)
                     indexes = self._opened(environment, transaction, expires)
                     if indexes.arrivals is not None:
                         indexes.arrivals.begin(transaction)

@@ -8,7 +8,7 @@ it are alive; up to then, every write makes the file larger.
 import time
 from typing import Any, Final
 
-READERS_EVERY_S: Final = 10.0
+READERS_EVERY_S: Final = 1.0
 """Seconds, at least, between two looks."""
 
 
@@ -19,7 +19,11 @@ class DeadReaders:
         self._due_s = 0.0
 
     def strike_off(self, environment: Any) -> None:
-        """Strike off those of ``environment``, if it is time for it. Raises ``lmdb.Error``."""
+        """Strike off those of ``environment``, if it is time for it. Raises ``lmdb.Error``.
+
+        Whoever asks holds the write lock: LMDB's mutex of readers is one that forgets who waits,
+        too (see ``write_lock``), so nobody is to wait for it.
+        """
         if (now_s := time.monotonic()) >= self._due_s:
             self._due_s = now_s + READERS_EVERY_S
             environment.reader_check()

@@ -11,7 +11,8 @@ from sfss.config_quota import Quota
 from sfss.record import new_record
 from sfss.stores import lmdb_readers
 from sfss.stores.embedded import EmbeddedStore
-from sfss.stores.ledger import Ledger, Outcome
+from sfss.stores.ledger import Ledger
+from sfss.stores.ledger_entries import Outcome
 
 READ = """
 import sys, time, lmdb

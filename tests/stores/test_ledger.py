@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sfss.config_quota import Quota, read_quota
 from sfss.errors import QuotaExceeded, Unreachable
 from sfss.stores import ledger_entries
-from sfss.stores.ledger import Begun, Ledger, Outcome
-from sfss.stores.ledger_entries import Presence
+from sfss.stores.ledger import Ledger
+from sfss.stores.ledger_entries import Begun, Outcome, Presence
 from sfss.stores.write_lock import WriteLock
 from tests.servers import DEADLINE_S, PYTHON_ENVIRON
 
@@ -163,6 +163,20 @@ async def test_nobody_waits_for_ever_for_a_process_that_was_stopped(tmp_path: Pa
     await remove(ledger, b"a/old")
     assert used(ledger) == (21, 2)
     stopped.close()
+    await ledger.close()
+
+
+async def test_a_ledger_is_opened_beside_a_process_that_was_stopped(tmp_path: Path) -> None:
+    async with opened(tmp_path) as former:
+        await keep(former, b"a/old", 5)
+    with closing(WriteLock(tmp_path / "data.mdb")) as stopped:
+        with stopped:
+            # In a thread, so that one that waits fails the test, and goes on behind it.
+            opening = asyncio.to_thread(Ledger, tmp_path, QUOTAS)
+            ledger = await asyncio.wait_for(asyncio.shield(opening), DEADLINE_S)
+            assert not ledger.usage()["a/"][1].is_counted
+        await keep(ledger, b"a/new", 5)
+        assert used(ledger) == (10, 2)
     await ledger.close()
 
 
