@@ -32,7 +32,7 @@ from tests.servers import (
 from tests.web.client import FILE, multipart
 
 MIB = 1024 * 1024
-LARGE = 32 * MIB
+LARGE = 12 * MIB
 TRANSFERS = 16
 ROOM = 64 * MIB
 """What so many transfers at once may add to the memory of a worker."""
