@@ -388,7 +388,7 @@ def test_one_node_down_and_then_wiped(copies: Site) -> None:
 
 
 def put_everywhere(site: Site, path: str, body: bytes) -> None:
-    """Put a file of ``CHUNKS`` chunks, of which two of three stores are waited for; wait for all."""
+    """Put a file of ``CHUNKS`` chunks, and wait for the third store as well."""
     assert site.gateway.put(path, body).status == 200
     wait_until(
         lambda: all(len(site.keys(store)) == CHUNKS + 1 for store in site.stores),
