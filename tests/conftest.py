@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import SECRET, Gateway, Server, gateway, memcached, running
+from tests.servers import SECRET, Gateway, S3Server, Server, gateway, memcached, running, s3
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +50,13 @@ def credentials() -> Iterator[None]:
 def memcached_server(tmp_path: Path) -> Iterator[Server]:
     """A stock memcached: its items are limited to 1 MiB."""
     with running(memcached(tmp_path)) as server:
+        yield server
+
+
+@pytest.fixture(name="shared_s3", scope="session")
+def s3_of_the_whole_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server of the S3 protocol, to be used by ``with_bucket`` of ``tests.shared_s3`` only."""
+    with running(s3(tmp_path_factory.mktemp("s3"))) as server:
         yield server
 
 

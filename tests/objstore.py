@@ -65,7 +65,7 @@ class Objstore:
             text, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.M)
             assert count == 1, name
         if self.server is not None:
-            text += f'endpoint = "{self.server.url}"\nallow_http = true\ntimeout_s = 3.0\n'
+            text += f'endpoint = "{self.server.url}"\nallow_http = true\ntimeout_s = 2.0\n'
         return text
 
     def new_id(self) -> str:

@@ -32,7 +32,7 @@ from tests.servers import (
 from tests.web.client import FILE, multipart
 
 MIB = 1024 * 1024
-LARGE = 32 * MIB
+LARGE = 12 * MIB
 TRANSFERS = 16
 ROOM = 64 * MIB
 """What so many transfers at once may add to the memory of a worker."""
@@ -387,6 +387,15 @@ def test_one_node_down_and_then_wiped(copies: Site) -> None:
     assert copies.tool("check")["status"] == 0
 
 
+def put_everywhere(site: Site, path: str, body: bytes) -> None:
+    """Put a file of ``CHUNKS`` chunks, and wait for the third store as well."""
+    assert site.gateway.put(path, body).status == 200
+    wait_until(
+        lambda: all(len(site.keys(store)) == CHUNKS + 1 for store in site.stores),
+        "every store has got all",
+    )
+
+
 def chunk_keys(site: Site, server: Server) -> list[bytes]:
     """Return the keys of all chunks, by their number."""
     return sorted(key for key in site.keys(server) if key.startswith(b"%00c"))
@@ -417,8 +426,7 @@ def test_a_chunk_that_is_lost_breaks_the_answer_off(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_is_lost_everywhere_is_reported(copies: Site) -> None:
-    server = copies.gateway
-    assert server.put("large", BODY).status == 200
+    put_everywhere(copies, "large", BODY)
     key = chunk_keys(copies, copies.stores[0])[3]
     for store in copies.stores:
         assert tell(store, b"delete %b\r\n" % key) == b"DELETED\r\n"
@@ -431,7 +439,7 @@ def test_a_chunk_that_is_lost_everywhere_is_reported(copies: Site) -> None:
 
 def test_a_chunk_that_is_lost_somewhere_comes_back(copies: Site) -> None:
     server, first = copies.gateway, copies.stores[0]
-    assert server.put("large", BODY).status == 200
+    put_everywhere(copies, "large", BODY)
     for key in chunk_keys(copies, first)[::2]:
         assert tell(first, b"delete %b\r\n" % key) == b"DELETED\r\n"
     assert server.get("large").body == BODY

@@ -25,6 +25,7 @@ from tests.servers import (
     s3,
     wait_until,
 )
+from tests.shared_s3 import with_bucket
 
 BUCKET = "my-bucket"
 TOP = f"{BUCKET}/files"
@@ -100,10 +101,9 @@ class Near:
 
 
 @pytest.fixture(name="server")
-def own_server(tmp_path: Path) -> Iterator[S3Server]:
+def own_server(shared_s3: S3Server) -> Iterator[S3Server]:
     """A server with an empty bucket."""
-    with running(s3(tmp_path)) as server:
-        server.make_bucket(BUCKET)
+    with with_bucket(shared_s3, BUCKET) as server:
         yield server
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from sfss.config_reading import load
 from sfss.errors import SettingError
-from tests.servers import S3Server, listens, running, s3, wait_until
+from tests.servers import S3Server, listens, running, wait_until
+from tests.shared_s3 import with_bucket
 from tests.slow_proxy import SlowProxy, slow_proxy
 from tests.test_near_cache import BUCKET, TOP, Near, patience
 
@@ -21,10 +22,9 @@ SEED = int(os.environ.get("SFSS_SEED", "20261125"))
 
 
 @pytest.fixture(name="server")
-def own_server(tmp_path: Path) -> Iterator[S3Server]:
+def own_server(shared_s3: S3Server) -> Iterator[S3Server]:
     """A server with an empty bucket."""
-    with running(s3(tmp_path)) as server:
-        server.make_bucket(BUCKET)
+    with with_bucket(shared_s3, BUCKET) as server:
         yield server
 
 

@@ -20,7 +20,8 @@ from sfss.record import encode_head, new_record
 from sfss.stores.embedded import EmbeddedStore
 from sfss.ulid import read_ulid
 from tests.objstore import BUCKET, PREFIX, Objstore
-from tests.servers import PYTHON_ENVIRON, SFSS, S3Server, binary, running, s3, wait_until
+from tests.servers import PYTHON_ENVIRON, SFSS, S3Server, binary, running, wait_until
+from tests.shared_s3 import with_bucket
 
 ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 MIB = 1024 * 1024
@@ -35,9 +36,8 @@ def without_a_bucket(tmp_path: Path) -> Iterator[Objstore]:
 
 
 @pytest.fixture(name="server")
-def own_server(tmp_path: Path) -> Iterator[S3Server]:
-    with running(s3(tmp_path)) as server:
-        server.make_bucket(BUCKET)
+def own_server(shared_s3: S3Server) -> Iterator[S3Server]:
+    with with_bucket(shared_s3, BUCKET) as server:
         yield server
 
 

@@ -36,7 +36,8 @@ from sfss.stores.lmdb_copies import LmdbCopies
 from sfss.stores.memcached import MemcachedStore
 from sfss.streams import stream
 from sfss.ulid import ulid
-from tests.servers import SECRET, S3Server, Server, node, running, s3
+from tests.servers import SECRET, S3Server, Server, node, running
+from tests.shared_s3 import with_bucket
 
 BUCKET = "bucket"
 SCHEME = KeyScheme("percent")
@@ -49,9 +50,8 @@ def credentials_of_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(name="server")
-def own_server(tmp_path: Path) -> Iterator[S3Server]:
-    with running(s3(tmp_path)) as server:
-        server.make_bucket(BUCKET)
+def own_server(shared_s3: S3Server) -> Iterator[S3Server]:
+    with with_bucket(shared_s3, BUCKET) as server:
         yield server
 
 

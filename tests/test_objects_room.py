@@ -33,6 +33,7 @@ from tests.servers import (
     versitygw,
     wait_until,
 )
+from tests.shared_s3 import with_bucket
 
 KIB, MIB = 1 << 10, 1 << 20
 CAPACITY = 8 * MIB
@@ -41,6 +42,10 @@ SEED = int(os.environ.get("SFSS_SEED", "20261125"))
 
 @pytest.fixture(name="server", params=[s3])
 def own_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[S3Server]:
+    if request.param is s3:
+        with with_bucket(request.getfixturevalue("shared_s3"), BUCKET) as server:
+            yield server
+        return
     with running(request.param(tmp_path)) as server:
         server.make_bucket(BUCKET)
         yield server

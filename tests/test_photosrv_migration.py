@@ -28,7 +28,7 @@ from tests.servers import (
     running,
 )
 
-FILES = 10_000
+FILES = 4_000
 CLIENTS = 4
 TOKEN = "the token of the tests"
 YEAR_AGO_S = time.time() - 365 * 86_400
