@@ -200,7 +200,7 @@ def test_what_becomes_much_is_not_held(pack: Callable[[bytes], bytes]) -> None:
     zeros = pack(entry("zeros", size=1 << 26) + bytes(1 << 26) + END)
     # A map of a sparse file that never ends; fields for all files, and more of them.
     sparse = field(b"GNU.sparse.major", b"1") + field(b"GNU.sparse.minor", b"0")
-    numbers = extended("map", sparse, b"9999999\n" + (b"1" * 63 + b"\n") * (1 << 19))
+    numbers = extended("map", sparse, b"9999999\n" + (b"1" * 63 + b"\n") * (1 << 16))
     common = b"".join(
         extended("a", field(b"%d" % n, b"v" * 1_000_000), kind=b"g") for n in range(9)
     )
@@ -211,7 +211,7 @@ def test_what_becomes_much_is_not_held(pack: Callable[[bytes], bytes]) -> None:
         (member,) = members(zeros)
         assert member.name == "zeros"
         for text in refused:
-            with pytest.raises(BadArchive):
+            with pytest.raises(BadArchive, match=r"header goes on|recursion depth"):
                 members(text)
         # The dictionary of xz has 8 MiB.
         assert tracemalloc.get_traced_memory()[1] < 40 << 20
