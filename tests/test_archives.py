@@ -240,10 +240,12 @@ def test_a_rehearsal_stores_nothing(shell: Shell, server: Gateway) -> None:
     server.put("dry/there", b"there")
     archive = shell.run("export", "dry").output
     at = archive.rindex(b"there")  # the body
-    damaged = archive[:at] + b"THERE" + archive[at + 5 :]
+    damaged = archive[:at] + b"THERE" + archive[at + 5 : -len(END)]
     text = archive[: -len(END)] + entry("dry/new", b"new") + damaged
-    found = shell.run("import", "--dry-run", "--check", "--json", status=1, stdin=text)
-    assert [each["result"] for each in found.objects] == ["there", "planned", "failed"]
+    text += extended("dry/holes", SPARSE)  # as many zeros as no disk has
+    found = shell.run("import", "--dry-run", "--check", "--json", status=1, stdin=text + END)
+    assert [each["result"] for each in found.objects] == ["there", "planned", "failed", "failed"]
+    assert "dry/holes: 413" in found.told
     assert shell.run("ls", "-r", "-1", "dry").lines == ["dry/there"]
 
 
