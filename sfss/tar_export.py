@@ -1,4 +1,4 @@
-"""Writes the files of a gateway as a tar archive; see ``tar_text`` for what stands in it.
+"""Writes the files of a gateway as a tar archive; see ``tar_reading`` for the keywords in it.
 
 What has failed is told by the archive, too: it has no end. Whoever reads it from a pipe sees that,
 and does not see the exit status.
@@ -7,6 +7,7 @@ and does not see the exit status.
 import asyncio
 import os
 import select
+import tarfile
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -24,8 +25,11 @@ from sfss.client_errors import (
 )
 from sfss.own_thread import OwnThread
 from sfss.remote_command import Found, Report, failure, found_files
-from sfss.tar_text import END, EXPIRES_FIELD, TYPE_FIELD, digest_comment, entry_head, padding
+from sfss.tar_reading import DIGEST_FIELD, DIGEST_MARK, EXPIRES_FIELD, TYPE_FIELD
 from sfss.upload_plan import Outcome, Result
+
+END: Final = bytes(tarfile.RECORDSIZE)
+"""What ends an archive: a record of zeros, which is what tar reads at once."""
 
 _HELD_LIMIT: Final = 256 * 1024
 """Bytes of a file that is fetched ahead, while others are written."""
@@ -107,7 +111,7 @@ class Export:
             self._report.add("export", found.path, fetched)
             return
         file, content = fetched
-        self._add(_head(found, file), content, bytes(padding(len(content))))
+        self._add(_head(found, file), content, _padding(len(content)))
         self._written.append(file)
         if self._held >= _WRITTEN_AT_ONCE:
             await self._write()
@@ -126,7 +130,7 @@ class Export:
                         is_begun = True
                     self._add(block)
                     await self._write()
-                self._add(bytes(padding(download.file.size)))
+                self._add(_padding(download.file.size))
                 self._written.append(download.file)
                 await self._write()
         except (Refused, Damaged) as error:
@@ -170,9 +174,16 @@ def _head(found: Found, file: File) -> bytes:
     listed, modified = found.file, file.modified
     if listed is not None and listed.etag == file.etag and listed.modified is not None:
         modified = listed.modified
-    fields = {} if file.media_type == _SAYS_NOTHING else {TYPE_FIELD: file.media_type}
-    if (digest := file.digest) is not None:
-        fields |= digest_comment(digest)
+    fields = {} if file.media_type in ("", _SAYS_NOTHING) else {TYPE_FIELD: file.media_type}
+    if file.digest is not None:
+        fields[DIGEST_FIELD] = DIGEST_MARK + file.digest
     if file.expires is not None:
         fields[EXPIRES_FIELD] = str(int(file.expires.timestamp()))
-    return entry_head(file.path, file.size, modified.timestamp() if modified else 0.0, fields)
+    header = tarfile.TarInfo(file.path)
+    header.size, header.pax_headers = file.size, fields
+    header.mtime = modified.timestamp() if modified else 0
+    return header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)

@@ -155,7 +155,7 @@ class Import:
     async def _check_size(self, entry: _Entry) -> None:
         """Raise ``ClientError`` where the gateway refuses a file: it need not be read for that."""
         member = entry.member
-        if self._options.dry_run or member.size <= self._largest_taken:
+        if member.size <= self._largest_taken:
             return
         try:
             await self._client.check_put(entry.path, member.size, content_type=member.media_type)

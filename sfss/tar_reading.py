@@ -1,17 +1,21 @@
 """A tar archive as it comes: the files in it, one after the other. All of it blocks.
 
-It may be compressed as Python's own modules read it, and is never wound back. One that ends without
-its end has been cut off, though it may be at the end of a file. ``tarfile`` would not say so; nor
-does it bound what it holds, or go on behind what it does not like.
+``tarfile`` reads the archive, and believes what it says of itself; here it is bounded. One that
+ends without its end has been cut off, though it may be at the end of a file: ``tarfile`` would not
+say so. Python's own modules unpack it, for the streams of ``tarfile`` hold all that some bytes
+become, end with the first of several parts, and compare no sums.
 """
 
 import bz2
 import gzip
-import io
 import lzma
 import select
+import shutil
+import sys
+import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, cast
@@ -20,47 +24,52 @@ from xxhash import xxh3_128_hexdigest
 
 from sfss.client_bodies import HELD_LIMIT, FileBody, HeldBody, SentBody
 from sfss.client_errors import Unreadable
-from sfss.tar_text import (
-    BLOCK,
-    EXPIRES_FIELD,
-    TYPE_FIELD,
-    BadHead,
-    Head,
-    digest_of,
-    padding,
-    read_fields,
-    read_head,
-    size_of,
-    sparse_name,
-)
+
+TYPE_FIELD: Final = "SCHILY.xattr.user.mime_type"
+"""The type of a file. Of extended attributes it is the one that freedesktop.org has for that."""
+
+EXPIRES_FIELD: Final = "SCHILY.xattr.user.sfss.expires"
+"""The second since 1970 from which on a file is gone. GNU tar and bsdtar take both keywords for
+extended attributes, and complain of none that begins as they do.
+"""
+
+DIGEST_FIELD: Final = "comment"
+DIGEST_MARK: Final = "xxh3-128 "
+"""What stands before the digest, in hex. It is a comment, and no attribute: whoever unpacks a file
+and changes it does not take it along.
+"""
 
 EXTENSION_LIMIT: Final = 1024 * 1024
-"""Bytes that the extended headers of one entry, or those for all of them, may have."""
+"""Bytes that an extended header, or those for all files together, may have."""
 
 _PIECE: Final = 1024 * 1024
 _REST_LIMIT: Final = 4 * 1024 * 1024
 """Bytes behind the end that are read."""
 
-_PACKED: Final[Mapping[bytes, str]] = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x04\x22\x4d\x18": "lz4",
-    b"\x1f\x9d": "compress",
-    b"LZIP": "lzip",
-    b"PK\x03\x04": "zip",
-    b"7z\xbc\xaf": "7-Zip",
+_UNPACKED: Final[Mapping[bytes, Callable[[Any], Any]]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
 }
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _MAGIC_SIZE: Final = 6
-_EXTENSIONS: Final = frozenset(b"xXgLK")
-_FILES: Final = frozenset((b"0", b"\0", b"7"))
-_SILENT: Final = frozenset((b"5", b"D", b"V"))
-"""Folders, and the name of a volume."""
+_EXTENSIONS: Final = frozenset(
+    (
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    )
+)
+_SILENT: Final = frozenset((tarfile.DIRTYPE, b"D", b"V"))
+"""Folders, also those of GNU tar's increments, and the name of a volume."""
 
-_WITHOUT_BODY: Final = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 _OTHERS: Final[Mapping[bytes, str]] = {
-    b"2": "a symbolic link",
-    b"3": "a device",
-    b"4": "a device",
-    b"6": "a named pipe",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
 }
 
 
@@ -108,205 +117,210 @@ class Archive:
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._given: IO[bytes] | None = file
-        self._file: IO[bytes] = file
-        self._left = self._filling = 0
-        self._common: dict[bytes, bytes] = {}
+        self._source = _Source(file)
+        self._archive: tarfile.TarFile | None = None
+        self._header: tarfile.TarInfo | None = None
         self._where = ""
 
     def next(self) -> Member | None:
         """Return the next file, or what else is no folder; None at the end. What is left of the
         last one is skipped.
         """
-        own: dict[bytes, bytes] = {}
-        extended = 0
-        while (head := self._head()) is not None:
-            if head.kind[0] in _EXTENSIONS:
-                extended += head.size
-                self._extend(head, own, extended <= EXTENSION_LIMIT)
-                continue
-            member = self._member(head, own, extended)
-            if member is not None:
-                return member
-            own, extended = {}, 0
+        self._where = self._where.replace(" in ", " behind ", 1)
+        with self._telling():
+            while (header := self._next_header()) is not None:
+                if header.type not in _SILENT:
+                    return self._member(header)
         return None
 
     def body(self) -> SentBody:
         """Return the body of the long file that ``next`` has returned last, kept in a temporary
         file; raises OSError where that cannot be.
         """
-        size = self._left
-        file = TemporaryFile(buffering=0)  # noqa: SIM115 (closed with the body)
+        assert self._header is not None
+        file = TemporaryFile()  # noqa: SIM115 (closed with the body)
         try:
-            while self._left:
-                rest = memoryview(self._piece())
-                while rest:
-                    rest = rest[file.write(rest) :]
+            with self._telling():
+                shutil.copyfileobj(self._content(self._header), file, _PIECE)
+            file.flush()
         except BaseException:
             file.close()
             raise
-        return FileBody(file, size)
+        return FileBody(file, self._header.size)
 
     def drain(self) -> None:
         """Read what comes behind the end, so that whoever writes it is not cut off, as tar does;
         and the sums of what was packed.
         """
         left = _REST_LIMIT
-        while left > 0 and (piece := self._some(HELD_LIMIT)):
-            left -= len(piece)
+        with self._telling():
+            while left > 0 and (piece := self._source.read(HELD_LIMIT)):
+                left -= len(piece)
 
-    def _head(self) -> Head | None:
-        """Return the next head; None at the end."""
-        if self._given is not None:
-            self._open(self._given)
-        self._skip()
-        block = self._some(BLOCK)
-        if not block:
-            raise self._bad("it has no end: it was cut off, or its export has failed")
-        if len(block) < BLOCK:
-            raise self._bad("it was cut off, or is none")
-        try:
-            return read_head(block)
-        except BadHead as error:
-            raise self._bad(f"what should be a head is none, {error}") from None
+    def _next_header(self) -> tarfile.TarInfo | None:
+        if self._archive is None:
+            self._source.open()
+            self._archive = tarfile.open(  # noqa: SIM115 (it holds nothing open)
+                fileobj=cast(IO[bytes], self._source),
+                mode="r|",
+                # It is called as a class, so every archive has its own.
+                tarinfo=type("Header", (_Header,), {"source": self._source}),
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+        self._header = self._archive.next()
+        self._archive.__dict__["members"].clear()  # else all of them are remembered
+        return self._header
 
-    def _extend(self, head: Head, own: dict[bytes, bytes], is_taken: bool) -> None:
-        """Read an entry that says something of the next one, or of all."""
-        self._left, self._filling = head.size, padding(head.size)
-        if not is_taken:
-            return
-        text, self._left = self._read(head.size), 0
-        if head.kind == b"L":
-            own[b"path"] = text.partition(b"\0")[0]
-        elif head.kind != b"K":
-            try:
-                fields = read_fields(text)
-            except BadHead as error:
-                raise self._bad(str(error)) from None
-            (self._common if head.kind == b"g" else own).update(fields)
-
-    def _member(self, head: Head, own: dict[bytes, bytes], extended: int) -> Member | None:
-        fields = {**self._common, **own} if self._common else own
-        holes = sparse_name(head, fields)
-        name = _text(holes or fields.get(b"path") or head.name)
-        self._where = f"in {name}"
-        try:
-            size = 0 if head.kind in _WITHOUT_BODY else size_of(head, fields)
-        except BadHead as error:
-            raise self._bad(str(error)) from None
-        goes_on = head.goes_on
-        while goes_on:
-            goes_on = self._read(BLOCK)[504] != 0
-        self._left, self._filling = size, padding(size)
-        if head.kind in _SILENT or (head.kind == b"\0" and name.endswith("/")):
-            return None
-        if extended > EXTENSION_LIMIT:
-            found = f"its extended headers have {extended:,} bytes"
-            return Member(name, problem=f"{found}, up to {EXTENSION_LIMIT:,} are read; left out")
-        if holes is not None:
-            return Member(name, problem="a sparse file, kept without its holes; left out")
-        if head.kind not in _FILES:
-            return _other(name, head.kind)
-        return self._file_of(name, size, fields)
-
-    def _file_of(self, name: str, size: int, fields: Mapping[bytes, bytes]) -> Member:
-        member = Member(name, size, digest=digest_of(fields))
-        media_type = fields.get(TYPE_FIELD.encode())
-        member.media_type = _text(media_type) if media_type else None
-        expires = fields.get(EXPIRES_FIELD.encode(), b"")
-        member.expires = int(expires) if expires.isdigit() and len(expires) < 13 else None
+    def _member(self, header: tarfile.TarInfo) -> Member:
+        fields = header.pax_headers
+        # tarfile takes the slash at the end from some names; a gateway may have such a file.
+        name = fields.get("GNU.sparse.name") or fields.get("path") or header.name
+        self._where = f" on in {name}"
+        if not header.isfile():
+            return _other(name, header.type)
+        if header.size < 0:
+            raise tarfile.ReadError(f"its size is {header.size}")
+        member = Member(name, header.size, digest=_digest(fields), expires=_expires(fields))
+        member.media_type = fields.get(TYPE_FIELD) or None
         if "\0" in name:
             member.problem = "there is a NUL in its name; left out"
-        elif size <= HELD_LIMIT:
-            member.body, self._left = HeldBody(self._read(size)), 0
+        elif header.size <= HELD_LIMIT:
+            member.body = HeldBody(self._content(header).read())
         return member
 
-    def _open(self, file: IO[bytes]) -> None:
+    def _content(self, header: tarfile.TarInfo) -> IO[bytes]:
+        assert self._archive is not None
+        content = self._archive.extractfile(header)
+        assert content is not None
+        return content
+
+    @contextmanager
+    def _telling(self) -> Generator[None]:
+        """Say where the archive was bad. ``tarfile`` raises whatever it stumbles over; OSError is
+        of the temporary file alone.
+        """
+        try:
+            yield
+        except OSError:
+            raise
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            text = f"the archive cannot be read{self._where}: {reason}"
+            raise BadArchive(text) from None
+
+
+class _Header(tarfile.TarInfo):
+    """The header of a member, with all that belongs to it: bounded, and not passed over when it is
+    bad.
+    """
+
+    source: "_Source"
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0:
+            raise tarfile.ReadError("a size in it is negative")
+        if header.type in _EXTENSIONS and header.size > EXTENSION_LIMIT:
+            raise tarfile.ReadError(_too_long(f"has {header.size:,} bytes"))
+        return header
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Header":
+        common = sum(len(key) + len(value) for key, value in archive.pax_headers.items())
+        if common > EXTENSION_LIMIT:
+            raise tarfile.ReadError(_too_long("goes on"))
+        allowed = cls.source.allowed
+        # Of several before one file, too, and of the map of a sparse file.
+        cls.source.allowed = min(allowed, 2 * EXTENSION_LIMIT)
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            text = "it has no end: it was cut off, or its export has failed"
+            raise tarfile.ReadError(text) from None
+        except tarfile.HeaderError as error:
+            # tarfile itself would take it for the end.
+            raise tarfile.ReadError(f"what should be a head is none, {error}") from None
+        finally:
+            cls.source.allowed = allowed
+
+
+class _Source:
+    """What ``tarfile`` reads: ``file`` unpacked. ``allowed``: as many bytes may be read. Raises
+    ``tarfile.ReadError``.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._given = _Given(file)
+        self._file: Any = self._given
+        self.allowed = sys.maxsize
+        self._has_ended = False
+
+    def open(self) -> None:
+        """Find out how it is packed."""
         begin = b""
+        while len(begin) < _MAGIC_SIZE and (piece := self.read(_MAGIC_SIZE - len(begin))):
+            begin += piece
+        self._given.begin, self._has_ended = begin, False
+        if begin.startswith(_ZSTD):
+            raise tarfile.ReadError("it is packed with zstd, unpack it first")
+        packed = (unpack for magic, unpack in _UNPACKED.items() if begin.startswith(magic))
+        self._file = next(packed, lambda file: file)(self._given)
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; none at the end."""
+        if self.allowed <= 0:
+            raise tarfile.ReadError(_too_long("goes on"))
         try:
-            while piece := _read_raw(file, _MAGIC_SIZE - len(begin)):
-                begin += piece
-        except OSError as error:
-            raise self._bad(str(error)) from None
-        self._given = None
-        for magic, program in _PACKED.items():
-            if begin.startswith(magic):
-                raise self._bad(f"it is packed with {program}, unpack it first")
-        # A raw file to whoever reads it, though mypy does not see it.
-        self._file = io.BufferedReader(cast(io.RawIOBase, _Begun(begin, file)), HELD_LIMIT)
-        for magic, unpacking in _UNPACKED.items():
-            if begin.startswith(magic):
-                self._file = io.BufferedReader(unpacking(self._file), HELD_LIMIT)
-                break
-
-    def _skip(self) -> None:
-        while self._left:
-            self._piece()
-        self._read(self._filling)
-        self._filling = 0
-        self._where = self._where.replace("in ", "behind ", 1)
-
-    def _piece(self) -> bytes:
-        piece = self._read(min(self._left, _PIECE))
-        self._left -= len(piece)
-        return piece
-
-    def _read(self, size: int) -> bytes:
-        piece = self._some(size)
-        if len(piece) < size:
-            raise self._bad("it was cut off")
-        return piece
-
-    def _some(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, fewer only at the end."""
-        try:
-            return self._file.read(size)
+            piece: bytes = self._file.read(size)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise self._bad(str(error)) from None
-
-    def _bad(self, reason: str) -> BadArchive:
-        where = f" on {self._where}" if self._where else ""
-        return BadArchive(f"the archive cannot be read{where}: {reason}")
-
-
-class _Begun(io.RawIOBase):
-    """A file whose beginning was read already."""
-
-    def __init__(self, begin: bytes, file: IO[bytes]) -> None:
-        self._begin, self._file = begin, file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, room: Any) -> int:
-        piece = self._begin or _read_raw(self._file, len(room))
-        self._begin = b""
-        room[: len(piece)] = piece
-        return len(piece)
+            raise tarfile.ReadError(str(error)) from None
+        if not piece and self._has_ended:
+            # tarfile would ask as often as there are pieces in what it skips.
+            raise tarfile.ReadError("it was cut off")
+        self._has_ended = not piece
+        self.allowed -= len(piece)
+        return piece
 
 
-_UNPACKED: Final[Mapping[bytes, Callable[[IO[bytes]], Any]]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
-}
+class _Given:
+    """A file that is waited for, though whoever has given it may not wait himself."""
 
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.begin = b""  # was read already
 
-def _read_raw(file: IO[bytes], size: int) -> bytes:
-    while True:
-        piece = cast(bytes | None, file.read(size))
-        if piece is not None:
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; none at the end."""
+        if self.begin:
+            piece, self.begin = self.begin[:size], self.begin[size:]
             return piece
-        select.select([file], [], [])  # whoever has given it does not wait himself
+        while (found := cast(bytes | None, self._file.read(size))) is None:
+            select.select([self._file], [], [])
+        return found
+
+
+def _too_long(found: str) -> str:
+    return f"an extended header {found}, up to {EXTENSION_LIMIT:,} are read"
 
 
 def _other(name: str, kind: bytes) -> Member:
-    if kind == b"1":
+    if kind == tarfile.LNKTYPE:
         return Member(name, problem="another name of a file; not imported")
     if kind in _OTHERS:
         return Member(name, problem=f"{_OTHERS[kind]}; left out", is_other=True)
-    return Member(name, problem=f"of a kind that is not known, {_text(kind)!r}; left out")
+    shown = kind.decode("latin-1")
+    return Member(name, problem=f"of a kind that is not known, {shown!r}; left out")
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+def _digest(fields: Mapping[str, str]) -> str | None:
+    comment = fields.get(DIGEST_FIELD, "")
+    return comment.removeprefix(DIGEST_MARK) if comment.startswith(DIGEST_MARK) else None
+
+
+def _expires(fields: Mapping[str, str]) -> int | None:
+    text = fields.get(EXPIRES_FIELD, "")
+    return int(text) if text.isdecimal() and len(text) < 13 else None

@@ -17,7 +17,7 @@ import lmdb
 import pytest
 
 from sfss.stores.lmdb_opening import FORMAT, FORMAT_KEY
-from sfss.tar_text import EXPIRES_FIELD, TYPE_FIELD
+from sfss.tar_reading import EXPIRES_FIELD, TYPE_FIELD
 from tests.lab.golden_store import (
     BLOB,
     BLOB_ID,
