@@ -27,6 +27,7 @@ from sfss.remote_command import (
 from sfss.sync_obstacles import (
     in_the_way,
     remove_empty_folders,
+    remove_left_over,
     replace,
     scratch_for,
     to_go,
@@ -165,6 +166,7 @@ class Sync:
             await self._compare()
         await do_each(_each(self._blocked), self._replace, self._options.concurrency)
         await self._remove_extra()
+        await self._remove_left_over()
 
     async def _compare(self) -> None:
         await do_each(self._batches(), self._do_batch, self._options.concurrency)
@@ -179,6 +181,15 @@ class Sync:
             self._report.screen.say("FROM has no files at all, so nothing was removed")
         else:
             await do_each(_each(self._extra.values()), self._remove, self._options.concurrency)
+
+    async def _remove_left_over(self) -> None:
+        """Remove the parts of downloads that were interrupted before, and were of no use now."""
+        if isinstance(self._target, LocalSide) and not (
+            self._options.dry_run or self._report.tally.failed
+        ):
+            side, prunes = self._target, self._options.delete
+            job = (side.root, sorted(side.parts), self._begun_s, prunes)
+            await asyncio.to_thread(remove_left_over, *job)
 
     async def _batches(self) -> AsyncGenerator[list[tuple[Step, Pair]], None]:
         batch: list[tuple[Step, Pair]] = []

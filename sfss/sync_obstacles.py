@@ -3,7 +3,7 @@ folder that has its name. It may go where the other side does not have it.
 """
 
 import os
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
@@ -71,6 +71,15 @@ def replace(
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     scratch.replace(root / path)
     return going
+
+
+def remove_left_over(root: Path, parts: Iterable[str], before_s: float, prunes: bool) -> None:
+    """Remove those of ``parts`` that are left over since ``before_s``; and, where that ``prunes``,
+    the folders that are empty then.
+    """
+    for part in parts:
+        if is_left_over(root / part, before_s, removes=True) and prunes:
+            remove_empty_folders(root, part)
 
 
 def remove_empty_folders(root: Path, path: str) -> None:

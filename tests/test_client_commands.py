@@ -1,5 +1,6 @@
 """``sfss get``, ``ls``, ``stat``, ``du``, ``rm`` and ``sync`` against real gateways."""
 
+import fcntl
 import json
 import os
 import re
@@ -371,6 +372,30 @@ def test_sync_removes_what_stands_in_the_way_only_for_what_can_be_had(
     ended = shell.run("sync", "--delete", "sfss:blocked", "down", status=1)
     assert "down/a is no folder, and stands in the way, and is to stay" in ended.told
     assert shell.read("down") == {"a": b"1"}
+
+
+def test_sync_removes_parts_that_are_left_over(shell: Shell, server: Gateway) -> None:
+    server.put("parts/a/x", b"x")
+    parts = [f"down/a/.sfss-{digit * 32}.part" for digit in "0123"]
+    other = "down/a/.sfss-by-hand.part"
+    shell.write(dict.fromkeys([*parts, other], b"part"))
+    (shell.folder / parts[2]).unlink()
+    (shell.folder / parts[2]).symlink_to("x")
+    shell.run("get", "parts/a/x", "down/a/x")
+    with (shell.folder / parts[0]).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as by a download that goes on
+        shell.run("sync", "--dry-run", "sfss:parts", "down")
+        shell.run("sync", "down", "sfss:parts-up")
+        # Not after a failure either: the next run may go on with them.
+        os.mkfifo(shell.folder / "down/b")
+        server.put("parts/b/y", b"y")
+        shell.run("sync", "sfss:parts", "down", status=1)
+        assert all((shell.folder / name).exists() for name in parts)
+        (shell.folder / "down/b").unlink()
+        shell.run("sync", "sfss:parts", "down")
+    left = {parts[0], parts[2], other}
+    found = (shell.folder / "down/a").iterdir()
+    assert {f"down/a/{file.name}" for file in found} == {"down/a/x", *left}
 
 
 def damage_bodies(store: Path, body: bytes) -> None:
