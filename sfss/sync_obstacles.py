@@ -3,6 +3,7 @@ folder that has its name. It may go where the other side does not have it.
 """
 
 import os
+import stat
 from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
 
@@ -14,12 +15,20 @@ from sfss.client_saving import PART_AFTER, PART_BEFORE, is_left_over
 
 def in_the_way(root: Path, path: str) -> str | None:
     """Return the path below ``root`` of what has to go before a file can be at ``path``."""
+    name = f"{root}/{path}"
+    try:
+        return path if stat.S_ISDIR(os.lstat(name).st_mode) else None
+    except OSError:
+        at = name.rfind("/")
+    # Mostly its folder is there: then it is not looked at those above. This is done for each file.
+    if _leads_to_folder(name[:at]):
+        return None
     at = 0
     while (at := path.find("/", at + 1)) > 0:
-        folder = root / path[:at]
-        if not folder.is_dir():
+        folder = f"{root}/{path[:at]}"
+        if not _leads_to_folder(folder):
             return path[:at] if os.path.lexists(folder) else None
-    return path if _is_folder(root / path) else None
+    return None
 
 
 def what_it_is(root: Path, obstacle: str) -> str:
@@ -95,6 +104,13 @@ def remove_empty_folders(root: Path, path: str) -> None:
 
 def _is_folder(name: Path) -> bool:
     return name.is_dir() and not name.is_symlink()
+
+
+def _leads_to_folder(name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def _files(root: Path, path: str) -> Iterator[str]:
