@@ -26,6 +26,8 @@ class _Command(NamedTuple):
     module: str
 
 
+_INTERRUPTED: Final = 130
+
 _COMMANDS: Final[Mapping[str, _Command]] = {
     "serve": _Command("serve files (sfss --port 80 is sfss serve --port 80)", "serve_commands"),
     "config": _Command("print the settings in force, as TOML", "serve_commands"),
@@ -76,9 +78,16 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 2 for a wrong setting or argument; of
-    the repair tools as ``run_tool``, of ``sfss put`` as ``run_put``.
+    """Run the command line and return its exit status: 0, 2 for a wrong setting or argument, 130
+    where it was interrupted; of the repair tools as ``run_tool``, of ``sfss put`` as ``run_put``.
     """
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:  # what a command needs takes a while to import
+        return _INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     _fill_standard_files()
     given = list(sys.argv[1:] if arguments is None else arguments)
     # The sfss of 2014 had one command and no name for it: bin/sfss --host H --port P.

@@ -8,6 +8,7 @@ it is. One process at a time has it; others begin their own.
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import AsyncGenerator, Callable
@@ -31,6 +32,7 @@ HELD_LIMIT: Final = 256 * 1024
 
 PART_BEFORE: Final = ".sfss-"
 PART_AFTER: Final = ".part"
+_PART_NAME: Final = re.compile(r"\.sfss-[0-9a-f]{32}\.part")
 _BLOCK: Final = 1024 * 1024
 _NO_FILE_OF_OURS: Final = frozenset(
     {errno.ENOENT, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO}
@@ -43,6 +45,29 @@ Progress = Callable[[int], object]
 def is_part(name: str) -> bool:
     """Tell whether a file of this name has what came of another."""
     return name.startswith(PART_BEFORE) and name.endswith(PART_AFTER)
+
+
+def is_left_over(name: Path, before_s: float, removes: bool = False) -> bool:
+    """Tell whether ``name`` is a part of a download that was interrupted before ``before_s``, in
+    seconds of the epoch, and with which nobody goes on at this moment; or have it removed.
+    """
+    if _PART_NAME.fullmatch(name.name) is None:
+        return False
+    try:
+        file = _own_file(name)
+        if file is None:
+            return False
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(file.fileno())
+            # Not by its time of change: who has it whole gives it that of the original.
+            if found.st_ctime >= before_s or not os.path.samestat(found, name.lstat()):
+                return False
+            if removes:
+                name.unlink()
+    except OSError:  # somebody has it, or it cannot be told
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -229,20 +254,21 @@ def _opened(target: Path, name: Path | None) -> _Part:
     """Return a new part of ``target``, by ``name`` if there is one that nobody has."""
     if name is not None:
         with suppress(FileExistsError):
-            file = _created(name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-            return _Part(name, file, keeps=True)
+            return _Part(name, _created(name), keeps=True)
     name = target.with_name(f"{PART_BEFORE}{secrets.token_hex(16)}{PART_AFTER}")
     return _Part(name, _created(name))
 
 
 def _created(name: Path) -> IO[bytes]:
-    """Make the file ``name``, and its folder if that is missing."""
+    """Make the file ``name``, and its folder if that is missing; it is ours while it is open."""
     try:
-        return name.open("x+b", buffering=0)
+        file = name.open("x+b", buffering=0)
     except FileNotFoundError:
         name.parent.mkdir(parents=True, exist_ok=True)
-        return name.open("x+b", buffering=0)
+        file = name.open("x+b", buffering=0)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return file
 
 
 def _finish(part: _Part, target: Path, file: File) -> None:

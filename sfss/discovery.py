@@ -126,9 +126,16 @@ class Discovery:
     async def beat(self) -> None:
         """Ask everybody once, and do what there is to do then."""
         await asyncio.gather(*map(self._ask, self._others()))
+        try:
+            await self._step()
+        except NotAgreed as error:  # what it was about is tried again with the next beat
+            _log.warning("members: %s", error)
+        self._write_files(self._talk.state)
+
+    async def _step(self) -> None:
         state, own = self._talk.state, self._talk.options.address
         if state.membership is None and self._talk.options.is_first:
-            self._found(state)
+            await self._found(state)
         elif not state.left and not state.is_member(own):
             await self._join()
         state = self._talk.state
@@ -137,7 +144,6 @@ class Discovery:
             self._renew()
         elif state.membership is not None and state.epoch == self._epoch:
             await self._go_on(state, state.membership)
-        self._write_files(state)
 
     def _others(self) -> list[str]:
         """Return whom to ask: all that have to do with the cluster, or may."""
@@ -180,7 +186,7 @@ class Discovery:
             return
         self._warn_alone(self._talk.state)
 
-    def _found(self, state: State) -> None:
+    async def _found(self, state: State) -> None:
         """Begin a cluster if somebody has said so; but members of one that is there already, and
         have this address for one of theirs, have the time to say that its disk was lost.
         """
@@ -189,7 +195,7 @@ class Discovery:
             return
         self._listened += 1
         if self._listened > AWAY_AFTER:
-            self._talk.found()
+            await self._talk.found()
 
     def _warn_alone(self, state: State) -> None:
         if self._refused or state.begins:
@@ -211,7 +217,7 @@ class Discovery:
             self._mover.begin()
             if not self._mover.is_done:
                 return
-            self._talk.has_moved(state.epoch)
+            await self._talk.has_moved(state.epoch)
         if membership.moves and self._all(membership, lambda reply: reply.moved):
             await self._settle(membership)
 

@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +50,11 @@ _log = logging.getLogger(__name__)
 
 class Joining:
     """This process as a part of the member that ``settings`` describe; ``owed`` is for what stores
-    still have to get. Raises ``SettingError``.
+    still have to get; ``master`` is the process that has forked this one. Raises ``SettingError``.
     """
 
-    def __init__(self, settings: Settings, owed: Store) -> None:
-        self._options = settings.discovery
+    def __init__(self, settings: Settings, owed: Store, master: int) -> None:
+        self._options, self._renew = settings.discovery, partial(renew, master)
         self._stores = MemberStores(settings, owed)
         self._talk = make_talk(settings, self._stores.file, self._stores.epochs)
         self.settings, self.replicas = self._stores.settings, self._stores.replicas
@@ -83,7 +85,7 @@ class Joining:
         move = Move(self.replicas.copies, self._stores.store, pace, lambda _: None)
         mover = self._mover = _Mover(move, speaker)
         every_s, epoch = self._options.heartbeat_s, self._stores.state.epoch
-        discovery = Discovery(self._talk, folder, every_s, mover, _renew, epoch)
+        discovery = Discovery(self._talk, folder, every_s, mover, self._renew, epoch)
         paying = self.replicas.work(Path(self.settings.replicated.owed_folder))
         return [discovery.run(speaker.is_ours), *paying]
 
@@ -178,7 +180,12 @@ class _NoMover:
         return asdict(MoveProgress())
 
 
-def _renew() -> None:
-    """Have the master start new workers."""
+def renew(master: int) -> None:
+    """Have the process ``master`` start new workers, if it is still there: as it is our parent,
+    nobody else has its number. Whoever has got us after its death is not to hear of it.
+    """
+    if os.getppid() != master:
+        return
     _log.info("the members of the cluster are others: new workers take over")
-    os.kill(os.getppid(), signal.SIGHUP)
+    with suppress(ProcessLookupError):
+        os.kill(master, signal.SIGHUP)

@@ -5,6 +5,7 @@ store, so that both are lost together: who comes back with an empty store does n
 were full.
 """
 
+import asyncio
 import fcntl
 import json
 import os
@@ -24,6 +25,18 @@ _EPOCHS: Final = "member.epochs"
 Result = TypeVar("Result")
 
 
+LOCK_S: Final = 1.0
+"""Seconds that a change may wait for another process: it takes as long as a disk, unless that
+process was stopped within. Less than another member waits for an answer.
+"""
+
+_LOCK_AGAIN_S: Final = 0.005
+
+
+class StateInUse(Exception):
+    """Raised when another process does not come to the end of its change; nothing was changed."""
+
+
 class StateFile:
     """The state in ``folder``, made if it is missing. Raises ``SettingError`` where it cannot be
     read or written.
@@ -33,9 +46,8 @@ class StateFile:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                if not (folder / _FILE).exists():
-                    self._write(State(secrets.token_hex(16)))
+            if not (folder / _FILE).exists():
+                self._make()
             self.load()
         except (OSError, ValueError) as error:
             found = f"is {str(folder)!r}: {_FILE}: {error}"
@@ -50,20 +62,40 @@ class StateFile:
     def change(self, change: Callable[[State], tuple[State, Result]]) -> Result:
         """Have the state replaced by what ``change`` returns first; return what it returns second.
         Nobody comes in between. Raises as ``load``, and what ``change`` raises.
+
+        It waits for whoever is at it, however long: ``change_soon`` is for event loops.
         """
-        with self._locked():
-            state = self.load()
-            new, result = change(state)
-            if new != state:
-                self._write(new)
-            return result
+        with self._lock() as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return self._changed(change)
+
+    async def change_soon(self, change: Callable[[State], tuple[State, Result]]) -> Result:
+        """Do as ``change``, and let others go on while another process is at it. Raises
+        ``StateInUse`` after ``LOCK_S``. Cancelled, it has changed nothing.
+        """
+        with self._lock() as descriptor:
+            await _lock_soon(descriptor)
+            return self._changed(change)
+
+    def _changed(self, change: Callable[[State], tuple[State, Result]]) -> Result:
+        state = self.load()
+        new, result = change(state)
+        if new != state:
+            self._write(new)
+        return result
+
+    def _make(self) -> None:
+        with self._lock() as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not (self._folder / _FILE).exists():
+                self._write(State(secrets.token_hex(16)))
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[int]:
+        """Give the file that has to be locked for a change; nobody has it locked afterwards."""
         descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -79,6 +111,20 @@ class StateFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+async def _lock_soon(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if loop.time() >= end_s:
+                sentence = f"another process of it has had its state for {LOCK_S:g} s"
+                raise StateInUse(f"this member cannot change: {sentence}") from None
+        await asyncio.sleep(_LOCK_AGAIN_S)
 
 
 class Epochs:

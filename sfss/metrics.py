@@ -6,6 +6,7 @@ takes over the row of a dead one goes on counting from there: totals never fall.
 """
 
 import mmap
+import os
 from collections.abc import Callable
 from operator import add
 from typing import Final, Protocol, TypeAlias
@@ -175,6 +176,8 @@ class Board:
         self._store = cells[-1:]
         self.rates = memoryview(mmap.mmap(-1, RATES * _CELL)).cast("d")
         """Cells for how often clients ask, see ``rates``."""
+        self.master = os.getpid()
+        """The process that forks the workers. Not in the table: they have it by the fork."""
 
     @property
     def store(self) -> int:

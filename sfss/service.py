@@ -158,7 +158,8 @@ def _grouped(settings: Settings, board: Board, counters: Counters) -> Cluster:
 
 def _open_joining(settings: Settings, board: Board) -> Joining:
     folder = Path(settings.replicated.owed_folder)
-    return Joining(settings, _open_folder(folder, settings.embedded.timeout_s, board))
+    owed = _open_folder(folder, settings.embedded.timeout_s, board)
+    return Joining(settings, owed, board.master)
 
 
 def _joined(joining: Joining, settings: Settings, counters: Counters) -> Cluster:

@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sfss.client_bodies import SentBody, open_body
 from sfss.client_errors import ClientError, ConditionFailed, NotFound, Unreadable
@@ -23,9 +24,20 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
+from sfss.sync_obstacles import (
+    in_the_way,
+    remove_empty_folders,
+    remove_left_over,
+    replace,
+    scratch_for,
+    to_go,
+    what_it_is,
+)
 from sfss.sync_plan import Entry, OutOfOrder, Pair, Step, paired, step_for
 from sfss.sync_sides import LocalSide, RemoteSide, Side
 from sfss.upload_plan import Outcome, Result
+
+_Found = TypeVar("_Found")
 
 _BATCH: Final = 32
 _BATCH_BYTES: Final = 1024 * 1024
@@ -41,6 +53,7 @@ A side is a folder here, sfss:PATH for the server of --url, or http://HOST:PORT/
 one (whose token is SFSS_OTHER_TOKEN). What is the same by size and digest is left alone. --delete
 removes from the second side what the first does not have: at the end, and only if both sides were
 read to their ends and nothing has failed; where FROM is a server, only what it says is not there.
+Where a file of FROM has the name of a folder here, or the other way round, it takes --delete, too.
 Exit status: 0 all is done, 1 something failed, 2 a wrong option, 130 interrupted; run it again, and
 it goes on.
 """
@@ -132,8 +145,10 @@ class Sync:
     ) -> None:
         self._source, self._target = sides
         self._options, self._report = options, report
-        self._seen = 0
-        self._extra: list[Entry] = []
+        self._seen, self._begun_s = 0, time.time()
+        self._extra: dict[str, Entry] = {}
+        self._blocked: list[Pair] = []
+        self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """Do it. Raises ``ClientError`` where a side cannot be read to its end: then nothing was
@@ -146,9 +161,12 @@ class Sync:
                 side.is_gathered = True
             self._seen = 0
             self._extra.clear()
+            self._blocked.clear()
             self._report.begin_anew()
             await self._compare()
+        await do_each(_each(self._blocked), self._replace, self._options.concurrency)
         await self._remove_extra()
+        await self._remove_left_over()
 
     async def _compare(self) -> None:
         await do_each(self._batches(), self._do_batch, self._options.concurrency)
@@ -162,7 +180,16 @@ class Sync:
             self._report.tally.failed += 1
             self._report.screen.say("FROM has no files at all, so nothing was removed")
         else:
-            await do_each(self._to_remove(), self._remove, self._options.concurrency)
+            await do_each(_each(self._extra.values()), self._remove, self._options.concurrency)
+
+    async def _remove_left_over(self) -> None:
+        """Remove the parts of downloads that were interrupted before, and were of no use now."""
+        if isinstance(self._target, LocalSide) and not (
+            self._options.dry_run or self._report.tally.failed
+        ):
+            side, prunes = self._target, self._options.delete
+            job = (side.root, sorted(side.parts), self._begun_s, prunes)
+            await asyncio.to_thread(remove_left_over, *job)
 
     async def _batches(self) -> AsyncGenerator[list[tuple[Step, Pair]], None]:
         batch: list[tuple[Step, Pair]] = []
@@ -190,7 +217,7 @@ class Sync:
 
     def _note_extra(self, pair: Pair) -> None:
         if self._options.delete and pair.target is not None:
-            self._extra.append(pair.target)
+            self._extra[pair.target.path] = pair.target
 
     async def _do_batch(self, batch: list[tuple[Step, Pair]]) -> None:
         """Read in one step what has to be read, then do one after the other."""
@@ -255,12 +282,94 @@ class Sync:
     async def _copy(self, pair: Pair, body: SentBody | None) -> None:
         assert pair.source is not None
         try:
+            if self._options.delete and self._obstacle(pair.source) is not None:
+                self._blocked.append(pair)  # until it is known what may go
+                return
+            if not self._options.delete:
+                self._check_way(pair.source)
             if not self._options.dry_run:
                 await self._copied(pair.source, body)
             outcome = Outcome(Result.DONE)
         except (ClientError, ValueError, OSError) as error:
+            outcome = self._failure(pair.source, error)
+        self._told(pair, outcome)
+
+    def _obstacle(self, entry: Entry) -> str | None:
+        """Return the path of what has to go before ``entry`` can be there."""
+        if isinstance(self._target, LocalSide) and local_name(self._target.root, entry.path):
+            return in_the_way(self._target.root, entry.path)
+        return None
+
+    def _check_way(self, entry: Entry) -> None:
+        """Raise ``Unreadable`` where something stands in the way of ``entry``."""
+        obstacle = self._obstacle(entry)
+        if obstacle is not None:
+            assert isinstance(self._target, LocalSide)
+            raise Unreadable(what_it_is(self._target.root, obstacle))
+
+    def _failure(self, entry: Entry, error: Exception) -> Outcome:
+        try:
+            self._check_way(entry)  # it may have come since: FROM can have both names
+        except Unreadable as found:
+            return failure(found)
+        return failure(error)
+
+    async def _replace(self, pair: Pair) -> None:
+        """Copy what something stands in the way of, which may go if FROM does not have it."""
+        assert pair.source is not None and isinstance(self._target, LocalSide)
+        try:
+            while (obstacle := self._obstacle(pair.source)) is not None:
+                try:
+                    await self._copied_over(self._target.root, pair.source, obstacle)
+                    break
+                except (Unreadable, OSError):
+                    if self._obstacle(pair.source) == obstacle:
+                        raise
+            else:  # it has gone already, for another file
+                if not self._options.dry_run:
+                    await self._copied(pair.source, None)
+            outcome = Outcome(Result.DONE)
+        except (ClientError, ValueError, OSError) as error:
             outcome = failure(error)
         self._told(pair, outcome)
+
+    async def _copied_over(self, root: Path, entry: Entry, obstacle: str) -> None:
+        """Have ``entry`` in the place of ``obstacle``: it is here, whole and right, before that
+        goes, so nothing is lost for a file that cannot be had.
+        """
+        self._check_none_failed(entry)
+        going = await asyncio.to_thread(to_go, root, obstacle, self._extra, self._begun_s)
+        if self._options.dry_run:
+            return
+        assert isinstance(self._source, RemoteSide) and entry.file is not None
+        scratch = scratch_for(root, obstacle, entry.path)
+        try:
+            await self._source.client.get_to_file(entry.file.path, scratch, self._report.moved)
+            for each in going:
+                if await self._source_has(self._extra.get(each, Entry(each))):
+                    raise Unreadable(f"{each} stands in the way, and has come to FROM meanwhile")
+            async with self._turn:
+                self._check_none_failed(entry)
+                job = (root, entry.path, scratch, going, self._begun_s)
+                self._note_gone(await asyncio.to_thread(replace, *job))
+        except (ClientError, ValueError, OSError):
+            # Not where we are interrupted: a thread may be about to give it its name.
+            scratch.unlink(missing_ok=True)
+            raise
+
+    def _check_none_failed(self, entry: Entry) -> None:
+        """Raise ``Unreadable`` where nothing may be removed any more."""
+        if self._report.tally.failed:
+            try:
+                self._check_way(entry)
+            except Unreadable as found:
+                raise Unreadable(f"{found}; something failed, so it was not removed") from None
+
+    def _note_gone(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            entry = self._extra.pop(path, None)
+            if entry is not None:
+                self._report.add("delete", path, Outcome(Result.DONE), size=entry.size)
 
     async def _copied(self, entry: Entry, body: SentBody | None) -> None:
         if isinstance(self._target, LocalSide):
@@ -282,10 +391,6 @@ class Sync:
         entry = pair.source or pair.target
         assert entry is not None
         self._report.add("copy", entry.path, outcome, size=entry.size)
-
-    async def _to_remove(self) -> AsyncGenerator[Entry, None]:
-        for entry in self._extra:
-            yield entry
 
     async def _remove(self, entry: Entry) -> None:
         try:
@@ -322,18 +427,16 @@ class Sync:
         await self._target.client.delete(entry.file.path, if_match=entry.file.etag, missing_ok=True)
 
 
+async def _each(found: Iterable[_Found]) -> AsyncGenerator[_Found, None]:
+    for each in found:
+        yield each
+
+
 def _digest_of(entry: Entry | None) -> str | None:
     return None if entry is None or entry.file is None else entry.file.digest
 
 
 def _remove_here(root: Path, path: str) -> None:
     """Remove a file, and the folders that are empty then."""
-    name = root / path
-    name.unlink(missing_ok=True)
-    for folder in name.parents:
-        if folder == root:
-            break
-        try:
-            folder.rmdir()
-        except OSError:
-            break
+    (root / path).unlink(missing_ok=True)
+    remove_empty_folders(root, path)

@@ -17,13 +17,15 @@ _BATCH = 512
 
 class LocalSide:
     """The files below ``root``. ``ignored`` counts what is neither a file nor a folder, or a link
-    to a folder: it is left out. Of the first side (``is_first``) a link to nothing is a problem.
+    to a folder: it is left out. ``parts`` are what has come of downloads. Of the first side
+    (``is_first``) a link to nothing is a problem.
     """
 
     def __init__(self, root: Path, choice: Choice, is_first: bool = False) -> None:
         self.root, self._choice, self._is_first = root, choice, is_first
         self.is_gathered = True
         self.ignored = 0
+        self.parts: set[str] = set()
 
     async def entries(self) -> AsyncGenerator[Entry, None]:
         """Yield them in byte order, some at a time from a thread; what cannot be read as a
@@ -65,6 +67,7 @@ class LocalSide:
                 return f"{path}/"
             if entry.is_file():
                 if is_part(entry.name):
+                    self.parts.add(path)
                     return None
                 status = entry.stat()
                 return Entry(path, status.st_size, int(status.st_mtime))

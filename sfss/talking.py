@@ -8,11 +8,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from sfss.ballots import NO_BALLOT, Ballot, Vote, majority, to_propose
 from sfss.errors import Unreachable
-from sfss.member_files import Epochs, StateFile
+from sfss.member_files import Epochs, StateFile, StateInUse
 from sfss.member_state import State
 from sfss.member_talk import (
     BadWord,
@@ -48,12 +48,16 @@ _CLAIMED: Final = (
 
 _log = logging.getLogger(__name__)
 
+_Result = TypeVar("_Result")
+
 Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
 """Sends bytes to the member at an address, and returns what it answers; raises ``Unreachable``."""
 
 
 class NotAgreed(Exception):
-    """Raised when no majority of the members has agreed on a change; the text says why."""
+    """Raised when no majority of the members has agreed on a change, or this one cannot note it
+    now; the text says why.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class Talk:
         """Return the answer to what a member asks."""
         try:
             asked = read_question(payload, self.options.tag)
-            self.learn(asked.membership)
+            await self._hear(asked.membership)
             more = await self._answers(asked)
         except BadWord as error:
             self._complain(str(error))
@@ -119,11 +123,12 @@ class Talk:
     async def _answers(self, asked: Question) -> Mapping[str, object]:
         if asked.ask == "beat":
             return {}
-        if asked.ask in ("promise", "accept"):
-            return {"vote": vote_words(self._file.change(lambda state: voted(state, asked)))}
         try:
+            if asked.ask in ("promise", "accept"):
+                vote = await self._change_state(lambda state: voted(state, asked))
+                return {"vote": vote_words(vote)}
             if asked.ask == "found":
-                self.begin()
+                await self.begin()
                 return {}
             if asked.ask == "join":
                 await self._check_newcomer(asked.member)
@@ -185,8 +190,23 @@ class Talk:
             if (answer.adopted if refills else answer.moved) < state.epoch:
                 raise _still_moves(address)
 
-    def learn(self, heard: Membership | None) -> None:
-        """Take over a membership that another has told, if it is newer."""
+    async def _change_state(self, change: Callable[[State], tuple[State, _Result]]) -> _Result:
+        try:
+            return await self._file.change_soon(change)
+        except StateInUse as error:
+            raise NotAgreed(str(error)) from None
+
+    async def _hear(self, heard: Membership | None) -> None:
+        """Do as ``learn``; or later, as it will be told again."""
+        try:
+            await self.learn(heard)
+        except NotAgreed as error:
+            self._complain_of(str(error))
+
+    async def learn(self, heard: Membership | None) -> None:
+        """Take over a membership that another has told, if it is newer. Raises ``NotAgreed`` where
+        the state cannot be changed now, as do all that change it.
+        """
         joins = not self.options.is_first
 
         def change(state: State) -> tuple[State, bool]:
@@ -196,18 +216,18 @@ class Talk:
         # Most of the time there is nothing new: no lock for that.
         state = self.state
         if learned(state, self.member_of(state), heard, joins) != state:
-            if self._file.change(change) and heard is not None:
+            if await self._change_state(change) and heard is not None:
                 _log.warning(_GIVEN_UP, ", ".join(heard.addresses))
         elif heard is not None and state.is_claimed_by(heard, self.options.address):
             self._complain_of(_CLAIMED % ", ".join(heard.addresses))
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """Note that somebody has said that this member is the first of a new cluster; see
         ``begun``.
         """
-        self._file.change(lambda state: (begun(state, self.options), None))
+        await self._change_state(lambda state: (begun(state, self.options), None))
 
-    def found(self) -> None:
+    async def found(self) -> None:
         """Begin a cluster with this member alone, if somebody has said so, and there is none."""
 
         def change(state: State) -> tuple[State, None]:
@@ -215,9 +235,9 @@ class Talk:
                 return state, None
             return replace(state, membership=alone(self.member_of(state))), None
 
-        self._file.change(change)
+        await self._change_state(change)
 
-    def has_moved(self, epoch: int) -> None:
+    async def has_moved(self, epoch: int) -> None:
         """Note that all own files have moved for ``epoch``."""
 
         def change(state: State) -> tuple[State, None]:
@@ -225,7 +245,7 @@ class Talk:
                 return state, None
             return replace(state, moved=epoch, written_alone=False), None
 
-        self._file.change(change)
+        await self._change_state(change)
 
     def adopted(self, state: State) -> int:
         """Return the lowest epoch of any process of this gateway, which is in ``state``: as long as
@@ -247,7 +267,7 @@ class Talk:
         state = self.state
         text = question(self.options.tag, ask, self.member_of(state), state, **more)
         answer = read_reply(await self._ask(whom, text), self.options.tag)
-        self.learn(answer.membership)
+        await self._hear(answer.membership)
         return answer
 
     async def change(
@@ -266,7 +286,7 @@ class Talk:
             if wanted == membership:
                 return
             if is_forced or await self._is_agreed(membership, wanted):
-                self.learn(wanted)
+                await self.learn(wanted)
                 await self._tell({*membership.everybody, *wanted.everybody})
                 return
             await asyncio.sleep(random.uniform(0.0, _PAUSE_S))  # others may be at it, too
@@ -281,7 +301,7 @@ class Talk:
         """Hold a ballot on ``wanted``; return whether that was decided. Raises ``NotAgreed`` where
         no majority answers.
         """
-        ballot = self._next_ballot(wanted.epoch)
+        ballot = await self._next_ballot(wanted.epoch)
         promises = await self._votes(membership, ballot, wanted.epoch, None)
         if not _is_majority(promises, membership):
             return False
@@ -289,10 +309,10 @@ class Talk:
         accepted = await self._votes(membership, ballot, wanted.epoch, proposed)
         if not _is_majority(accepted, membership):
             return False
-        self.learn(proposed)
+        await self.learn(proposed)
         return proposed == wanted
 
-    def _next_ballot(self, epoch: int) -> Ballot:
+    async def _next_ballot(self, epoch: int) -> Ballot:
         """Return a ballot above all that this member has seen, and have it promised at once: so no
         other worker makes the same.
         """
@@ -302,7 +322,7 @@ class Talk:
             ballot = Ballot(seen.number + 1, self.options.address)
             return vote_for(state, ballot, epoch, None)[0], ballot
 
-        return self._file.change(change)
+        return await self._change_state(change)
 
     async def _votes(
         self, membership: Membership, ballot: Ballot, epoch: int, proposed: Membership | None
@@ -322,7 +342,7 @@ class Talk:
         self, member: Member, ballot: Ballot, epoch: int, proposed: Membership | None
     ) -> Vote | None:
         if member == self.member:
-            return self._file.change(lambda state: vote_for(state, ballot, epoch, proposed))
+            return await self._change_state(lambda state: vote_for(state, ballot, epoch, proposed))
         if proposed is None:
             answer = await self.ask(member.address, "promise", ballot=ballot, epoch=epoch)
         else:

@@ -66,6 +66,7 @@ class Worker(base.Worker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.counters = self.board.row(self._take_row())
+        self.board.master = int(self.ppid)
 
     def _take_row(self) -> int:
         """Return a row of the board that no living worker writes; runs in the master."""

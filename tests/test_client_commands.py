@@ -1,5 +1,6 @@
 """``sfss get``, ``ls``, ``stat``, ``du``, ``rm`` and ``sync`` against real gateways."""
 
+import fcntl
 import json
 import os
 import re
@@ -319,6 +320,92 @@ def test_sync_removes_nothing_after_a_failure(shell: Shell, server: Gateway) -> 
     assert shell.run("ls", "-1", "kept").lines == ["kept/fine", "kept/old"]
     shell.run("sync", "absent", "sfss:kept", status=2)
     shell.run("sync", "bad", "nothing", status=2)
+
+
+def test_sync_where_a_file_has_become_a_folder_or_a_folder_a_file(
+    shell: Shell, server: Gateway
+) -> None:
+    server.put("turned/a", b"1")
+    server.put("turned/b/x", b"1")
+    server.put("turned/b/deep/y", b"1")
+    server.put("turned/z", b"1")
+    shell.run("sync", "sfss:turned", "down")
+    for name in ("a", "b/x", "b/deep/y", "z"):
+        server.request("DELETE", f"/file?path=turned/{name}")
+    turned = {"a/b": b"2", "a/c/d": b"3", "b": b"4", **{f"a/{n}": b"%d" % n for n in range(40)}}
+    for name, body in turned.items():
+        server.put(f"turned/{name}", body)
+    former = {"a": b"1", "b/x": b"1", "b/deep/y": b"1", "z": b"1"}
+
+    ended = shell.run("sync", "sfss:turned", "down", status=1)
+    assert "a/b: down/a is no folder, and stands in the way" in ended.told
+    assert "down/b is a folder, and stands in the way" in ended.told
+    assert shell.read("down") == former
+    # Not what is to stay.
+    ended = shell.run("sync", "--delete", "--exclude", "y", "sfss:turned", "down", status=1)
+    assert "stands in the way with deep/y, which is to stay" in ended.told
+    assert shell.read("down").items() >= {"b/x": b"1", "b/deep/y": b"1", "z": b"1"}.items()
+
+    planned = results(shell.run("sync", "--json", "--dry-run", "--delete", "sfss:turned", "down"))
+    assert set(planned) <= {"copy planned", "delete planned", "copy there"}
+    (shell.folder / "down/b/none").mkdir()
+    shell.write({f"down/b/.sfss-{'0' * 32}.part": b"left over"})
+    shell.run("sync", "--delete", "sfss:turned", "down")
+    assert shell.read("down") == turned
+    assert set(results(shell.run("sync", "--json", "sfss:turned", "down"))) == {"copy there"}
+
+
+def test_sync_removes_what_stands_in_the_way_only_for_what_can_be_had(
+    shell: Shell, server: Gateway
+) -> None:
+    body = b"what is damaged by now" * 20
+    server.put("blocked/a", b"1")
+    shell.run("sync", "sfss:blocked", "down")
+    server.request("DELETE", "/file?path=blocked/a")
+    server.put("blocked/a/b", body)
+    damage_bodies(server.folder / "store", body)
+    shell.run("sync", "--delete", "sfss:blocked", "down", status=1)
+    assert shell.read("down") == {"a": b"1"}
+    # FROM can have both names, a folder here cannot.
+    server.put("blocked/a", b"1")
+    server.put("blocked/a/b", b"sound")
+    ended = shell.run("sync", "--delete", "sfss:blocked", "down", status=1)
+    assert "down/a is no folder, and stands in the way, and is to stay" in ended.told
+    assert shell.read("down") == {"a": b"1"}
+
+
+def test_sync_removes_parts_that_are_left_over(shell: Shell, server: Gateway) -> None:
+    server.put("parts/a/x", b"x")
+    parts = [f"down/a/.sfss-{digit * 32}.part" for digit in "0123"]
+    other = "down/a/.sfss-by-hand.part"
+    shell.write(dict.fromkeys([*parts, other], b"part"))
+    (shell.folder / parts[2]).unlink()
+    (shell.folder / parts[2]).symlink_to("x")
+    shell.run("get", "parts/a/x", "down/a/x")
+    with (shell.folder / parts[0]).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as by a download that goes on
+        shell.run("sync", "--dry-run", "sfss:parts", "down")
+        shell.run("sync", "down", "sfss:parts-up")
+        # Not after a failure either: the next run may go on with them.
+        os.mkfifo(shell.folder / "down/b")
+        server.put("parts/b/y", b"y")
+        shell.run("sync", "sfss:parts", "down", status=1)
+        assert all((shell.folder / name).exists() for name in parts)
+        (shell.folder / "down/b").unlink()
+        shell.run("sync", "sfss:parts", "down")
+    left = {parts[0], parts[2], other}
+    found = (shell.folder / "down/a").iterdir()
+    assert {f"down/a/{file.name}" for file in found} == {"down/a/x", *left}
+
+
+def damage_bodies(store: Path, body: bytes) -> None:
+    """Flip a bit in each place where ``body`` lies in the data file."""
+    content = (store / "data.mdb").read_bytes()
+    places = [found.start() for found in re.finditer(re.escape(body), content)]
+    assert places
+    with (store / "data.mdb").open("r+b") as file:
+        for place in places:
+            os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
 
 
 def damage_heads(store: Path, body: bytes) -> None:

@@ -1,6 +1,7 @@
 """Members that agree on a membership, while messages are lost and members restart."""
 
 import asyncio
+import fcntl
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -61,10 +62,10 @@ def addresses(net: Net) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def begin(talk: Talk) -> None:
+async def begin(talk: Talk) -> None:
     """Have a member begin a cluster."""
-    talk.begin()
-    talk.found()
+    await talk.begin()
+    await talk.found()
 
 
 async def beats(net: Net) -> None:
@@ -74,13 +75,13 @@ async def beats(net: Net) -> None:
             if other != talk.member.address:
                 await talk.ask(other, "beat")
     for talk in net.talks.values():
-        talk.has_moved(talk.state.epoch)
+        await talk.has_moved(talk.state.epoch)
 
 
 async def three(folder: Path) -> Net:
     """Return three members of one cluster, settled."""
     net = Net(folder)
-    begin(net.start("a:1"))
+    await begin(net.start("a:1"))
     await beats(net)
     for address in ("b:1", "c:1"):
         newcomer = net.start(address, ("a:1",))
@@ -156,7 +157,7 @@ async def test_a_first_member_that_has_lost_its_store_does_not_stay_alone(
 ) -> None:
     net = await three(tmp_path)
     first = net.start("a:1", folder="another disk")
-    begin(first)
+    await begin(first)
     assert addresses(net)["a:1"] == ("a:1",)
     await net.talks["b:1"].ask("a:1", "beat")
     assert addresses(net)["a:1"] == ("a:1", "b:1", "c:1")
@@ -170,8 +171,8 @@ async def test_a_member_that_two_clusters_have_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     net = await three(tmp_path)
-    begin(net.start("a:1", folder="another disk"))
-    net.talks["a:1"].has_moved(1)
+    await begin(net.start("a:1", folder="another disk"))
+    await net.talks["a:1"].has_moved(1)
     assert not (await net.start("d:1", ("a:1",)).ask("a:1", "join")).refused
     for _ in range(2):
         await net.talks["b:1"].ask("a:1", "beat")
@@ -183,14 +184,42 @@ async def test_a_member_that_two_clusters_have_is_named(
 async def test_nobody_begins_a_cluster_without_being_told(tmp_path: Path) -> None:
     net = Net(tmp_path)
     first = net.start("a:1")
-    first.found()
+    await first.found()
     assert first.state.membership is None
     with pytest.raises(CannotChange, match=r"discovery.join names a:1"):
-        net.start("b:1", ("a:1",)).begin()
+        await net.start("b:1", ("a:1",)).begin()
     assert not (await first.ask("a:1", "found")).refused
-    first.found()
+    await first.found()
     assert addresses(net)["a:1"] == ("a:1",)
     assert "belongs to a cluster already" in (await first.ask("a:1", "found")).refused
+
+
+def test_a_process_that_stops_within_a_change_holds_up_no_other(tmp_path: Path) -> None:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(_held_up(tmp_path))
+
+
+async def _held_up(folder: Path) -> None:
+    net = Net(folder)
+    first, second = net.start("a:1"), net.start("b:1", ("a:1",))
+    with (folder / "a-1" / "member.lock").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        asked = asyncio.create_task(second.ask("a:1", "found"))
+        assert not (await second.ask("a:1", "beat")).refused
+        assert not asked.done()
+        assert "another process of it has had its state for 1 s" in (await asked).refused
+        with pytest.raises(NotAgreed):
+            await begin(first)
+        # What is heard meanwhile is for later.
+        await begin(net.start("c:1"))
+        third = net.talks["c:1"]
+        joins = net.start("a:1", ("c:1",))
+        assert (await joins.ask("c:1", "beat")).membership == third.state.membership
+        assert joins.state.membership is None
+        asked = asyncio.create_task(joins.ask("c:1", "beat"))
+        await asyncio.sleep(0.5)
+    await asked
+    assert joins.state.membership == third.state.membership
 
 
 async def test_who_has_left_knows_it(tmp_path: Path) -> None:
@@ -216,7 +245,7 @@ async def test_another_tag_is_refused(tmp_path: Path) -> None:
 
 async def test_two_clusters_do_not_become_one(tmp_path: Path) -> None:
     net = await three(tmp_path)
-    begin(net.start("d:1"))
+    await begin(net.start("d:1"))
     await net.talks["d:1"].ask("a:1", "beat")
     assert addresses(net)["d:1"] == ("d:1",)
     assert addresses(net)["a:1"] == ("a:1", "b:1", "c:1")
@@ -265,7 +294,7 @@ async def _step(
             await talk.change(lambda now: now.left(dice.choice(now.addresses)))
         elif choice == 2:
             await talk.change(lambda now: now.settled() if now.moves else now)
-            talk.has_moved(talk.state.epoch)
+            await talk.has_moved(talk.state.epoch)
         elif choice == 3 and len(net.talks) > 2:
             del net.talks[member.address]
         elif choice == 4:

@@ -34,6 +34,11 @@ from sfss.web.unsent import Unsent, waiting_in
 SLOW: Final = "slow: %.3f s for %s, answered %d, request %s"
 """What is said of a request that took long: seconds, its first line, the status, its id."""
 
+CHUNKED_PER_BYTE: Final = 32
+"""Bytes that may come in chunks for one of the body: in chunks of one byte each there are 6, and
+more where sizes have zeros before them.
+"""
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +79,7 @@ class Connection(web.RequestHandler):
         "_counters",
         "_draining",
         "_head_bytes",
+        "_in_chunks",
         "_input_ended",
         "_last_bytes",
         "_last_payload",
@@ -109,8 +115,9 @@ class Connection(web.RequestHandler):
         self._last_payload: StreamReader = EMPTY_PAYLOAD
         self._input_ended = False  # nothing that may still come is looked at
         self._may_half_close = True
-        # Whether the last request in the parser came in chunks, and the last bytes of all.
-        self._chunked = False
+        # Whether the last request in the parser came in chunks; how many bytes have come since, and
+        # the last bytes of all.
+        self._chunked, self._in_chunks = False, 0
         self._last_bytes = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -149,6 +156,8 @@ class Connection(web.RequestHandler):
         self._last_bytes = (self._last_bytes + data[-4:])[-4:]
         if self._request_count != requests:
             self._look_behind_chunks(self._request_count - requests)
+        elif self._chunked and not self._last_payload.is_eof():
+            self._look_beside_chunks(len(data))
         if self._chunked and self._last_payload.is_eof():
             self._end_chunks()
         self._follow_head(len(data))
@@ -163,6 +172,21 @@ class Connection(web.RequestHandler):
                 self._ignore(-index)
                 return
             self._chunked = not isinstance(message, _ErrInfo) and message.chunked
+            self._in_chunks = 0
+
+    def _look_beside_chunks(self, size: int) -> None:
+        """Take note of ``size`` bytes more that have come in chunks, and refuse them where hardly
+        any of them are of the body: sizes and extensions of chunks have no end of their own, and
+        RFC 9112, 7.1.1, wants them limited.
+        """
+        self._in_chunks += size
+        # What the parser has put off is not of the body yet: but then a lot else is.
+        body = self._last_payload.total_bytes
+        if self._in_chunks > self._bounds.limits.head_bytes + CHUNKED_PER_BYTE * body:
+            self._input_ended = True
+            self._fail_body("there is too much beside its chunks (limits.head_bytes)")
+            if self._idle():
+                self.force_close()
 
     def _end_chunks(self) -> None:
         """Begin anew behind a request whose chunks have come to their end, so that no trailer is

@@ -208,6 +208,27 @@ def test_a_trickle_of_tiny_chunks(api: Gateway, path: str) -> None:
     assert api.get(path).body == b"ab" * 10_000
 
 
+@pytest.mark.parametrize(
+    "begin", [b"1;", b"", b"1\r\nx\r\n1;"], ids=["extension", "zeros", "later"]
+)
+def test_what_is_beside_the_chunks_of_a_body_has_bounds(
+    api: Gateway, path: str, begin: bytes
+) -> None:
+    fields = ["Transfer-Encoding: chunked", "Expect: 100-continue"]
+    for size, status in ((20_000, 200), (100_000, 400)):
+        with wire(api) as connection:
+            connection.send(head("PUT", file_at(path), *fields))
+            assert connection.answer().status == 100
+            connection.send(begin + b"0" * size)
+            if status == 200:
+                connection.send((b"" if begin else b"1") + b"\r\nx\r\n0\r\n\r\n")
+            answer = connection.answer()
+            assert answer.status == status
+            if status == 400:
+                assert "too much beside its chunks" in sentence(answer)
+                assert connection.ended()
+
+
 def test_body_of_a_request_that_takes_none(api: Gateway, path: str) -> None:
     api.put(path, b"x")
     with wire(api) as connection:
