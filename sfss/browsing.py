@@ -51,11 +51,13 @@ class Browsing:
         addresses = self._places.stores() or self._holders.addresses
         if not self._holders.can_browse:
             raise CannotList(", ".join(addresses), _NOT_HERE)
-        if self._settings.first_decides:
-            return await self._of_first(addresses[0], prefix, after, limit)
         found: list[Child] = []
         end: bytes | None = after
         while end is not None and len(found) < limit:
+            if self._settings.first_decides:
+                page, end = await self._of_first(addresses[0], prefix, end, limit)
+                found += page
+                continue
             shown, failures = await self._shown(addresses, prefix, end, limit)
             if len(failures) >= self._settings.least_quorum or self._misses_most(failures):
                 raise NoStoreReachable(failures)
@@ -63,12 +65,18 @@ class Browsing:
             found += page
         return found[:limit]
 
-    async def _of_first(self, address: str, prefix: bytes, after: bytes, limit: int) -> list[Child]:
-        found = await self._holders.children(address, prefix, after, limit)
-        for number, child in enumerate(found):
-            if child.head is None and not child.is_folder:
-                found[number] = await self._settled(prefix, child) or child
-        return found
+    async def _of_first(
+        self, address: str, prefix: bytes, after: bytes, limit: int
+    ) -> tuple[list[Child], bytes | None]:
+        """Return what ``_merged`` does, of one store."""
+        shown = await self._holders.children(address, prefix, after, limit)
+        found: list[Child] = []
+        for child in shown:
+            is_damaged = child.head is None and not child.is_folder
+            settled = await self._settled(prefix, child) if is_damaged else child
+            if settled is not None:
+                found.append(settled)
+        return found, shown[-1].name if len(shown) == limit else None
 
     def _misses_most(self, failures: Mapping[str, str]) -> bool:
         """Tell whether a store did not answer that has what the first may lack."""

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from tests.servers import (
     PYTHON_ENVIRON,
     SFSS,
     Gateway,
+    damage_heads,
     free_port,
     gateway,
     node,
@@ -323,16 +323,6 @@ def test_sync_removes_nothing_after_a_failure(shell: Shell, server: Gateway) -> 
     assert shell.run("ls", "-1", "kept").lines == ["kept/fine", "kept/old"]
     shell.run("sync", "absent", "sfss:kept", status=2)
     shell.run("sync", "bad", "nothing", status=2)
-
-
-def damage_heads(store: Path, body: bytes) -> None:
-    """Flip a bit before each place where ``body`` lies in the data file."""
-    content = (store / "data.mdb").read_bytes()
-    places = [found.start() - 40 for found in re.finditer(re.escape(body), content)]
-    assert places
-    with (store / "data.mdb").open("r+b") as file:
-        for place in places:
-            os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
 
 
 BODY = b"a body like no other" * 20
