@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from sfss.agreement import CopiesSettings, rank
-from sfss.errors import CannotList, NoStoreReachable, StoreError
+from sfss.errors import CannotList, Corrupt, NoStoreReachable, StoreError
 from sfss.holders import Holders
 from sfss.owed import Owed
 from sfss.placement import Places
@@ -51,17 +51,32 @@ class Browsing:
         addresses = self._places.stores() or self._holders.addresses
         if not self._holders.can_browse:
             raise CannotList(", ".join(addresses), _NOT_HERE)
-        if self._settings.first_decides:
-            return await self._holders.children(addresses[0], prefix, after, limit)
         found: list[Child] = []
         end: bytes | None = after
         while end is not None and len(found) < limit:
+            if self._settings.first_decides:
+                page, end = await self._of_first(addresses[0], prefix, end, limit)
+                found += page
+                continue
             shown, failures = await self._shown(addresses, prefix, end, limit)
             if len(failures) >= self._settings.least_quorum or self._misses_most(failures):
                 raise NoStoreReachable(failures)
             page, end = await self._merged(prefix, shown, limit)
             found += page
         return found[:limit]
+
+    async def _of_first(
+        self, address: str, prefix: bytes, after: bytes, limit: int
+    ) -> tuple[list[Child], bytes | None]:
+        """Return what ``_merged`` does, of one store."""
+        shown = await self._holders.children(address, prefix, after, limit)
+        found: list[Child] = []
+        for child in shown:
+            is_damaged = child.head is None and not child.is_folder
+            settled = await self._settled(prefix, child) if is_damaged else child
+            if settled is not None:
+                found.append(settled)
+        return found, shown[-1].name if len(shown) == limit else None
 
     def _misses_most(self, failures: Mapping[str, str]) -> bool:
         """Tell whether a store did not answer that has what the first may lack."""
@@ -113,14 +128,19 @@ class Browsing:
             if self._is_doubted(prefix, *each)
             or self._may_be_deleted(prefix, each[0], shown.keys() - alike[name])
         ]
-        heads = await asyncio.gather(*(self._looked_at(prefix + name) for name in doubted))
-        deleted = {name for name, head in zip(doubted, heads, strict=True) if head is None}
-        return [found[name][0] for name in sorted(found) if name not in deleted], end
+        settled = await asyncio.gather(*(self._settled(prefix, found[name][0]) for name in doubted))
+        looked_at = dict(zip(doubted, settled, strict=True))
+        children = (looked_at.get(name, found[name][0]) for name in sorted(found))
+        return [child for child in children if child is not None], end
 
     def _is_doubted(self, prefix: bytes, child: Child, address: str) -> bool:
-        """Tell whether a file may have been deleted, where the store does not know of it."""
-        if child.head is None:
+        """Tell whether a file may have been deleted, where the store does not know of it; or may be
+        whole all the same, where none has shown its head.
+        """
+        if child.is_folder:
             return False
+        if child.head is None:
+            return True
         where = self._places.of(prefix + child.name)
         return address not in where.primaries or (where.moves and where.reads_both)
 
@@ -132,18 +152,25 @@ class Browsing:
             return False
         return any(address in others for address in self._places.primaries(prefix + child.name))
 
-    async def _looked_at(self, key: bytes) -> Head | None:
+    async def _settled(self, prefix: bytes, child: Child) -> Child | None:
+        """Return what a look at the file itself makes of ``child``: None where it is deleted."""
         async with self._at_once:
-            return await self._head_of(key)
+            try:
+                head = await self._head_of(prefix + child.name)
+            except Corrupt:
+                return Child(child.name, None)
+        if head is None:
+            return None
+        return Child(child.name, head) if child.head is None else child
 
     async def _is_old(self, prefix: bytes, child: Child, address: str) -> bool:
         """Tell whether the store still has to get a write of this file."""
-        if child.head is None:
+        if child.is_folder:
             return False
         return bool(await self._owed.owes(prefix + child.name, (address,)))
 
 
 def _is_newer(child: Child, former: Child) -> bool:
     if child.head is None or former.head is None:
-        return False
+        return child.head is not None  # a file that is damaged on one store, and whole on another
     return rank(child.head) > rank(former.head)

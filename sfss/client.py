@@ -22,7 +22,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sfss.client_asynchronous import TOKEN_VARIABLE, URL_VARIABLE, AsyncClient, url_of
 from sfss.client_download import Download
-from sfss.client_text import File, Page
+from sfss.client_text import DamagedPaths, File, Page
 
 __all__ = [
     "TOKEN_VARIABLE",
@@ -124,8 +124,11 @@ class Client:
     def list(self, prefix: str = "", after: str = "") -> Iterator[File]:
         """As ``AsyncClient.list``."""
         # One step of the other thread for each page, not for each file.
+        damaged = DamagedPaths()
         for page in self.pages(prefix, after):
+            damaged.note(page)
             yield from page.files
+        damaged.end()
 
     @contextmanager
     def open(

@@ -15,6 +15,7 @@ from sfss.client_expecting import refusal
 from sfss.client_saving import Progress, save
 from sfss.client_text import (
     DEFAULT_URL,
+    DamagedPaths,
     File,
     Page,
     comes_after,
@@ -243,12 +244,17 @@ class AsyncClient:
 
     async def list(self, prefix: str = "", after: str = "") -> AsyncGenerator[File, None]:
         """Yield all files whose paths begin with ``prefix``, in byte order, from ``after`` on. A
-        failure in the middle is raised, and never taken for the end.
+        failure in the middle is raised, and never taken for the end. Where some are damaged, so
+        that the server knows no more than their paths, ``Damaged`` is raised behind all others
+        (``pages`` tells which).
         """
+        damaged = DamagedPaths()
         async with aclosing(self.pages(prefix, after)) as pages:
             async for page in pages:
+                damaged.note(page)
                 for file in page.files:
                     yield file
+        damaged.end()
 
     async def status(self, full: bool = True) -> dict[str, Any]:
         """Return what ``/status`` says of the stores, ``full``: and of the gateway."""

@@ -6,9 +6,10 @@ be named.
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from heapq import merge
 from http import HTTPStatus
 from string import punctuation
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,9 @@ from sfss.trying_again import asked_wait_s
 from sfss.upload_plan import digest_in, sentence
 
 DEFAULT_URL: Final = "http://127.0.0.1:8255"
+
+DAMAGED: Final = "it is damaged on the server"
+"""Why something was not done with what is listed as damaged."""
 
 _SERVER: Final = re.compile(
     r"(https?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*))(?::([0-9]{1,5}))?"
@@ -167,12 +171,43 @@ def _rfc3339(moment: datetime | None) -> str | None:
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of a listing: files and, if a delimiter was given, folders, their names ending with
-    it, in byte order. ``next``: after what the next page begins; None on the last.
+    it, in byte order. ``next``: after what the next page begins; None on the last. ``damaged``:
+    paths within the page of which the server knows no more, for what it has there is damaged.
     """
 
     files: list[File]
     folders: list[str]
     next: str | None
+    damaged: list[str] = field(default_factory=list)
+
+    def things(self) -> Iterator[tuple[str, File | None]]:
+        """Yield the paths of files in their order; those that are damaged with None."""
+        files = ((file.path, file) for file in self.files)
+        damaged = ((path, None) for path in self.damaged)
+        yield from merge(files, damaged, key=_path_key)
+
+
+def _path_key(thing: tuple[str, object]) -> bytes:
+    return thing[0].encode("utf-8", "surrogatepass")
+
+
+class DamagedPaths:
+    """Those of a listing."""
+
+    def __init__(self) -> None:
+        self._count, self._first = 0, ""
+
+    def note(self, page: Page) -> None:
+        """Take note of those of a page."""
+        if page.damaged and not self._count:
+            self._first = page.damaged[0]
+        self._count += len(page.damaged)
+
+    def end(self) -> None:
+        """Raise ``Damaged`` if there were any."""
+        if self._count:
+            others = f" and {self._count - 1:,} other files" if self._count > 1 else ""
+            raise Damaged(f"{self._first}{others}: damaged on the server, and left out of the list")
 
 
 def file_of(path: str, head: Head) -> File:
@@ -224,12 +259,13 @@ def read_page(body: bytes) -> tuple[Page, bool]:
         document = json.loads(body)
         files = [_listed(entry) for entry in document["files"]]
         folders = [str(name) for name in document.get("folders", ())]
+        damaged = [str(path) for path in document.get("damaged", ())]
         following = document["next"]
         if not (following is None or isinstance(following, str)):
             raise ValueError("next")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged("the listing is not in the form that was expected") from None
-    return Page(files, folders, following), "folders" in document
+    return Page(files, folders, following, damaged), "folders" in document
 
 
 def read_document(body: bytes) -> dict[str, Any]:
@@ -277,7 +313,7 @@ def folded(page: Page, prefix: str, delimiter: str) -> Page:
     if following is not None and (within := following[len(prefix) :].partition(delimiter))[1]:
         # No path has a character above this one.
         following = f"{prefix}{within[0]}{delimiter}\U0010ffff"
-    return Page(files, list(folders), following)
+    return Page(files, list(folders), following, page.damaged)
 
 
 def phrase(status: int) -> str:

@@ -107,19 +107,24 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One file of a listing."""
+    """One file of a listing; ``head`` is None where no store can tell it, for it is damaged."""
 
     path: str
-    head: Head
+    head: Head | None
 
 
 class Thing(NamedTuple):
-    """One thing in a folder: a file with its ``head``, or, without one, a folder, whose name ends
-    with "/".
+    """One thing in a folder: a file with its ``head``, None where that is damaged; or a folder,
+    whose name ends with "/", as that of no file does.
     """
 
     name: str
     head: Head | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.name.endswith("/")
 
 
 class Missing(NamedTuple):
@@ -139,6 +144,10 @@ def _now_us() -> int:
 
 def _is_alive(head: Head) -> bool:
     return is_alive(head, _now_us())
+
+
+def _is_shown(head: Head | None) -> bool:
+    return head is None or _is_alive(head)
 
 
 def _of_alive(guard: Guard) -> Guard:
@@ -267,7 +276,7 @@ class Cluster:
         while len(found) < limit:
             wanted = limit - len(found)
             entries = await self._engine.scan(prefix_key, after_key, wanted)
-            alive = [entry for entry in entries if _is_alive(entry.head)]
+            alive = [entry for entry in entries if _is_shown(entry.head)]
             found += [Listed(self._scheme.path(entry.key), entry.head) for entry in alive]
             if len(entries) < wanted:
                 break
@@ -288,7 +297,7 @@ class Cluster:
         while len(found) < limit:
             wanted = limit - len(found)
             children = await self._engine.children(prefix, position, wanted)
-            alive = [child for child in children if child.head is None or _is_alive(child.head)]
+            alive = [child for child in children if _is_shown(child.head)]
             found += [Thing(self._scheme.path(child.name), child.head) for child in alive]
             if len(children) < wanted:
                 break

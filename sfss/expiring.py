@@ -22,7 +22,7 @@ from sfss.complaints import Complaints
 from sfss.errors import StoreError
 from sfss.healing import Healing
 from sfss.record import Head, Record, digest_of
-from sfss.stores.base import Entry, Store
+from sfss.stores.base import Store
 
 LOOK_EVERY_S: Final = 1.0
 """Seconds between two looks at whether the time of any file has come."""
@@ -77,17 +77,22 @@ class Expiring:
         """Remove some of what has expired at ``now_us``; return whether there may be more. Raises
         what the store of the notes raises.
         """
-        entries = await self._store.scan(_PREFIX, b"", _AT_ONCE)
-        due = [entry for entry in entries if entry.head.version <= now_us]
-        await asyncio.gather(*(self._settle(entry, now_us) for entry in due))
-        return len(due) == _AT_ONCE
+        after = b""
+        while entries := await self._store.scan(_PREFIX, after, _AT_ONCE):
+            after = entries[-1].key
+            sound = [(entry.key, entry.head) for entry in entries if entry.head is not None]
+            if due := [(place, head) for place, head in sound if head.version <= now_us]:
+                await asyncio.gather(*(self._settle(*each, now_us) for each in due))
+            if sound:  # behind what is damaged, the earliest
+                return len(due) == len(sound) and len(entries) == _AT_ONCE
+        return False
 
-    async def _settle(self, entry: Entry, now_us: int) -> None:
-        names = entry.head.metadata
+    async def _settle(self, place: bytes, note: Head, now_us: int) -> None:
+        names = note.metadata
         key, since = names[_KEY].encode("latin-1"), int(names[_SINCE])
         healed = await self._healing.heal(key)
         if healed.failures:
             await self._note(key, now_us + max(AGAIN_AFTER_US, now_us - since), since)
         elif healed.mended:
             self._healing.counts["expired"] += 1
-        await self._store.delete(entry.key)
+        await self._store.delete(place)

@@ -12,7 +12,7 @@ from sfss.client import AsyncClient
 from sfss.client_bodies import open_body
 from sfss.client_errors import ClientError, Unreadable
 from sfss.client_saving import is_part
-from sfss.client_text import File
+from sfss.client_text import DAMAGED, File
 from sfss.command_parsers import NewParser
 from sfss.glob_patterns import is_pattern
 from sfss.remote_command import (
@@ -142,6 +142,8 @@ class _Getting:
             if await asyncio.to_thread(has_content, target, file):
                 return file, Outcome(Result.THERE)
         if self.options.dry_run:
+            if found.is_damaged:
+                return None, Outcome(Result.FAILED, DAMAGED)
             return found.file, Outcome(Result.DONE)
         file = await self.client.get_to_file(found.path, target, self.report.moved)
         return file, Outcome(Result.DONE)

@@ -134,7 +134,9 @@ class Groups:
         pages = await self._all(lambda copies: copies.scan(prefix, after, limit))
         listed: dict[bytes, Entry] = {}
         for entry in merge(*pages, key=lambda entry: entry.key):
-            listed.setdefault(entry.key, entry)
+            former = listed.setdefault(entry.key, entry)
+            if former.head is None:  # damaged in one group, and sound in another perhaps
+                listed[entry.key] = entry
         return list(islice(listed.values(), limit))
 
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:

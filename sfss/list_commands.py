@@ -4,11 +4,11 @@ import argparse
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 from sfss.client import AsyncClient
 from sfss.client_errors import ClientError, NotFound
-from sfss.client_text import File
+from sfss.client_text import File, Page
 from sfss.command_parsers import NewParser
 from sfss.glob_patterns import is_pattern, literal_prefix
 from sfss.readable import readable_size
@@ -26,6 +26,7 @@ from sfss.remote_command import (
     print_line,
     remote_path,
     run_command,
+    say_damaged,
     wrong,
 )
 from sfss.upload_plan import Outcome, Result, printable
@@ -105,51 +106,52 @@ def run_ls(options: argparse.Namespace) -> int:
 
 
 async def _ls(client: AsyncClient, options: argparse.Namespace) -> int:
-    listed = 0
+    listed = damaged = 0
     for name in options.names or [""]:
         async with aclosing(_shown(client, name, options.recursive)) as entries:
-            async for entry in entries:
-                listed += 1
-                print_line(_line(entry, options))
-    return 0 if listed or not any(options.names) else FAILED
+            async for path, entry in entries:
+                if entry is None:
+                    damaged += 1
+                    say_damaged(path)
+                else:
+                    listed += 1
+                    print_line(_line(entry, options))
+    return FAILED if damaged or (not listed and any(options.names)) else 0
 
 
-async def _shown(
-    client: AsyncClient, name: str, recursive: bool
-) -> AsyncGenerator[File | str, None]:
+_Shown: TypeAlias = tuple[str, File | str | None]
+"""A path, and the file or the folder there; None for a file that is damaged."""
+
+
+async def _shown(client: AsyncClient, name: str, recursive: bool) -> AsyncGenerator[_Shown, None]:
     """Yield what ``name`` means: files and folders in it, or all files."""
     path = remote_path(name)
     if recursive or is_pattern(path):
         async with aclosing(found_files(client, name, recursive)) as found:
             async for each in found:
-                assert each.file is not None
-                yield each.file
+                yield each.path, each.file
         return
     path, _ = literal_prefix(path)
     count = 0
     if path and not path.endswith("/"):
         try:
-            yield await client.stat(path)
+            yield path, await client.stat(path)
             count = 1
         except NotFound:
             pass
         path = f"{path}/"
     async with aclosing(client.pages(path, delimiter="/")) as pages:
         async for page in pages:
-            for entry in _in_order(page.files, page.folders):
+            for entry in _in_order(page):
                 count += 1
                 yield entry
     if not count and path:
         raise NotFound(f"{name}: there is no such file or folder", 404)
 
 
-def _in_order(files: list[File], folders: list[str]) -> list[File | str]:
-    entries: list[File | str] = [*files, *folders]
-    return sorted(entries, key=_path_of)
-
-
-def _path_of(entry: File | str) -> bytes:
-    return (entry if isinstance(entry, str) else entry.path).encode()
+def _in_order(page: Page) -> list[_Shown]:
+    entries: list[_Shown] = [*page.things(), *((path, path) for path in page.folders)]
+    return sorted(entries, key=lambda entry: entry[0].encode())
 
 
 def _line(entry: File | str, options: argparse.Namespace) -> str:
@@ -175,12 +177,17 @@ def run_stat(options: argparse.Namespace) -> int:
     """Print what is known of files, and return the exit status."""
 
     async def work() -> int:
+        damaged = 0
         async with opened(options) as client:
             for name in options.names:
                 async with aclosing(found_files(client, name, recursive=False)) as found:
                     async for each in found:
-                        _print_stat((await client.stat(each.path)).as_json(), options.as_json)
-        return 0
+                        if each.is_damaged:
+                            damaged += 1
+                            say_damaged(each.path)
+                        else:
+                            _print_stat((await client.stat(each.path)).as_json(), options.as_json)
+        return FAILED if damaged else 0
 
     return run_command(work)
 
@@ -199,20 +206,24 @@ def run_du(options: argparse.Namespace) -> int:
 
     async def work() -> int:
         async with opened(options) as client:
-            for name in options.names or [""]:
-                await _du(client, name, options)
-        return 0
+            damaged = [await _du(client, name, options) for name in options.names or [""]]
+        return FAILED if any(damaged) else 0
 
     return run_command(work)
 
 
-async def _du(client: AsyncClient, name: str, options: argparse.Namespace) -> None:
-    """Print the sums of folders as soon as they are complete: the listing is in order."""
+async def _du(client: AsyncClient, name: str, options: argparse.Namespace) -> int:
+    """Print the sums of folders as soon as they are complete: the listing is in order. Return how
+    many files are not counted, for they are damaged.
+    """
     sums: dict[str, list[int]] = {"": [0, 0]}
-    top = _top_of(name)
+    top, damaged = _top_of(name), 0
     async with aclosing(found_files(client, name, recursive=True)) as found:
         async for each in found:
-            assert each.file is not None
+            if each.file is None:
+                damaged += 1
+                say_damaged(each.path)
+                continue
             parts = each.below.split("/")[:-1][: max(0, options.depth)]
             levels = ["".join(f"{part}/" for part in parts[:n]) for n in range(len(parts) + 1)]
             for done in sorted((each for each in sums if each not in levels), reverse=True):
@@ -223,6 +234,7 @@ async def _du(client: AsyncClient, name: str, options: argparse.Namespace) -> No
                 counted[1] += each.file.size
     for folder in sorted(sums, reverse=True):
         _print_sum(top + folder, sums[folder], options)
+    return damaged
 
 
 def _top_of(name: str) -> str:

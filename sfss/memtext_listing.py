@@ -54,7 +54,9 @@ _NAME_SIZE: Final = struct.Struct("<H")
 
 
 class Thing(NamedTuple):
-    """One thing in a folder: its name, and the encoded head of a file; of a folder it is empty."""
+    """One thing in a folder: its name, which ends with "/" if it is a folder, and the encoded head
+    of a file; empty of a folder, and of a file whose head is damaged.
+    """
 
     name: bytes
     head: bytes
@@ -72,7 +74,7 @@ def thing(block: bytes) -> Thing:
     start = _NAME_SIZE.size
     end = start + _NAME_SIZE.unpack_from(block)[0] if len(block) >= start else 0
     name, head = block[start:end], block[end:]
-    if not name or end > len(block) or name.endswith(b"/") != (not head):
+    if not name or end > len(block) or (name.endswith(b"/") and head):
         raise BadReply(f"no thing of a folder: {block[:80]!r}")
     return Thing(name, head)
 

@@ -117,7 +117,7 @@ class Owed:
         self, prefix: bytes, after: bytes, limit: int, wanted: Callable[[Debt], bool]
     ) -> list[Debt]:
         while entries := await self._store.scan(prefix, after, limit):
-            found = [_debt_of(entry.head) for entry in entries]
+            found = [_debt_of(entry.head) for entry in entries if entry.head is not None]
             if debts := [debt for debt in found if debt is not None and wanted(debt)]:
                 return debts
             after = entries[-1].key

@@ -34,13 +34,13 @@ Answer = TypeVar("Answer")
 
 
 class Listed(Protocol):
-    """One file of a listing."""
+    """One file of a listing; without a head where that is damaged."""
 
     @property
     def path(self) -> str: ...
 
     @property
-    def head(self) -> Head: ...
+    def head(self) -> Head | None: ...
 
 
 List = Callable[[str, str, int], Awaitable[Sequence[Listed]]]
@@ -200,7 +200,8 @@ class Quotas:
         try:
             while True:
                 page = await listing(prefix, after, _PAGE)
-                listed = {each.path.encode(): (each.head.size, each.head.expiry) for each in page}
+                heads = ((each.path.encode(), each.head) for each in page)
+                listed = {path: (head.size, head.expiry) for path, head in heads if head}
                 last = page[-1].path if len(page) == _PAGE else None
                 span = (after.encode(), None if last is None else last.encode())
                 await self._ledger.merge(prefix, span, listed, since_us)

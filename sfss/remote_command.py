@@ -28,7 +28,7 @@ import uvloop
 
 from sfss.client import TOKEN_VARIABLE, URL_VARIABLE, AsyncClient, url_of
 from sfss.client_errors import ClientError, NotFound
-from sfss.client_text import DEFAULT_URL, File, read_server
+from sfss.client_text import DAMAGED, DEFAULT_URL, File, read_server
 from sfss.errors import SettingError
 from sfss.glob_patterns import compiled, literal_prefix
 from sfss.progress import Screen
@@ -254,6 +254,11 @@ def print_line(line: str) -> None:
     sys.stdout.buffer.flush()
 
 
+def say_damaged(path: str) -> None:
+    """Say that what a server has at ``path`` is damaged."""
+    Screen(Tally(0.0)).say(f"{path}: {DAMAGED}")
+
+
 def failure(error: Exception) -> Outcome:
     """Return what became of a path, which ``error`` has prevented."""
     is_name = isinstance(error, UnicodeEncodeError)
@@ -295,12 +300,14 @@ async def do_each(
 @dataclass(frozen=True, slots=True)
 class Found:
     """A file that a name on the command line means; ``below``: its path behind what the name says
-    of folders. ``file`` is None for one that nobody has looked at yet.
+    of folders. ``file`` is None for one that nobody has looked at yet, or that ``is_damaged``, as
+    the server says.
     """
 
     path: str
     below: str
     file: File | None = None
+    is_damaged: bool = False
 
 
 async def found_files(
@@ -328,10 +335,11 @@ async def found_files(
         expression = None
         top = prefix = f"{prefix.rstrip('/')}/" if prefix.strip("/") else ""
     count = 0
-    async with aclosing(client.list(prefix)) as files:
-        async for file in files:
-            if expression is None or expression.fullmatch(file.path):
-                count += 1
-                yield Found(file.path, file.path[len(top) :], file)
+    async with aclosing(client.pages(prefix)) as pages:
+        async for page in pages:
+            for path, file in page.things():
+                if expression is None or expression.fullmatch(path):
+                    count += 1
+                    yield Found(path, path[len(top) :], file, file is None)
     if not count:
         raise NotFound(f"{name}: there is no such file", 404)

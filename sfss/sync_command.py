@@ -407,8 +407,8 @@ class Sync:
         self._report.add("delete", entry.path, outcome, size=entry.size)
 
     async def _source_has(self, entry: Entry) -> bool:
-        """Tell whether FROM has a file that it did not list, as a gateway does not list what is
-        damaged there: this may be the last copy that is sound. Raises ``ClientError``.
+        """Tell whether FROM has a file that it did not list: this may be the last copy that is
+        sound. Raises ``ClientError``.
         """
         if not isinstance(self._source, RemoteSide):
             return False

@@ -20,7 +20,8 @@ class OutOfOrder(ClientError):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A file of one side: its path relative to where that begins, its size, its second of change
-    if that is known, and what a gateway says of it. With a ``problem`` nobody can tell what it is.
+    if that is known, and what a gateway says of it. With a ``problem`` nobody can tell what it is;
+    ``is_damaged``: nor will anybody, as the gateway says.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Entry:
     modified_s: int | None = None
     file: File | None = None
     problem: str = ""
+    is_damaged: bool = False
 
     @property
     def key(self) -> bytes:
@@ -79,8 +81,10 @@ class Step(Enum):
 def step_for(pair: Pair, by_size_only: bool) -> Step:
     """Return what is to be done with what one or both sides have."""
     source, target = pair
-    if (source is not None and source.problem) or (target is not None and target.problem):
+    if source is not None and source.problem:
         return Step.FAIL
+    if target is not None and target.problem:
+        return Step.COPY if source is not None and target.is_damaged else Step.FAIL
     if source is None:
         return Step.DELETE
     if target is None or source.size != target.size:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sfss.client import AsyncClient
 from sfss.client_saving import is_part
+from sfss.client_text import DAMAGED, File
 from sfss.glob_patterns import Choice
 from sfss.sync_plan import Entry
 
@@ -105,13 +106,19 @@ class RemoteSide:
                     yield entry
 
     async def _listed(self) -> AsyncGenerator[Entry, None]:
-        async with aclosing(self.client.list(self.prefix)) as files:
-            async for file in files:
-                path = file.path[len(self.prefix) :]
-                if self._choice.takes(path):
-                    modified = file.modified
-                    second = None if modified is None else int(modified.timestamp())
-                    yield Entry(path, file.size, second, file)
+        async with aclosing(self.client.pages(self.prefix)) as pages:
+            async for page in pages:
+                for path, file in page.things():
+                    below = path[len(self.prefix) :]
+                    if self._choice.takes(below):
+                        yield _entry(below, file)
+
+
+def _entry(path: str, file: File | None) -> Entry:
+    if file is None:
+        return Entry(path, problem=DAMAGED, is_damaged=True)
+    second = None if file.modified is None else int(file.modified.timestamp())
+    return Entry(path, file.size, second, file)
 
 
 Side = LocalSide | RemoteSide

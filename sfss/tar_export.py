@@ -89,8 +89,7 @@ class Export:
                     yield found
 
     def _ask_for(self, found: Found) -> None:
-        assert found.file is not None
-        is_held = found.file.size <= _HELD_LIMIT
+        is_held = found.file is not None and found.file.size <= _HELD_LIMIT
         task = asyncio.ensure_future(self._fetched(found.path)) if is_held else None
         self._waiting.append((found, task))
 

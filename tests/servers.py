@@ -280,6 +280,16 @@ def node_folder(server: Server) -> Path:
     return server.folder / f"node-{server.port}"
 
 
+def damage_heads(store: Path, body: bytes) -> None:
+    """Flip a bit before each place where ``body`` lies in the data file."""
+    content = (store / "data.mdb").read_bytes()
+    places = [found.start() - 40 for found in re.finditer(re.escape(body), content)]
+    assert places
+    with (store / "data.mdb").open("r+b") as file:
+        for place in places:
+            os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
+
+
 def nginx_node(folder: Path, *options: str, port: int | None = None) -> Server:
     """Return an nginx (not started) as ``sfss nginx node`` sets it up, over ``nginx_root``.
 

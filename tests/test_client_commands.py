@@ -1,5 +1,6 @@
 """``sfss get``, ``ls``, ``stat``, ``du``, ``rm`` and ``sync`` against real gateways."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -13,13 +14,17 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from sfss.client import AsyncClient, Client
+from sfss.client_errors import Damaged
 from tests.servers import (
     PYTHON_ENVIRON,
     SFSS,
     Gateway,
+    damage_heads,
     free_port,
     gateway,
     node,
@@ -408,29 +413,105 @@ def damage_bodies(store: Path, body: bytes) -> None:
             os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
 
 
-def damage_heads(store: Path, body: bytes) -> None:
-    """Flip a bit before each place where ``body`` lies in the data file."""
-    content = (store / "data.mdb").read_bytes()
-    places = [found.start() - 40 for found in re.finditer(re.escape(body), content)]
-    assert places
-    with (store / "data.mdb").open("r+b") as file:
-        for place in places:
-            os.pwrite(file.fileno(), bytes([content[place] ^ 1]), place)
+BODY = b"a body like no other" * 20
 
 
-def test_sync_keeps_the_copy_of_what_is_damaged_and_so_not_listed(
-    shell: Shell, server: Gateway
-) -> None:
-    body = b"a body like no other" * 20
+@pytest.fixture
+def sick(server: Gateway) -> Iterator[Gateway]:
+    """A gateway with files below sick/, of which one is damaged."""
     server.put("sick/fine", b"x")
-    server.put("sick/damaged", body)
-    server.put("sick/deleted", b"x")
-    shell.run("sync", "sfss:sick", "down")
-    server.request("DELETE", "/file?path=sick/deleted")
-    damage_heads(server.folder / "store", body)
+    server.put("sick/damaged", BODY)
+    server.put("sick/deep/last", b"last")
+    damage_heads(server.folder / "store", BODY)
+    yield server
+    for name in ("fine", "damaged", "deep/last"):
+        server.request("DELETE", f"/file?path=sick/{name}")
+
+
+def pages(server: Gateway, query: str, limit: int) -> list[dict[str, Any]]:
+    """Return a listing, page by page."""
+    found, after = [], ""
+    while after is not None:
+        address = f"/files?{query}&limit={limit}&after={quote(after)}"
+        found.append(json.loads(server.request("GET", address).body))
+        after = found[-1]["next"]
+    return found
+
+
+def test_pages_name_what_is_damaged(sick: Gateway) -> None:
+    """It counts as a file: for the limit, and as the place where the next page begins."""
+    whole, *_ = pages(sick, "prefix=sick/", 10)
+    assert whole["damaged"] == ["sick/damaged"]
+    assert [each["path"] for each in whole["files"]] == ["sick/deep/last", "sick/fine"]
+    assert "damaged" not in pages(sick, "prefix=sick/f", 10)[0]
+    single = pages(sick, "prefix=sick/", 1)
+    assert [each["next"] for each in single] == ["sick/damaged", "sick/deep/last", None]
+    assert [each.get("damaged") for each in single] == [["sick/damaged"], None, None]
+    level = pages(sick, "prefix=sick/&delimiter=/", 2)
+    assert level[0]["damaged"] == ["sick/damaged"] and level[0]["files"] == []
+    assert level[0]["folders"] == ["sick/deep/"] == [level[0]["next"]]
+    assert [each["path"] for each in level[1]["files"]] == ["sick/fine"]
+
+
+def test_a_client_never_leaves_out_silently_what_is_damaged(sick: Gateway) -> None:
+    with Client(sick.url) as client:
+        assert client.page("sick/").damaged == ["sick/damaged"]
+        found: list[str] = []
+        with pytest.raises(Damaged, match="sick/damaged: damaged on the server"):
+            for file in client.list("sick/"):
+                found.append(file.path)
+        assert found == ["sick/deep/last", "sick/fine"]
+
+    async def listed() -> list[str]:
+        found: list[str] = []
+        async with AsyncClient(sick.url) as client:
+            with pytest.raises(Damaged):
+                async for file in client.list("sick/"):
+                    found.append(file.path)
+        return found
+
+    assert asyncio.run(listed()) == found
+
+
+def test_commands_name_what_is_damaged(shell: Shell, sick: Gateway) -> None:
+    said = "sick/damaged: it is damaged on the server"
+    for ls, lines in (
+        (["ls", "-1", "sick"], ["sick/deep/", "sick/fine"]),
+        (["ls", "-1", "-r", "sick"], ["sick/deep/last", "sick/fine"]),
+        (["ls", "-1", "sick/d*"], []),
+    ):
+        ended = shell.run(*ls, status=1)
+        assert (ended.lines, said in ended.told) == (lines, True)
+    ended = shell.run("du", "--bytes", "sick", status=1)
+    assert said in ended.told and ended.lines[-1].split() == ["5", "2", "files", "sick/"]
+    assert said in shell.run("stat", "sick/*", status=1).told
+    for get in (["-r", "sick"], ["sick/**"], ["--check", "-r", "sick"]):
+        ended = shell.run("get", *get, "down", status=1)
+        assert "sick/damaged: 500" in ended.told
+        assert shell.read("down") == {"fine": b"x", "deep/last": b"last"}
+    assert said in shell.run("get", "--dry-run", "-r", "sick", "dry", status=1).told
+    ended = shell.run("export", "sick", status=1)
+    assert "sick/damaged: 500" in ended.told
+    assert b"sick/fine" in ended.output and b"sick/deep/last" in ended.output
+
+
+def test_rm_removes_what_is_damaged(shell: Shell, sick: Gateway) -> None:
+    assert "delete sick/damaged" in shell.run("rm", "--dry-run", "-r", "sick").lines
+    shell.run("rm", "-r", "sick")
+    assert sick.request("GET", "/files?prefix=sick/").json() == {"files": [], "next": None}
+
+
+def test_sync_names_what_is_damaged(shell: Shell, sick: Gateway) -> None:
+    shell.write({"down/damaged": BODY, "down/gone": b"gone"})
     ended = shell.run("sync", "--delete", "sfss:sick", "down", status=1)
-    assert "damaged: 500" in ended.told
-    assert shell.read("down") == {"fine": b"x", "damaged": body}
+    assert "damaged: it is damaged on the server" in ended.told
+    assert "nothing was removed" in ended.told
+    expected = {"fine": b"x", "deep/last": b"last", "damaged": BODY, "gone": b"gone"}
+    assert shell.read("down") == expected
+    # The other way it is replaced by what is sound.
+    shell.run("sync", "down", "sfss:sick")
+    sick.request("DELETE", "/file?path=sick/gone")
+    assert sick.get("sick/damaged").body == BODY
 
 
 def test_sync_takes_a_link_to_nothing_for_a_failure(shell: Shell) -> None:

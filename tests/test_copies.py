@@ -20,7 +20,7 @@ from sfss.errors import (
 from sfss.owed import Owed
 from sfss.placement import Places
 from sfss.record import Head, Kind, encode, new_record, raw_record
-from sfss.stores.base import Use
+from sfss.stores.base import Entry, Use
 from tests.copies_bench import (
     KEY,
     Bench,
@@ -634,6 +634,31 @@ async def test_what_all_have_damaged_is_never_served() -> None:
     await bench.put(b"another", heard.append)
     assert heard == [None]
     assert bench.has() == bench.same(b"another")
+
+
+@in_virtual_time
+@pytest.mark.parametrize("first_decides", [False, True])
+async def test_what_is_damaged_is_listed_as_such_only_where_no_store_has_it_whole(
+    first_decides: bool,
+) -> None:
+    bench = Bench(CopiesSettings(first_decides=first_decides))
+    stores = {name: store.inner for name, store in bench.stores.items()}
+    places = Places(lambda key: bench.names, lambda key: (), lambda: False)
+    gateway = Copies(stores, places, bench.owed, bench.clock, bench.settings)
+    for name in (b"deleted", b"lost", b"sound", b"whole"):
+        await gateway.put(b"d/" + name, bench.record(name))
+    await gateway.delete(b"d/deleted")
+    for name, damaged in ((b"deleted", "a"), (b"lost", "abc"), (b"whole", "a")):
+        for each in damaged:
+            record = bytearray(stores[each].values[b"d/" + name])
+            record[20] ^= 1
+            stores[each].values[b"d/" + name] = bytes(record)
+    for limit in (1, 2, 10):
+        found: list[Entry] = []
+        while page := await gateway.scan(b"d/", found[-1].key if found else b"", limit):
+            found += page
+        assert [each.key for each in found] == [b"d/lost", b"d/sound", b"d/whole"]
+        assert [each.head is None for each in found] == [True, False, False]
 
 
 @in_virtual_time

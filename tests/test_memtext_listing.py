@@ -192,7 +192,8 @@ def test_names_that_may_be_hashes() -> None:
 
 
 @pytest.mark.parametrize(
-    "shown", [Thing(b"a", b"head"), Thing(b"a/", b""), Thing(b"x" * 250, b"\x00" * 99)]
+    "shown",
+    [Thing(b"a", b"head"), Thing(b"a/", b""), Thing(b"a", b""), Thing(b"x" * 250, b"\x00" * 99)],
 )
 def test_what_is_in_a_folder(shown: Thing) -> None:
     assert thing(thing_block(shown)) == shown
@@ -200,7 +201,7 @@ def test_what_is_in_a_folder(shown: Thing) -> None:
 
 @pytest.mark.parametrize(
     "block",
-    [b"", b"\x01", b"\x00\x00", b"\x00\x00head", b"\x01\x00a", b"\x02\x00a/head", b"\x09\x00a"],
+    [b"", b"\x01", b"\x00\x00", b"\x00\x00head", b"\x02\x00a/head", b"\x09\x00a"],
 )
 def test_what_is_nothing_in_a_folder(block: bytes) -> None:
     with pytest.raises(BadReply):

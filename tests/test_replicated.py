@@ -17,6 +17,7 @@ from tests.servers import (
     Answer,
     Gateway,
     Server,
+    damage_heads,
     free_port,
     node,
     node_folder,
@@ -145,6 +146,22 @@ def test_files_are_listed_as_long_as_most_nodes_answer(replicated: Replicated) -
     answer = gateway.request("GET", "/files")
     assert answer.status == 504
     assert nodes[0].address in answer.json()["error"]
+
+
+def test_what_is_damaged_on_all_nodes_is_listed_as_damaged(replicated: Replicated) -> None:
+    gateway, nodes = replicated.gateway, replicated.nodes
+    bodies = {"d/lost": b"that of no node" * 20, "d/whole": b"that of most nodes" * 20}
+    for path, body in bodies.items():
+        gateway.put(path, body)
+    replicated.paid()
+    damage_heads(node_folder(nodes[0]), bodies["d/whole"])
+    for each in nodes:
+        damage_heads(node_folder(each), bodies["d/lost"])
+    for limit in (1, 2, 1000):
+        page = gateway.request("GET", f"/files?limit={limit}").json()
+        assert page["damaged"] == ["d/lost"] and page["next"] in (None, "d/lost")
+        page = gateway.request("GET", f"/files?prefix=d/w&limit={limit}").json()
+        assert page["files"][0]["path"] == "d/whole" and "damaged" not in page
 
 
 def test_one_node_down_is_not_noticed_and_gets_what_it_missed(replicated: Replicated) -> None:

@@ -42,10 +42,10 @@ def unless_newer(own: Head) -> Guard:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key of a listing."""
+    """One key of a listing; ``head`` is None where it is damaged, so that nobody can tell it."""
 
     key: bytes
-    head: Head
+    head: Head | None
 
 
 class Store(Protocol):
@@ -82,7 +82,7 @@ class Store(Protocol):
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
-        ``after``, in byte order.
+        ``after``, in byte order. What is damaged is there, too, without a head.
 
         Raises ``CannotList``.
         """
@@ -219,13 +219,18 @@ class ViewableStore(Protocol):
 
 
 class Child(NamedTuple):
-    """One thing in a folder: a file with its ``head``, or, without one, a folder.
+    """One thing in a folder: a file with its ``head``, None where that is damaged; or a folder.
 
-    ``name`` is what stands behind the prefix: of a folder up to its "/", which is included.
+    ``name`` is what stands behind the prefix: of a folder, and of no file, it ends with "/".
     """
 
     name: bytes
     head: Head | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.name.endswith(b"/")
 
 
 @runtime_checkable
@@ -263,7 +268,7 @@ async def children_of(scan: Scan, prefix: bytes, after: bytes, limit: int) -> li
             name, slash, _ = entry.key[len(prefix) :].partition(b"/")
             if slash:
                 found.append(Child(name + slash, None))
-            elif entry.head.kind is not Kind.TOMBSTONE:
+            elif entry.head is None or entry.head.kind is not Kind.TOMBSTONE:
                 found.append(Child(name, entry.head))
             position = _behind(entry.key[: len(prefix) + len(name) + len(slash)])
         if not entries:
@@ -305,7 +310,7 @@ async def _walk(children: Children, folder: bytes, after: bytes) -> AsyncIterato
         position = name + slash
     while found := await children(folder, position, _CHILDREN_AT_ONCE):
         for child in found:
-            if child.head is not None:
+            if not child.is_folder:
                 yield Entry(folder + child.name, child.head)
             else:
                 async for entry in _walk(children, folder + child.name, b""):

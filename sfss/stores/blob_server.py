@@ -142,12 +142,8 @@ class BlobServerStore:
         while len(found) < limit:
             listed = await self._listing.page(start, min(limit - len(found), _HEADS_AT_ONCE))
             ids = [each for each in listed if each[:2] == folder]
-            heads = await asyncio.gather(*(self._listed(_key_of(each)) for each in ids))
-            found += [
-                Child(each, head)
-                for each, head in zip(ids, heads, strict=True)
-                if head is not None and head.kind is Kind.FILE
-            ]
+            for shown in await asyncio.gather(*map(self._shown, ids)):
+                found += shown
             if not ids or len(ids) < len(listed):
                 break
             start = ids[-1] + b"\0"
@@ -173,12 +169,24 @@ class BlobServerStore:
             if head is not None
         ]
 
-    async def _listed(self, key: bytes) -> Head | None:
-        """Return the head of what was listed, or None: it is not to be seen, or is damaged."""
+    async def _shown(self, blob_id: bytes) -> list[Child]:
+        try:
+            head = await self._look(_key_of(blob_id))
+        except Corrupt as error:
+            _log.warning("in a list: %s", error)
+            return [Child(blob_id, None)]
+        return [Child(blob_id, head)] if head is not None and head.kind is Kind.FILE else []
+
+    async def _look(self, key: bytes) -> Head | None:
         try:
             return await self._reader.look(key)
         except OnlyTheBody:
             return raw_file_head(0, 0)
+
+    async def _listed(self, key: bytes) -> Head | None:
+        """Return the head of what was listed, or None: it is not to be seen, or is damaged."""
+        try:
+            return await self._look(key)
         except Corrupt as error:
             _log.warning("left out of a list: %s", error)
             return None

@@ -45,7 +45,7 @@ from sfss.record import (
 )
 from sfss.stores.base import Child, Entry, Guard, Stamped, scan_of
 from sfss.stores.bucket_client import Bucket, Condition, Object
-from sfss.stores.bucket_listing import page
+from sfss.stores.bucket_listing import Thing, page
 from sfss.stores.key_locks import KeyLocks
 from sfss.stores.plain_heads import is_raw, raw_file_head
 from sfss.turns import Background
@@ -173,10 +173,8 @@ class BucketStore:
             things = await page(self._bucket, folder, after, limit - len(found))
             if not things:
                 break
-            heads = await asyncio.gather(*(self._head_listed(thing.object) for thing in things))
-            for thing, head in zip(things, heads, strict=True):
-                if thing.object is None or (head is not None and head.kind is Kind.FILE):
-                    found.append(Child(thing.name, head))
+            for shown in await asyncio.gather(*map(self._shown, things)):
+                found += shown
             after = things[-1].name
         return found
 
@@ -251,18 +249,18 @@ class BucketStore:
             raise Corrupt(self.address, path.encode(), "the names of the file", "none, or others")
         return whole
 
-    async def _head_listed(self, listed: Object | None) -> Head | None:
-        """Return the head of an object in a list; None: it is gone, or was only listed as one."""
-        if listed is None:
-            return None
-        known = self._remembered(listed)
-        if known is not None:
-            return known
-        try:
-            return (await self._see(listed.key)).head
-        except Corrupt as error:
-            _log.warning("left out of a list: %s", error)
-            return None
+    async def _shown(self, thing: Thing) -> list[Child]:
+        """Return what a list names; nothing if it is gone, or was only listed as an object."""
+        if thing.object is None:
+            return [Child(thing.name, None)]
+        head = self._remembered(thing.object)
+        if head is None:
+            try:
+                head = (await self._see(thing.object.key)).head
+            except Corrupt as error:
+                _log.warning("in a list: %s", error)
+                return [Child(thing.name, None)]
+        return [Child(thing.name, head)] if head is not None and head.kind is Kind.FILE else []
 
     def _remember(self, found: Object, head: Head) -> None:
         self._heads[found.key] = found._replace(attributes=None), head

@@ -200,8 +200,8 @@ class EmbeddedStore:
         """Return up to ``limit`` entries whose keys begin with ``prefix`` and are greater than
         ``after``, in byte order.
 
-        A damaged record is left out and logged, so that the others can be listed. A long listing
-        is read in several transactions, with other requests served between them.
+        A damaged record is logged, and has no head: so the others can be listed. A long listing is
+        read in several transactions, with other requests served between them.
         """
         entries: list[Entry] = []
         position: bytes | None = after

@@ -277,9 +277,16 @@ class FolderStore:
             if name.endswith(b"/"):
                 found.append(Child(name, None))
             elif seen[name] is not None:
-                head = await self._head_if_sound(prefix + name, seen[name])
-                found += [Child(name, head)] if head is not None else []
+                found += await self._child(prefix, name, seen[name])
         return found
+
+    async def _child(self, prefix: bytes, name: bytes, seen: Seen | None) -> list[Child]:
+        try:
+            head = await self._head_of(prefix + name, seen)
+        except Corrupt as error:
+            _log.warning("in a listing: %s", error)
+            return [Child(name, None)]
+        return [Child(name, head)] if head is not None else []
 
     async def _stamped(self, prefix: bytes, names: Names) -> list[Stamped]:
         found: list[Stamped] = []

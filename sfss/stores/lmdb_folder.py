@@ -170,7 +170,7 @@ class LmdbFolder:
         entries: list[Entry] = []
 
         def take(key: bytes, value: memoryview) -> bool:
-            entries.extend(self._entry(key, value))
+            entries.append(self._entry(key, value))
             return len(entries) < limit
 
         return entries, self._walk(prefix, after, take)
@@ -213,12 +213,12 @@ class LmdbFolder:
                 positioned = cursor.next()
         return None
 
-    def _entry(self, key: bytes, value: memoryview) -> list[Entry]:
+    def _entry(self, key: bytes, value: memoryview) -> Entry:
         try:
-            return [Entry(key, decode_head(value, self._address, key))]
+            return Entry(key, decode_head(value, self._address, key))
         except Corrupt as error:
-            _log.warning("left out of a listing: %s", str(error))
-            return []
+            _log.warning("in a listing: %s", str(error))
+            return Entry(key, None)
 
     def _head_in(self, key: bytes, value: memoryview) -> Head | None:
         try:

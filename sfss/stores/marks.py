@@ -88,7 +88,7 @@ class Marks:
         """Yield all keys with what is marked under them, in batches of up to ``KEYS_LIMIT``."""
         after = b""
         while entries := await self._store.scan(self._prefix, after, KEYS_LIMIT):
-            found = [_marked(entry.head) for entry in entries]
+            found = [_marked(entry.head) for entry in entries if entry.head is not None]
             yield [each for each in found if each is not None]
             after = entries[-1].key
 

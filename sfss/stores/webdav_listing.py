@@ -38,10 +38,17 @@ _PROPFIND_FIELDS: Final = (
 
 
 class Thing(NamedTuple):
-    """One thing in a folder: a file, or, without one, a folder, whose name ends with "/"."""
+    """One thing in a folder: a ``file``, or a folder, whose name ends with "/". Of another name
+    without a ``file``, the node says that it is damaged.
+    """
 
     name: bytes
     file: File | None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.name.endswith(SLASH)
 
 
 Parse: TypeAlias = Callable[[bytes, bytes], list[Thing]]
@@ -94,7 +101,7 @@ class Listings:
             folders += [
                 folder + thing.name
                 for thing in things
-                if thing.file is None and len(folder + thing.name) < FILES_LIMIT
+                if thing.is_folder and len(folder + thing.name) < FILES_LIMIT
             ]
 
     async def _things(self, folder: bytes) -> list[Thing]:
@@ -167,7 +174,7 @@ def _thing_of(entry: object) -> Thing | None:
     if kind == "directory":
         return Thing(key + SLASH, None)
     if kind != "file":
-        return None
+        return Thing(key, None) if entry.get("damaged") is True else None  # so another sfss
     size, date = entry.get("size"), entry.get("mtime")
     if type(size) is not int or not 0 <= size <= LENGTH_LIMIT or not isinstance(date, str):
         raise ValueError(f"no file: {entry!r:.80}")
@@ -205,6 +212,8 @@ def _thing_in(response: Element, path: bytes) -> Thing | None:
         return None  # the folder itself
     if response.find(".//{DAV:}resourcetype/{DAV:}collection") is not None:
         return Thing(name + SLASH, None)
+    if " 500 " in (response.findtext("{DAV:}status") or ""):
+        return Thing(name, None)
     size = response.findtext(".//{DAV:}getcontentlength") or ""
     if not (size.isascii() and size.isdigit() and len(size) <= 16):
         raise ValueError(f"a file of {size[:80]!r} bytes")
@@ -226,5 +235,5 @@ def _in_order(things: Iterator[Thing | None]) -> list[Thing]:
 
 
 def _is_shown(thing: Thing) -> bool:
-    name = thing.name if thing.file is not None else thing.name[:-1]
+    name = thing.name[:-1] if thing.file is None and thing.is_folder else thing.name
     return SLASH not in name and is_file_path(name)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from sfss.cluster import Missing
+from sfss.cluster import Listed, Missing
 from sfss.web import html, http
 from sfss.web.locations import is_addressable, reference
 
@@ -34,9 +34,11 @@ async def index(site: http.Site, request: web.BaseRequest) -> http.Answer:
     listed = found[:limit]
     following = listed[-1].path if len(found) > limit else None
     if http.wants_json(request):
-        files = [{"path": each.path, "size": each.head.size} for each in listed]
-        return http.json_answer({"files": files, "next": following})
-    rows = [_link(each.path, str(each.head.size)) for each in listed if is_addressable(each.path)]
+        files = [{"path": each.path, "size": each.head.size} for each in listed if each.head]
+        damaged = [each.path for each in listed if each.head is None]
+        more = {"damaged": damaged} if damaged else {}
+        return http.json_answer({"files": files, **more, "next": following})
+    rows = [_link(each.path, _size(each)) for each in listed if is_addressable(each.path)]
     return _page("All files", [html.Section("", rows)], following, limit)
 
 
@@ -72,6 +74,10 @@ def _page(
         names = {"after": after, "limit": str(limit), **({"store": store} if store else {})}
         following = "?" + urlencode(names, quote_via=quote, safe="")
     return http.Answer(200, html.FIELDS, html.page(title, sections, following))
+
+
+def _size(listed: Listed) -> str:
+    return "damaged" if listed.head is None else str(listed.head.size)
 
 
 def _link(path: str, *details: str) -> html.Row:

@@ -300,6 +300,12 @@ def _list_of(schema: Json) -> Json:
     return {"type": "array", "items": schema}
 
 
+_DAMAGED: Final[Json] = {
+    **_list_of(_STRING),
+    "description": "Paths of which nobody can tell more: it is damaged. Only if there are any.",
+}
+
+
 def _map_of(schema: Json) -> Json:
     return {"type": "object", "additionalProperties": schema}
 
@@ -318,6 +324,7 @@ SCHEMAS: Final[Mapping[str, Json]] = {
         "properties": {
             "files": _list_of({"$ref": "#/components/schemas/Listed"}),
             "folders": {**_list_of(_STRING), "description": "only with a delimiter"},
+            "damaged": _DAMAGED,
             "next": _NEXT,
         },
         "required": ["files", "next"],
@@ -342,7 +349,8 @@ SCHEMAS: Final[Mapping[str, Json]] = {
             "type": "object",
             "properties": {
                 "name": _STRING,
-                "type": {"enum": ["file", "directory"]},
+                "type": {"enum": ["file", "directory", "other"]},
+                "damaged": {"const": True, "description": "of a file: nobody can tell more"},
                 "mtime": _STRING,
                 "size": _NUMBER,
                 "version": _NUMBER,
@@ -351,7 +359,12 @@ SCHEMAS: Final[Mapping[str, Json]] = {
             "required": ["name", "type"],
         }
     ),
-    "Index": _fixed(files=_list_of(_fixed(path=_STRING, size=_NUMBER)), next=_NEXT),
+    "Index": _fixed(
+        ("files", "next"),
+        files=_list_of(_fixed(path=_STRING, size=_NUMBER)),
+        damaged=_DAMAGED,
+        next=_NEXT,
+    ),
     "Missing": _fixed(
         missing=_list_of(
             _fixed(

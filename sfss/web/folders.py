@@ -142,8 +142,10 @@ def _as_json(thing: Thing) -> str:
     """Return what nginx's ``autoindex_format json`` says of a file or folder, as far as it is
     known; and of a file the rest of its head, for another sfss.
     """
-    if thing.head is None:
+    if thing.is_folder:
         return json.dumps({"name": thing.name.rstrip("/"), "type": "directory"})
+    if thing.head is None:
+        return json.dumps({"name": thing.name, "type": "other", "damaged": True})
     # Whoever reads it as nginx's expects a time of every file, if only that of 1970.
     modified = http_date(thing.head.version // 1_000_000)
     described: dict[str, object] = {"name": thing.name, "type": "file", "mtime": modified}
@@ -155,7 +157,8 @@ def _as_json(thing: Thing) -> str:
 
 def _as_row(thing: Thing) -> html.Row:
     if thing.head is None:
-        return html.Row(thing.name, reference(thing.name))
+        details = () if thing.is_folder else ("", "damaged")
+        return html.Row(thing.name, reference(thing.name), details)
     size, version = str(thing.head.size), thing.head.version
     modified = ""
     if version:
@@ -192,7 +195,12 @@ async def _responses(site: http.Site, folder: Location, deep: bool) -> AsyncIter
     yield _response(folder.asked, None)
     if deep:
         async for things in _pages(site, folder):
-            yield "".join(_response(folder.asked + thing.name, thing.head) for thing in things)
+            yield "".join(
+                _response(folder.asked + thing.name, thing.head)
+                if thing.head is not None or thing.is_folder
+                else _damaged(folder.asked + thing.name)
+                for thing in things
+            )
 
 
 async def _is_known(site: http.Site, folder: Location) -> bool:
@@ -201,6 +209,13 @@ async def _is_known(site: http.Site, folder: Location) -> bool:
         return await is_there(site, folder)
     except CannotList:
         return False
+
+
+def _damaged(asked: str) -> str:
+    return (
+        f"<D:response><D:href>{escape(reference(f'/{asked}'))}</D:href>"
+        "<D:status>HTTP/1.1 500 Internal Server Error</D:status></D:response>\n"
+    )
 
 
 def _response(asked: str, head: Head | None) -> str:

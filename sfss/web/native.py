@@ -4,15 +4,19 @@ A path is an argument of the query, so that any path can be named without a clas
 the service.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TypeAlias
 from urllib.parse import quote
 
 from aiohttp import web
 
-from sfss.cluster import Listed
 from sfss.errors import BadArgument
+from sfss.record import Head
 from sfss.web import files, http
 from sfss.web.levels import level
+
+_Found: TypeAlias = tuple[str, Head | None]
 
 
 async def create(site: http.Site, request: web.BaseRequest) -> http.Answer:
@@ -43,7 +47,8 @@ async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
     """``GET /files?prefix=&after=&limit=``: a page of what is stored, in byte order of the path.
 
     ``next`` is what to give as ``after`` for the next page; null on the last. With ``delimiter=/``
-    only files that have no "/" behind the prefix, and ``folders``, which end with "/".
+    only files that have no "/" behind the prefix, and ``folders``, which end with "/". ``damaged``,
+    where there are any, are paths of the page of which nobody can tell more; they count as files.
     """
     prefix = http.argument(request, "prefix") or ""
     after = http.argument(request, "after") or ""
@@ -54,13 +59,8 @@ async def page(site: http.Site, request: web.BaseRequest) -> http.Answer:
         return await _level(site, prefix, after, limit)
     # One more than asked tells whether there is a next page.
     found = await site.cluster.list(prefix, after, limit + 1)
-    listed = found[:limit]
-    return http.json_answer(
-        {
-            "files": [_describe(each) for each in listed],
-            "next": listed[-1].path if len(found) > limit else None,
-        }
-    )
+    listed = [(each.path, each.head) for each in found]
+    return http.json_answer({**_described(listed[:limit]), "next": _next(listed, limit)})
 
 
 async def _level(site: http.Site, prefix: str, after: str, limit: int) -> http.Answer:
@@ -68,19 +68,30 @@ async def _level(site: http.Site, prefix: str, after: str, limit: int) -> http.A
     things = found[:limit]
     return http.json_answer(
         {
-            "files": [_describe(Listed(path, head)) for path, head in things if head is not None],
-            "folders": [path for path, head in things if head is None],
-            "next": things[-1].name if len(found) > limit else None,
+            **_described([each for each in things if not each.is_folder]),
+            "folders": [each.name for each in things if each.is_folder],
+            "next": _next(found, limit),
         }
     )
 
 
-def _describe(listed: Listed) -> dict[str, str | int | None]:
-    head = listed.head
+def _next(found: Sequence[_Found], limit: int) -> str | None:
+    return found[limit - 1][0] if len(found) > limit else None
+
+
+def _described(found: Sequence[_Found]) -> dict[str, object]:
+    damaged = [path for path, head in found if head is None]
+    described: dict[str, object] = {
+        "files": [_describe(path, head) for path, head in found if head is not None]
+    }
+    return {**described, "damaged": damaged} if damaged else described
+
+
+def _describe(path: str, head: Head) -> dict[str, str | int | None]:
     return {
-        "path": listed.path,
+        "path": path,
         "size": head.size,
-        "type": files.media_type_of(head, listed.path),
+        "type": files.media_type_of(head, path),
         "etag": files.validators_of(head).etag,
         "modified": _rfc3339(head.version) if head.version else None,
     }

@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.browsing import Shelf, png, wav
 from tests.browser.conftest import IN_THE_BROWSER, Complaints, Screenshot
-from tests.servers import Gateway
+from tests.servers import Gateway, damage_heads
 
 pytestmark = IN_THE_BROWSER
 
@@ -262,6 +262,27 @@ async def test_a_folder_is_deleted_with_what_is_in_it(shelf: Shelf) -> None:
     await shelf.page.get_by_role("button", name="Delete", exact=True).click()
     await expect(shelf.page.locator("#said")).to_have_text("old was deleted: 12 files")
     await shelf.lists(["older.txt"])
+
+
+async def test_what_is_damaged_is_shown_and_can_be_deleted(shelf: Shelf) -> None:
+    body = shelf.folder.encode() * 30
+    for name in ("a.txt", "old/sick.txt", "sick.txt"):
+        shelf.put(name, b"x" if name == "a.txt" else body)
+    damage_heads(shelf.gateway.folder / "store", body)
+    await shelf.open()
+    await shelf.lists(["old/", "a.txt", "sick.txt"])
+    await expect(shelf.row("sick.txt")).to_contain_text("damaged")
+    await shelf.link("sick.txt").click()
+    await expect(shelf.page.locator("#preview-body")).to_have_text(
+        "This file is damaged on the server."
+    )
+    await shelf.page.locator("#preview-close").click()
+    for name, asked in (("old/", "the file in it"), ("sick.txt", "Delete sick.txt?")):
+        await shelf.act("Delete", name)
+        await expect(shelf.page.get_by_role("dialog")).to_contain_text(asked)
+        await shelf.page.get_by_role("button", name="Delete", exact=True).click()
+        await expect(shelf.row(name)).to_have_count(0)
+    await shelf.lists(["a.txt"])
 
 
 async def test_a_link_is_copied_and_leads_to_the_file(shelf: Shelf) -> None:

@@ -54,16 +54,15 @@ class DictStore:
         return self._open().pop(key, None) is not None
 
     async def scan(self, prefix: bytes, after: bytes, limit: int) -> list[Entry]:
-        """Return entries in byte order, damaged ones left out."""
+        """Return entries in byte order, damaged ones without a head."""
         keys = sorted(key for key in self._open() if key.startswith(prefix) and key > after)
-        heads = ((key, self.header(key)) for key in keys)
-        return [Entry(key, head) for key, head in heads if head is not None][:limit]
+        return [Entry(key, self.header(key)) for key in keys][:limit]
 
     async def keys(self) -> AsyncIterator[Sequence[Stamped]]:
         """Yield all keys with the stamps of their records, damaged ones left out."""
         after = b""
         while entries := await self.scan(b"", after, KEYS_LIMIT):
-            yield [Stamped(entry.key, unique_of(entry.head)) for entry in entries]
+            yield [Stamped(each.key, unique_of(each.head)) for each in entries if each.head]
             after = entries[-1].key
 
     async def stats(self) -> Mapping[str, str]:

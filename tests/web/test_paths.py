@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sfss.stores.webdav_listing import Thing, things_in_json, things_in_xml
 from tests.photosrv import open_file_sizes
-from tests.servers import Gateway, ask, gateway, node, running, wait_until
+from tests.servers import Gateway, ask, damage_heads, gateway, node, running, wait_until
 from tests.test_replicated import replicated_gateway
 from tests.web.client import LIMIT, Wire, head, sentence, wire
 
@@ -578,3 +579,18 @@ def _waits(pid: int) -> bool:
     before = stat.read_text()
     time.sleep(0.1)
     return stat.read_text() == before
+
+
+def test_what_is_damaged_is_shown_in_its_folder(site: Gateway, folder: str) -> None:
+    body = folder.encode() * 30
+    put(site, f"{folder}fine")
+    put(site, f"{folder}sick", body)
+    damage_heads(site.folder / "store", body)
+    page = site.request("GET", folder).body.decode()
+    assert re.search('<a href="sick">sick</a></td><td></td><td>damaged</td>', page)
+    fine, sick = things_in_json(site.request("GET", folder, headers=JSON).body, b"")
+    assert (fine.name, sick) == (b"fine", Thing(b"sick", None))
+    answer = site.request("PROPFIND", folder, headers={"Depth": "1"})
+    fine, sick = things_in_xml(answer.body, folder.replace("%20", " ").encode())
+    assert (fine.name, sick) == (b"fine", Thing(b"sick", None))
+    assert site.request("DELETE", f"{folder}sick").status == 204

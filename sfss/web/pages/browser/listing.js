@@ -4,8 +4,10 @@ import { list } from "./service.js";
 
 export const PAGE = 200;
 const LIMIT = 1000;
+const DAMAGED = "This file is damaged on the server.";
 
-// A file {path, size, type, modified}, or a folder {path} whose path ends with "/".
+// A file {path, size, type, modified}, or {path, error} where it is damaged, or a folder {path} whose
+// path ends with "/".
 export const isFolder = (thing) => thing.path.endsWith("/");
 
 const ORDERS = {
@@ -38,6 +40,7 @@ export class Listing {
       const limit = Math.min(wanted, LIMIT);
       const page = await list(this.prefix, { after: this.next, limit, signal });
       this.things.push(...page.folders.map((path) => ({ path })), ...page.files);
+      this.things.push(...page.damaged.map((path) => ({ path, error: new Error(DAMAGED) })));
       this.next = page.next;
       wanted -= limit;
     }

@@ -41,12 +41,12 @@ export async function removeFolder(folder) {
   let number = 0;
   try {
     const first = await list(folder, { limit: PAGE, deep: true });
-    const asked = { count: first.files.length, more: first.next !== null };
+    const asked = { count: pathsIn(first).length, more: first.next !== null };
     if (!(await confirmRemoval(named(nameOf(folder)), asked))) {
       return false;
     }
-    for (let page = first; page.files.length; page = await list(folder, { limit: PAGE, deep: true })) {
-      number += await removeAll(page.files);
+    for (let page = first; pathsIn(page).length; page = await list(folder, { limit: PAGE, deep: true })) {
+      number += await removeAll(pathsIn(page));
       say(`${counted(number, "file")} deleted so far`);
     }
   } catch (error) {
@@ -57,13 +57,17 @@ export async function removeFolder(folder) {
   return true;
 }
 
-async function removeAll(files) {
-  const rest = files.map((each) => each.path);
+function pathsIn({ files, damaged }) {
+  return [...files.map((each) => each.path), ...damaged];
+}
+
+async function removeAll(paths) {
+  const rest = [...paths];
   const work = async () => {
     while (rest.length) {
       await removed(rest.pop());
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, work));
-  return files.length;
+  return paths.length;
 }

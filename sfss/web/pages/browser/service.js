@@ -133,7 +133,8 @@ export async function settings() {
   return (await ask("settings.json")).json();
 }
 
-// A page of what lies behind `prefix`: {files, folders, next}, folder by folder; `deep`: all files.
+// A page of what lies behind `prefix`: {files, folders, damaged, next}, folder by folder; `deep`: all
+// files. `damaged` are the paths of files of which the server knows no more.
 export async function list(prefix, { after = "", limit = 200, deep = false, signal } = {}) {
   const query = new URLSearchParams({ prefix, limit });
   if (!deep) {
@@ -144,7 +145,7 @@ export async function list(prefix, { after = "", limit = 200, deep = false, sign
   }
   const answer = await ask(`../files?${query}`, { signal });
   const page = await whole(answer, (each) => each.json());
-  return { folders: [], ...page };
+  return { folders: [], damaged: [], ...page };
 }
 
 // What is known of one file: {path, size, type, etag, modified}.

@@ -100,6 +100,9 @@ export class Table {
     if (isFolder(thing)) {
       return picture("folder");
     }
+    if (thing.error) {
+      return picture("file");
+    }
     const kind = kindOf(thing.type);
     const icon = picture({ unknown: "file" }[kind] ?? kind);
     // With a token, an image would have to be fetched by hand: not for a picture of this size.
@@ -115,7 +118,7 @@ export class Table {
   actions(thing, name) {
     const { acts } = this;
     const remove = iconButton("delete", `Delete ${name}`, () => acts.remove(thing));
-    const buttons = isFolder(thing)
+    const buttons = isFolder(thing) || thing.error
       ? [remove]
       : [
           iconButton("link", `Copy link to ${name}`, () => acts.copy(thing)),
@@ -173,6 +176,9 @@ export class Table {
 }
 
 function sizeCell(thing) {
+  if (thing.error) {
+    return [make("span", { title: thing.error.message }, "damaged")];
+  }
   return isFolder(thing) ? [] : [make("span", { title: `${thing.size} bytes` }, sizeOf(thing.size))];
 }
 
