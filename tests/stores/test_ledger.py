@@ -330,7 +330,7 @@ async def test_what_is_left_of_all_who_have_died_ends_no_write_of_another(
         ("a/ -1 5", None),
         ("a/ 1GB 5", None),
         (" 1 5", None),
-        ("/a/ 1 5", None),
+        ("/a/ 1 5", Quota("a/", 1, 5)),
         (f"{'a' * 300}/ 1 5", None),
     ],
 )
