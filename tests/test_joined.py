@@ -147,6 +147,11 @@ def test_a_member_whose_disk_was_lost_is_filled_again(tmp_path: Path) -> None:
         assert listed(members[0]) == [f"files/{number}" for number in range(FILES)]
 
 
+def statuses(member: Member) -> set[int]:
+    """Return how a member answers for all files."""
+    return {member.get(f"files/{number}").status for number in range(FILES)}
+
+
 def test_a_member_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
     with joined(tmp_path, 4) as members:
         put_files(members)
@@ -163,6 +168,8 @@ def test_a_member_that_is_gone_for_good_is_forgotten(tmp_path: Path) -> None:
         # Back after all, it learns of it, and does not bring back what it has.
         gone.start()
         wait_until(lambda: "has left" in gone.tool().stdout, "it knows that it has left")
+        # Each of its workers reads by itself whom it may ask; until then, nobody can tell.
+        wait_until(lambda: statuses(gone) == {200}, "its workers ask the others")
         check_files([gone])
 
 
