@@ -40,6 +40,8 @@ class ScriptedServer:
         for player in self._players:
             player.cancel()
         await asyncio.gather(*self._players, return_exceptions=True)
+        for writer in self.writers:
+            writer.transport.abort()  # a player that was cancelled before its first step has not
         await self._server.wait_closed()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
