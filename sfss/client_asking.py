@@ -6,7 +6,6 @@ conditional has to see what has become of it (``Answer.repeated``).
 
 import asyncio
 import ssl
-from contextlib import suppress
 from dataclasses import dataclass
 from random import random
 from typing import Final
@@ -105,18 +104,8 @@ class Asker:
             await asyncio.sleep(wait_s)
 
     async def _refusal(self, head: Head, body: bytes | Stream, path: str) -> ClientError:
-        said = bytearray()
-        if isinstance(body, bytes):
-            said += body
-        else:
-            # The status is the news; a server that hangs up within its sentence must not hide it.
-            with suppress(NoAnswer):
-                async for piece in body.pieces():
-                    said += piece
-                    if len(said) > _SENTENCE_LIMIT:
-                        break
-            body.close()
-        return error_of(head, bytes(said), path)
+        said = body if isinstance(body, bytes) else await body.beginning(_SENTENCE_LIMIT)
+        return error_of(head, said, path)
 
     def _named(self, path: str, reason: str) -> str:
         return f"{path + ': ' if path else ''}{self.server.origin} gives no answer: {reason}"

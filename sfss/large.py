@@ -310,10 +310,7 @@ class Large:
         """Return entries as ``Engine.scan`` does, of files."""
         page = partial(self._engine.scan, prefix)
         entries = await self._files(page, lambda entry: entry.key, prefix, after, limit)
-        return [
-            Entry(key, None if head is None else _listed(head, key))
-            for key, head in ((entry.key, entry.head) for entry in entries)
-        ]
+        return [Entry(each.key, each.head and _listed(each.head, each.key)) for each in entries]
 
     async def children(self, prefix: bytes, after: bytes, limit: int) -> list[Child]:
         """Return what is in a folder, as ``Engine.children`` does."""

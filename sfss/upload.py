@@ -167,22 +167,10 @@ class Uploader:
 
 
 async def _reply(head: Head, said: bytes | Stream) -> Reply:
-    body = said if isinstance(said, bytes) else await _beginning(said)
+    body = said if isinstance(said, bytes) else await said.beginning(_ANSWER_LIMIT)
     field = {name: value.decode("latin-1") for name, value in head.fields.items()}
     if 200 <= head.status < 300:
         return Reply(head.status, "", head.length, field.get(b"etag", ""))
     content_type = field.get(b"content-type", "")
     reason = sentence(head.status, phrase(head.status), content_type, body[:_ANSWER_LIMIT])
     return Reply(head.status, reason, asked_wait_s=asked_wait_s(field.get(b"retry-after", "")))
-
-
-async def _beginning(stream: Stream) -> bytes:
-    """Return the first bytes of a long answer, and wait for no more."""
-    said = b""
-    with suppress(NoAnswer):
-        async for piece in stream.pieces():
-            said += piece
-            if len(said) >= _ANSWER_LIMIT:
-                break
-    stream.close()
-    return said

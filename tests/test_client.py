@@ -407,6 +407,29 @@ async def test_a_file_that_is_replaced_meanwhile_is_not_mixed(server: Gateway) -
                     first += block
 
 
+async def test_who_is_cancelled_within_a_long_refusal_keeps_no_connection() -> None:
+    has_begun = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9999999\r\n\r\nno")
+        has_begun.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncClient(url, timeout_s=10 * DEADLINE_S) as client:
+            asking = asyncio.ensure_future(client.get("a"))
+            await has_begun.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)  # until the refusal is read
+            assert client._asker._pool._busy
+            asking.cancel()
+            await asyncio.wait({asking})
+            assert not client._asker._pool._busy
+
+
 async def test_a_cancelled_task_harms_no_other(client: AsyncClient, tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     target = tmp_path / "large"
