@@ -36,9 +36,9 @@ def local(near: Near) -> dict[str, str]:
     return found
 
 
-def used(near: Near) -> int:
-    """Return the bytes in the local store."""
-    return int(local(near)["used_bytes"])
+def used(near: Near) -> float:
+    """Return the bytes in the local store; no number, where a worker cannot tell yet."""
+    return float(local(near).get("used_bytes", "nan"))
 
 
 def shown(near: Near, path: str) -> tuple[int, bytes]:

@@ -87,12 +87,14 @@ def own(gateway: Gateway) -> dict[str, str]:
     return found
 
 
-def used(gateway: Gateway) -> int:
-    return int(own(gateway)["used_bytes"])
+def used(gateway: Gateway) -> float:
+    """Return the bytes in the store of a gateway; no number, where a worker cannot tell yet."""
+    return float(own(gateway).get("used_bytes", "nan"))
 
 
-def evicted(gateway: Gateway) -> int:
-    return int(own(gateway)["evicted_files"])
+def evicted(gateway: Gateway) -> float:
+    """Return how many records were evicted from it."""
+    return float(own(gateway).get("evicted_files", "nan"))
 
 
 def wait_for_room(gateways: Sequence[Gateway], capacity: int = CAPACITY) -> None:

@@ -16,8 +16,8 @@ from sfss.record import Head, Record
 from sfss.sieve import Arrival
 from sfss.stores.base import Guard, HasNewer, unless_newer
 from sfss.stores.embedded import EmbeddedStore
-from sfss.stores.lmdb_arrivals import Usage
-from sfss.stores.lmdb_changes import Change
+from sfss.stores.lmdb_arrivals import Arrivals, Usage
+from sfss.stores.lmdb_changes import Change, Transaction
 from sfss.stores.visited import Visited, places_for
 
 MARKS: Final = "visited"
@@ -73,10 +73,7 @@ class EvictingStore(EmbeddedStore):
         """Return what there is, and was evicted; nothing before ``prepare``. Raises
         ``Unreachable``, ``Corrupt``.
         """
-        look = self._folder.look
-        return await self._read(
-            lambda: look(lambda transaction, arrivals: arrivals.usage(transaction), Usage())
-        )
+        return await self._read(lambda: self._folder.look(_usage, Usage()))
 
     async def arrivals(self, behind: int, limit: int) -> Sequence[Arrival]:
         """Return up to ``limit`` files that came after the one of the number ``behind``, in their
@@ -136,20 +133,31 @@ class EvictingStore(EmbeddedStore):
 
     async def stats(self) -> Mapping[str, str]:
         """Return also how many bytes the records have and may have, and what was evicted; and how
-        much of the data file is free for what comes.
+        much of the data file is free for what comes. Before ``prepare`` nobody can tell here what
+        they have, and was evicted.
         """
         found = await super().stats()
         if not self._folder.keeps_arrivals:
             return found
-        usage, in_use = await self.usage(), await self._read(self._folder.bytes_in_use)
-        return {
+        in_use = await self._read(self._folder.bytes_in_use)
+        found = {
             **found,
             "free_bytes": str(max(0, int(found["bytes"]) - in_use)),
             "capacity_bytes": str(self.capacity_bytes),
+        }
+        usage = await self._read(lambda: self._folder.look(_usage, None))
+        if usage is None:
+            return found
+        return {
+            **found,
             "used_bytes": str(usage.size),
             "evicted_files": str(usage.evicted_files),
             "evicted_bytes": str(usage.evicted_size),
         }
+
+
+def _usage(transaction: Transaction, arrivals: Arrivals) -> Usage:
+    return arrivals.usage(transaction)
 
 
 def _only_if(expected: Head | None) -> Guard:

@@ -91,10 +91,13 @@ def room_of(stats: Mapping[str, str]) -> Room:
     """
     number = {name: int(text) for name, text in stats.items() if text.isdecimal()}.get
     used, free, total = number("bytes"), number("avail_space"), number("total_space")
-    limit = number("capacity_bytes") or (None if total else number("limit_maxbytes"))
+    limit = number("capacity_bytes")
     if limit:
-        used = number("used_bytes", used)
-        left = max(0, limit - (used or 0))
+        used = number("used_bytes")  # its other bytes are those of its file
+    elif not total:
+        limit = number("limit_maxbytes")
+    if limit and used is not None:
+        left = max(0, limit - used)
         free = left if free is None else min(free, left)
     evicted = number("evicted_files"), number("evicted_bytes")
     return Room(number("curr_items"), used, free, limit or total, *evicted)

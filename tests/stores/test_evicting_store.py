@@ -148,6 +148,22 @@ async def test_a_program_that_knows_nothing_of_the_index_is_noticed(tmp_path: Pa
     await store.close()
 
 
+async def test_who_has_not_opened_the_index_does_not_tell_what_is_in_it(
+    tmp_path: Path,
+) -> None:
+    store = await open_store(tmp_path)
+    await store.set(b"a", record(1))
+    await store.close()
+    other = LmdbCopies(store.address, 30.0)
+    other.limit(CAPACITY)
+    found = await other.stats()
+    assert found["capacity_bytes"] == str(CAPACITY)
+    assert not {"used_bytes", "evicted_files", "evicted_bytes"} & found.keys()
+    await other.prepare()
+    assert (await other.stats())["used_bytes"] == str(HEADER_SIZE + 100)
+    await other.close()
+
+
 async def test_only_what_it_was_is_evicted(store: LmdbCopies) -> None:
     first, second = record(1), record(2)
     await store.set(b"a", first)
