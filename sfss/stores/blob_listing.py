@@ -55,7 +55,7 @@ class IdList:
             position = self._begin(text)
         found: list[bytes] = []
         while self._begun and not self._ended and (item := _ITEM.match(text, position)):
-            position = item.end()
+            position = _bounded(item)
             self._ended = item[2] == b"]"
             if _ID.fullmatch(item[1]):
                 found.append(item[1])
@@ -63,7 +63,7 @@ class IdList:
         if self._ended and self._rest.strip(b" \t\r\n"):
             raise ValueError("bytes behind the end of the list")
         if len(self._rest) > _TEXT_LIMIT:
-            raise ValueError(f"no list of texts: {self._rest[:80]!r}")
+            raise _too_long(self._rest)
         return found
 
     def _begin(self, text: bytes) -> int:
@@ -72,12 +72,23 @@ class IdList:
         if begin is None or (begin[1] and not begin[2] and not text[begin.end() :].strip()):
             return 0
         self._begun, self._ended = True, not begin[1] or begin[2] is not None
-        return begin.end()
+        return _bounded(begin)
 
     def finish(self) -> None:
         """Raise ValueError unless the array has ended."""
         if not self._ended:
             raise ValueError(f"it ends with {self._rest[-80:]!r}, and not as a list of texts does")
+
+
+def _bounded(found: re.Match[bytes]) -> int:
+    """Return where it ends, if it may be so long: however many pieces it came in."""
+    if found.end() - found.start() > _TEXT_LIMIT:
+        raise _too_long(found[0])
+    return found.end()
+
+
+def _too_long(text: bytes) -> ValueError:
+    return ValueError(f"no list of texts: {text[:80]!r}")
 
 
 class _Part(NamedTuple):

@@ -47,7 +47,7 @@ def test_what_is_no_id_is_left_out(step: int) -> None:
     assert parsed(json.dumps(names, ensure_ascii=False).encode(), step) == [b"ab", b"cd"]
 
 
-@pytest.mark.parametrize("step", [1, 1000])
+@pytest.mark.parametrize("step", [1, 1000, 100_000])
 @pytest.mark.parametrize(
     "text",
     [
@@ -72,6 +72,11 @@ def test_what_is_no_id_is_left_out(step: int) -> None:
         b"['ab']",
         b'["a\nb"]',
         b'["' + b"a" * 10_000 + b'"]' * 2,
+        b'["' + b"a" * 10_000 + b'"]',
+        b'["ab",' + b" " * 10_000 + b'"cd"]',
+        b" " * 10_000 + b"[]",
+        b"[" + b" " * 10_000 + b"]",
+        b"[]" + b" " * 10_000,
     ],
 )
 def test_what_is_no_list_of_texts(text: bytes, step: int) -> None:
