@@ -14,7 +14,6 @@ import stat
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
@@ -115,16 +114,36 @@ async def save(asker: Asker, path: str, target: Path, progress: Progress = lambd
         return await _save(download, (target, part, progress))
 
 
+def _write_at_once(target: str, body: bytes, file: File) -> None:
+    """Without ``Path`` and ``IO``, which would take as long as the kernel does."""
+    folder = target[: target.rfind("/") + 1]
+    name = f"{folder}{_new_part_name()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, 0o666)
+    except FileNotFoundError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(name, flags, 0o666)
+    try:
+        _lock(descriptor)
+        written = os.write(descriptor, body)
+        while written < len(body):
+            written += os.write(descriptor, body[written:])
+        _set_time(descriptor, file)
+        os.replace(name, target)  # noqa: PTH105
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
+        raise
+    finally:
+        os.close(descriptor)
+
+
 async def _save_held(download: Download, target: Path, progress: Progress) -> File:
     body = await download.read()
 
     def write() -> None:
-        part = _opened(target, None)
-        try:
-            _write_all(part.file, body)
-            _finish(part, target, download.file)
-        finally:
-            part.close()
+        _write_at_once(os.fspath(target), body, download.file)
 
     if len(body) <= HELD_LIMIT:
         _translated(target, write)
@@ -255,8 +274,12 @@ def _opened(target: Path, name: Path | None) -> _Part:
     if name is not None:
         with suppress(FileExistsError):
             return _Part(name, _created(name), keeps=True)
-    name = target.with_name(f"{PART_BEFORE}{secrets.token_hex(16)}{PART_AFTER}")
+    name = target.with_name(_new_part_name())
     return _Part(name, _created(name))
+
+
+def _new_part_name() -> str:
+    return f"{PART_BEFORE}{secrets.token_hex(16)}{PART_AFTER}"
 
 
 def _created(name: Path) -> IO[bytes]:
@@ -266,21 +289,26 @@ def _created(name: Path) -> IO[bytes]:
     except FileNotFoundError:
         name.parent.mkdir(parents=True, exist_ok=True)
         file = name.open("x+b", buffering=0)
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(file, fcntl.LOCK_EX)
+    _lock(file.fileno())
     return file
 
 
+def _lock(descriptor: int) -> None:
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
 def _finish(part: _Part, target: Path, file: File) -> None:
-    if file.modified is not None:
-        nanoseconds = _nanoseconds(file.modified)
-        os.utime(part.file.fileno(), ns=(nanoseconds, nanoseconds))
+    _set_time(part.file.fileno(), file)
     part.name.replace(target)
     part.keeps = True
 
 
-def _nanoseconds(moment: datetime) -> int:
-    return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+def _set_time(descriptor: int, file: File) -> None:
+    moment = file.modified
+    if moment is not None:
+        nanoseconds = int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+        os.utime(descriptor, ns=(nanoseconds, nanoseconds))
 
 
 def _write_all(file: IO[bytes], body: bytes) -> None:

@@ -169,6 +169,11 @@ def _token(chosen: str, url: str | None) -> str:
     return os.environ.get(OTHER_TOKEN_VARIABLE, "")
 
 
+def new_runner() -> asyncio.Runner:
+    """Return what runs a coroutine of a command."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
 def run_command(work: Callable[[], Awaitable[int | None]]) -> int:
     """Run a command to its end, and return its exit status; says why it failed. Raises
     ``SettingError``.
@@ -181,7 +186,7 @@ def run_command(work: Callable[[], Awaitable[int | None]]) -> int:
         return await work() or 0
 
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with new_runner() as runner:
             return runner.run(main())
     except (KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED

@@ -3,15 +3,15 @@
 import argparse
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sfss.client_bodies import SentBody, open_body
 from sfss.client_errors import ClientError, ConditionFailed, NotFound, Unreadable
+from sfss.client_saving import Progress
 from sfss.command_parsers import NewParser
-from sfss.get_command import has_content, local_name
 from sfss.glob_patterns import Choice, choice_of
 from sfss.remote_command import (
     Report,
@@ -24,17 +24,17 @@ from sfss.remote_command import (
     run_command,
     wrong,
 )
+from sfss.sync_copying import Copier, Manner
 from sfss.sync_obstacles import (
-    in_the_way,
     remove_empty_folders,
     remove_left_over,
     replace,
     scratch_for,
     to_go,
-    what_it_is,
 )
 from sfss.sync_plan import Entry, OutOfOrder, Pair, Step, paired, step_for
 from sfss.sync_sides import LocalSide, RemoteSide, Side
+from sfss.sync_workers import Crew, Workers, usable_count
 from sfss.upload_plan import Outcome, Result
 
 _Found = TypeVar("_Found")
@@ -88,17 +88,12 @@ def add_sync(new: NewParser) -> None:
 
 def run_sync(options: argparse.Namespace) -> int:
     """Do it, and return the exit status."""
-    return run_command(lambda: _sync(options))
+    with Workers(usable_count() - 1, partial(_copier, options)) as workers:
+        return run_command(lambda: _sync(options, workers))
 
 
-async def _sync(options: argparse.Namespace) -> int:
-    try:
-        choice = choice_of(options.include, options.exclude)
-    except ValueError as error:
-        raise wrong("--include, --exclude", "is no pattern", str(error)) from None
-    async with AsyncExitStack() as stack:
-        source = await _side(stack, options, options.source, choice, is_first=True)
-        target = await _side(stack, options, options.target, choice)
+async def _sync(options: argparse.Namespace, workers: Workers) -> int:
+    async with _sides(options) as (source, target):
         if isinstance(source, LocalSide):
             if isinstance(target, LocalSide):
                 raise wrong("FROM, TO", "are both folders here", "one is to be sfss:PATH")
@@ -107,9 +102,32 @@ async def _sync(options: argparse.Namespace) -> int:
         elif isinstance(target, RemoteSide):
             _check_apart(source, target, options.delete)
         report = Report(options)
-        sync = Sync((source, target), options, report)
-        await report.screen.during(sync.run())
+        copier = Copier((source, target), _manner(options), report.moved)
+        async with Crew(copier, workers, report.moved, report.screen.say) as crew:
+            sync = Sync((source, target), options, report, copier, crew)
+            await report.screen.during(sync.run())
         return report.ended()
+
+
+@asynccontextmanager
+async def _copier(options: argparse.Namespace, moved: Progress) -> AsyncIterator[Copier]:
+    async with _sides(options) as sides:
+        yield Copier(sides, _manner(options), moved)
+
+
+def _manner(options: argparse.Namespace) -> Manner:
+    return Manner(deletes=options.delete, is_dry=options.dry_run)
+
+
+@asynccontextmanager
+async def _sides(options: argparse.Namespace) -> AsyncIterator[tuple[Side, Side]]:
+    try:
+        choice = choice_of(options.include, options.exclude)
+    except ValueError as error:
+        raise wrong("--include, --exclude", "is no pattern", str(error)) from None
+    async with AsyncExitStack() as stack:
+        source = await _side(stack, options, options.source, choice, is_first=True)
+        yield source, await _side(stack, options, options.target, choice)
 
 
 def _check_apart(source: RemoteSide, target: RemoteSide, deletes: bool) -> None:
@@ -138,13 +156,21 @@ async def _side(
 
 
 class Sync:
-    """Makes the second of ``sides`` like the first."""
+    """Makes the second of ``sides`` like the first, by a ``copier`` between them, and a ``crew``
+    with that.
+    """
 
     def __init__(
-        self, sides: tuple[Side, Side], options: argparse.Namespace, report: Report
+        self,
+        sides: tuple[Side, Side],
+        options: argparse.Namespace,
+        report: Report,
+        copier: Copier,
+        crew: Crew,
     ) -> None:
         self._source, self._target = sides
         self._options, self._report = options, report
+        self._copier, self._crew = copier, crew
         self._seen, self._begun_s = 0, time.time()
         self._extra: dict[str, Entry] = {}
         self._blocked: list[Pair] = []
@@ -220,114 +246,27 @@ class Sync:
             self._extra[pair.target.path] = pair.target
 
     async def _do_batch(self, batch: list[tuple[Step, Pair]]) -> None:
-        """Read in one step what has to be read, then do one after the other."""
-        to_do: list[tuple[Pair, SentBody | None]] = []
-        prepared = await self._all_prepared(batch)
-        for (_, pair), (outcome, body) in zip(batch, prepared, strict=True):
-            if outcome is None:
-                to_do.append((pair, body))
-            else:
-                self._told(pair, outcome)
-        try:
-            for pair, body in to_do:
-                await self._copy(pair, body)
-        finally:
-            for _, body in to_do:
-                if body is not None:
-                    body.close()
-
-    async def _all_prepared(
-        self, batch: list[tuple[Step, Pair]]
-    ) -> list[tuple[Outcome | None, SentBody | None]]:
-        def prepare() -> list[tuple[Outcome | None, SentBody | None]]:
-            return [self._prepared(*each) for each in batch]
-
-        reads = isinstance(self._source, LocalSide) or any(
-            step is Step.COMPARE for step, _ in batch
+        size = sum(pair.source.size for _, pair in batch if pair.source is not None)
+        # How far it is with what is long is seen here; and what is only told, is told here.
+        is_short = size < _BATCH_BYTES and any(
+            step in (Step.COPY, Step.COMPARE) for step, _ in batch
         )
-        return await asyncio.to_thread(prepare) if reads else prepare()
-
-    def _prepared(self, step: Step, pair: Pair) -> tuple[Outcome | None, SentBody | None]:
-        """Return what became of ``pair``, or None and what is to be sent of it. It blocks."""
-        source, target = pair
-        if step is Step.FAIL:
-            problems = [entry.problem for entry in pair if entry is not None and entry.problem]
-            return Outcome(Result.FAILED, problems[0]), None
-        if step is Step.KEEP:
-            return Outcome(Result.THERE), None
-        if isinstance(self._source, RemoteSide) or source is None:
-            return self._unlike(step, pair), None
-        try:
-            body = open_body(self._source.root / source.path)
-            is_same = step is Step.COMPARE and body.digest() == _digest_of(target)
-            if is_same:
-                body.close()
-                return Outcome(Result.THERE), None
-        except (Unreadable, OSError) as error:
-            return failure(error), None
-        if self._options.dry_run:
-            body.close()
-            return None, None
-        return None, body
-
-    def _unlike(self, step: Step, pair: Pair) -> Outcome | None:
-        """Return None where the file of a gateway is to be copied."""
-        source, target = pair
-        if step is Step.COMPARE and isinstance(self._target, LocalSide):
-            assert source is not None and source.file is not None and target is not None
-            if has_content(self._target.root / target.path, source.file):
-                return Outcome(Result.THERE)
-        return None
-
-    async def _copy(self, pair: Pair, body: SentBody | None) -> None:
-        assert pair.source is not None
-        try:
-            if self._options.delete and self._obstacle(pair.source) is not None:
-                self._blocked.append(pair)  # until it is known what may go
-                return
-            if not self._options.delete:
-                self._check_way(pair.source)
-            if not self._options.dry_run:
-                await self._copied(pair.source, body)
-            outcome = Outcome(Result.DONE)
-        except (ClientError, ValueError, OSError) as error:
-            outcome = self._failure(pair.source, error)
-        self._told(pair, outcome)
-
-    def _obstacle(self, entry: Entry) -> str | None:
-        """Return the path of what has to go before ``entry`` can be there."""
-        if isinstance(self._target, LocalSide) and local_name(self._target.root, entry.path):
-            return in_the_way(self._target.root, entry.path)
-        return None
-
-    def _check_way(self, entry: Entry) -> None:
-        """Raise ``Unreadable`` where something stands in the way of ``entry``."""
-        obstacle = self._obstacle(entry)
-        if obstacle is not None:
-            assert isinstance(self._target, LocalSide)
-            raise Unreadable(what_it_is(self._target.root, obstacle))
-
-    def _failure(self, entry: Entry, error: Exception) -> Outcome:
-        try:
-            self._check_way(entry)  # it may have come since: FROM can have both names
-        except Unreadable as found:
-            return failure(found)
-        return failure(error)
+        await self._crew.do_batch(batch, self._told, anywhere=is_short)
 
     async def _replace(self, pair: Pair) -> None:
         """Copy what something stands in the way of, which may go if FROM does not have it."""
         assert pair.source is not None and isinstance(self._target, LocalSide)
         try:
-            while (obstacle := self._obstacle(pair.source)) is not None:
+            while (obstacle := self._copier.obstacle(pair.source)) is not None:
                 try:
                     await self._copied_over(self._target.root, pair.source, obstacle)
                     break
                 except (Unreadable, OSError):
-                    if self._obstacle(pair.source) == obstacle:
+                    if self._copier.obstacle(pair.source) == obstacle:
                         raise
             else:  # it has gone already, for another file
                 if not self._options.dry_run:
-                    await self._copied(pair.source, None)
+                    await self._copier.copy(pair.source, None)
             outcome = Outcome(Result.DONE)
         except (ClientError, ValueError, OSError) as error:
             outcome = failure(error)
@@ -361,7 +300,7 @@ class Sync:
         """Raise ``Unreadable`` where nothing may be removed any more."""
         if self._report.tally.failed:
             try:
-                self._check_way(entry)
+                self._copier.check_way(entry)
             except Unreadable as found:
                 raise Unreadable(f"{found}; something failed, so it was not removed") from None
 
@@ -371,23 +310,10 @@ class Sync:
             if entry is not None:
                 self._report.add("delete", path, Outcome(Result.DONE), size=entry.size)
 
-    async def _copied(self, entry: Entry, body: SentBody | None) -> None:
-        if isinstance(self._target, LocalSide):
-            assert isinstance(self._source, RemoteSide) and entry.file is not None
-            target = local_name(self._target.root, entry.path)
-            if target is None:
-                raise Unreadable(f"{entry.file.path}: cannot be a file name here")
-            await self._source.client.get_to_file(entry.file.path, target, self._report.moved)
+    def _told(self, pair: Pair, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._blocked.append(pair)
             return
-        path = f"{self._target.prefix}{entry.path}"
-        if body is not None:
-            await self._target.client.put(path, body)
-        else:
-            assert isinstance(self._source, RemoteSide) and entry.file is not None
-            await self._source.client.copy(entry.file.path, path, self._target.client)
-        self._report.moved(entry.size)
-
-    def _told(self, pair: Pair, outcome: Outcome) -> None:
         entry = pair.source or pair.target
         assert entry is not None
         self._report.add("copy", entry.path, outcome, size=entry.size)
@@ -430,10 +356,6 @@ class Sync:
 async def _each(found: Iterable[_Found]) -> AsyncGenerator[_Found, None]:
     for each in found:
         yield each
-
-
-def _digest_of(entry: Entry | None) -> str | None:
-    return None if entry is None or entry.file is None else entry.file.digest
 
 
 def _remove_here(root: Path, path: str) -> None:
