@@ -94,7 +94,7 @@ class MetadumpParser:
         ``BadReply``.
         """
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > LINE_LIMIT:
+        if any(len(line) > LINE_LIMIT for line in (*lines, self._rest)):
             raise BadReply(f"a line of over {LINE_LIMIT} bytes")
         listed = [key for line in lines if (key := self._listed(line)) is not None]
         if self.ending is not None and self._rest:

@@ -115,6 +115,15 @@ def test_a_line_without_an_end_is_not_waited_for() -> None:
         parser.feed(b"k")
 
 
+def test_a_line_that_is_too_long_is_none_however_it_comes() -> None:
+    line = b"BUSY" + b" x" * (LINE_LIMIT // 2) + b"\r\n"
+    for step in (1, 1000, len(line)):
+        parser = MetadumpParser()
+        with pytest.raises(BadReply, match="a line of over"):
+            for start in range(0, len(line), step):
+                parser.feed(line[start : start + step])
+
+
 def test_a_hostile_line_is_refused_at_once() -> None:
     # Would take for ever where the grammar can be tried in many ways.
     with pytest.raises(BadReply):
