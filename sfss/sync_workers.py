@@ -222,6 +222,7 @@ class Crew:
         except Gone:
             if worker in self._open:
                 self._open.remove(worker)
+                await worker.close()
                 self._say("a process that copied has ended; what it had is done again")
             return False
         self._moved(size)
