@@ -43,7 +43,7 @@ def load(
 def _parsed(text: str, source: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number, or a nesting, that it cannot read
         raise SettingError(source, "syntax", str(error), "a TOML document is expected") from None
 
 

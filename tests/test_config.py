@@ -108,6 +108,8 @@ def test_each_setting_has_a_variable_of_its_own() -> None:
         ("[memcached]\nservers = [1]", ["memcached.servers"]),
         ("[memcached]\nservers = 'a:1'", ["memcached.servers"]),
         ("[server", ["syntax", "TOML"]),
+        (f"[server]\nport = {'1' * 5000}", ["syntax", "digits", "TOML"]),
+        ("[server]\nport = " + "[" * 100_000, ["syntax", "TOML"]),
         ("[cluster]\nkind = 'replicated'", ["replicated.stores", "is empty", "ketama"]),
         (REPLICATED + "placement = 'jump'", ["replicated.shards", "is empty", "jump"]),
         (REPLICATED + "shards = ['one a:1']", ["replicated.shards", "is not used", "ketama"]),
