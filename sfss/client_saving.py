@@ -126,9 +126,7 @@ def _write_at_once(target: str, body: bytes, file: File) -> None:
         descriptor = os.open(name, flags, 0o666)
     try:
         _lock(descriptor)
-        written = os.write(descriptor, body)
-        while written < len(body):
-            written += os.write(descriptor, body[written:])
+        _write_all(descriptor, body)
         _set_time(descriptor, file)
         os.replace(name, target)  # noqa: PTH105
     except BaseException:
@@ -197,7 +195,7 @@ async def _save(download: Download, job: _Job) -> File:
         part.file.seek(part.size)
         async with aclosing(_gathered(download)) as blocks:
             async for block in blocks:
-                await _in_thread(target, partial(_write_all, part.file, block))
+                await _in_thread(target, partial(_write_all, part.file.fileno(), block))
                 came += len(block)
                 progress(len(block))
         await _in_thread(target, lambda: _finish(part, target, download.file))
@@ -311,10 +309,10 @@ def _set_time(descriptor: int, file: File) -> None:
         os.utime(descriptor, ns=(nanoseconds, nanoseconds))
 
 
-def _write_all(file: IO[bytes], body: bytes) -> None:
+def _write_all(descriptor: int, body: bytes) -> None:
     rest = memoryview(body)
     while rest:
-        rest = rest[file.write(rest) :]
+        rest = rest[os.write(descriptor, rest) :]
 
 
 async def _in_thread(target: Path, work: Callable[[], Any]) -> Any:

@@ -104,7 +104,7 @@ async def _sync(options: argparse.Namespace, workers: Workers) -> int:
         report = Report(options)
         copier = Copier((source, target), _manner(options), report.moved)
         async with Crew(copier, workers, report.moved, report.screen.say) as crew:
-            sync = Sync((source, target), options, report, copier, crew)
+            sync = Sync((source, target), options, report, crew)
             await report.screen.during(sync.run())
         return report.ended()
 
@@ -156,21 +156,18 @@ async def _side(
 
 
 class Sync:
-    """Makes the second of ``sides`` like the first, by a ``copier`` between them, and a ``crew``
-    with that.
-    """
+    """Makes the second of ``sides`` like the first, by a ``crew`` that copies between them."""
 
     def __init__(
         self,
         sides: tuple[Side, Side],
         options: argparse.Namespace,
         report: Report,
-        copier: Copier,
         crew: Crew,
     ) -> None:
         self._source, self._target = sides
         self._options, self._report = options, report
-        self._copier, self._crew = copier, crew
+        self._crew, self._copier = crew, crew.copier
         self._seen, self._begun_s = 0, time.time()
         self._extra: dict[str, Entry] = {}
         self._blocked: list[Pair] = []
@@ -247,7 +244,7 @@ class Sync:
 
     async def _do_batch(self, batch: list[tuple[Step, Pair]]) -> None:
         size = sum(pair.source.size for _, pair in batch if pair.source is not None)
-        # How far it is with what is long is seen here; and what is only told, is told here.
+        # Long files stay here, where progress is shown; what is not copied is not worth sending.
         is_short = size < _BATCH_BYTES and any(
             step in (Step.COPY, Step.COMPARE) for step, _ in batch
         )

@@ -98,7 +98,7 @@ class Copier:
         entry = pair.source
         assert entry is not None
         try:
-            # A short file is rather loaded for nothing than looked for each time: that is dearer.
+            # To look first costs as much for each short file as to load one that cannot be kept.
             if self._manner.is_dry or entry.size > HELD_LIMIT:
                 self.check_way(entry)
             if not self._manner.is_dry:

@@ -20,7 +20,7 @@ def in_the_way(root: Path, path: str) -> str | None:
         return path if stat.S_ISDIR(os.lstat(name).st_mode) else None
     except OSError:
         at = name.rfind("/")
-    # Mostly its folder is there: then it is not looked at those above. This is done for each file.
+    # Mostly its folder is there: then it is not looked at those above.
     if _leads_to_folder(name[:at]):
         return None
     at = 0

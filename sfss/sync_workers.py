@@ -11,6 +11,7 @@ import pickle
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -31,7 +32,8 @@ ALONE: Final = 8
 """Batches that are done here before any others have to begin."""
 
 _END_S: Final = 10.0
-_HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM)
+"""Seconds in which processes that have nothing more to do end by themselves."""
+
 _FRAME: Final = Struct(">QI")  # a number, and the bytes that follow
 
 Answer: TypeAlias = tuple[list[Outcome | None], int]
@@ -100,20 +102,29 @@ class _Worker:
             self._streams[1].close()
             await asyncio.wait({self._listening})
 
-    def end(self) -> None:
-        """Have it end, and wait for that."""
-        try:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
-            self._socket.settimeout(_END_S)
-            while self._socket.recv(65_536):
-                pass
-        except TimeoutError:
-            os.kill(self.pid, signal.SIGKILL)
-        except OSError:
-            pass  # it has ended
+    def forget(self) -> None:
+        """Have nothing more to do with it, in a process that is one itself."""
         self._socket.close()
-        os.waitpid(self.pid, 0)
+
+    def dismiss(self) -> None:
+        """Have it end by itself."""
+        with suppress(OSError):  # it has ended
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def wait(self, until_s: float) -> None:
+        """Wait until it has closed its socket; raise ``TimeoutError``."""
+        with suppress(ConnectionError):
+            while True:
+                self._socket.settimeout(max(0.001, until_s - time.monotonic()))
+                if not self._socket.recv(65_536):
+                    break
+
+    def end(self) -> None:
+        """End it if it has not, and leave nothing of it."""
+        self._socket.close()
+        with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
 
 class Workers:
@@ -140,12 +151,20 @@ class Workers:
         trace: TracebackType | None,
     ) -> None:
         for worker in self.all:
-            worker.end()
+            worker.dismiss()
+        until_s = time.monotonic() + _END_S
+        try:
+            for worker in self.all:
+                with suppress(TimeoutError):
+                    worker.wait(until_s)
+        finally:
+            for worker in self.all:
+                worker.end()
 
     def _fork(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            held_back = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+            held_back = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 pid = os.fork()
                 if not pid:
@@ -165,7 +184,7 @@ class Workers:
         try:
             ours.close()
             for other in self.all:  # else none would see that the first process is no more
-                other._socket.close()
+                other.forget()
             _work(theirs, self._opened)
             status = 0
         except BaseException:
@@ -184,7 +203,7 @@ class Crew:
     def __init__(
         self, copier: Copier, workers: Workers, moved: Progress, say: Callable[[str], None]
     ) -> None:
-        self._copier, self._workers = copier, list(workers.all)
+        self.copier, self._workers = copier, list(workers.all)
         self._moved, self._say = moved, say
         self._begun = self._here = 0
         self._opening = asyncio.Lock()
@@ -199,19 +218,19 @@ class Crew:
 
     async def do_batch(self, batch: Batch, told: Told, anywhere: bool) -> None:
         """See ``Copier``; by any process that has least to do, if it may be done ``anywhere``."""
-        self._begun += anywhere
-        if anywhere and self._begun > ALONE:
-            await self._open_all()
-            worker = self._idlest()
+        if anywhere:
+            self._begun += 1
+            worker = await self._idlest() if self._begun > ALONE else None
             if worker is not None and await self._is_done_by(worker, batch, told):
                 return
         self._here += 1
         try:
-            await self._copier.do_batch(batch, told)
+            await self.copier.do_batch(batch, told)
         finally:
             self._here -= 1
 
-    def _idlest(self) -> _Worker | None:
+    async def _idlest(self) -> _Worker | None:
+        await self._open_all()
         alive = [worker for worker in self._open if not worker.is_gone]
         found = min(alive, key=lambda worker: len(worker.waiting), default=None)
         return found if found is not None and len(found.waiting) < self._here else None
@@ -234,8 +253,12 @@ class Crew:
         async with self._opening:
             while self._workers:
                 worker = self._workers.pop()
-                await worker.open()
-                self._open.append(worker)
+                try:
+                    await worker.open()
+                except OSError:  # no descriptors are left: fewer do it as well
+                    self._workers.clear()
+                else:
+                    self._open.append(worker)
 
 
 def _work(connection: socket.socket, opened: Opened) -> None:

@@ -190,7 +190,7 @@ def test_what_is_no_word_of_a_tool_is_not_there(tmp_path: Path) -> None:
             },
             Room(None, 3, 5, 8, 1, 4),
         ),
-        ({"bytes": "9", "avail_space": "7", "capacity_bytes": "8"}, Room(None, None, 7, 8)),
+        ({"bytes": "9", "avail_space": "70", "capacity_bytes": "8"}, Room(None, None, 8, 8)),
         ({"bytes": "-5", "total_space": "x"}, Room()),
     ],
 )

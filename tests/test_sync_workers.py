@@ -4,13 +4,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.servers import PYTHON_ENVIRON, SFSS, Gateway, gateway, running, wait_until
+from tests.servers import PYTHON_ENVIRON, Gateway, gateway, lacking, running, wait_until
 
 COUNT = 64 * 32
 """Files, in full batches."""
@@ -21,9 +22,47 @@ HELD_UP = COUNT - CONCURRENCY // 2 * 32
 are under way.
 """
 
-pytestmark = pytest.mark.skipif(
-    len(os.sched_getaffinity(0)) < 2, reason="with one processor there are no other processes"
-)
+PLAIN = "import sys; from sfss import cli; sys.exit(cli.main())"
+
+COUNTED = """
+import sys
+from sfss import cli, sync_workers
+
+asked, ask = 0, sync_workers._Worker.ask
+
+async def counted(worker, batch):
+    global asked
+    answer = await ask(worker, batch)
+    asked += 1
+    return answer
+
+sync_workers._Worker.ask = counted
+status = cli.main()
+sys.exit(status if asked else "no other process has copied anything")
+"""
+"""``sfss``, which fails if it has done all by itself."""
+
+RAISING = """
+import os, sys
+from sfss import cli, sync_copying
+
+first, do_batch = os.getpid(), sync_copying.Copier.do_batch
+
+async def failing(*job):
+    if os.getpid() != first:
+        raise AssertionError("a mistake")
+    await do_batch(*job)
+
+sync_copying.Copier.do_batch = failing
+sys.exit(cli.main())
+"""
+"""``sfss``, with a mistake that only other processes make."""
+
+
+@pytest.fixture(autouse=True)
+def two_processors() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        lacking("a second processor is")
 
 
 @pytest.fixture(name="server", scope="module")
@@ -53,17 +92,28 @@ def held_up(server: Gateway) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def start(server: Gateway, *arguments: object) -> subprocess.Popen[bytes]:
-    """Start ``sfss sync`` on two processors."""
+def start(
+    server: Gateway,
+    *arguments: object,
+    program: str = PLAIN,
+    ignored: signal.Signals | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``sfss sync`` on two processors, with a signal ``ignored``."""
     processors = set(sorted(os.sched_getaffinity(0))[:2])
     words = [str(each) for each in arguments]
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, processors)
+        if ignored is not None:
+            signal.signal(ignored, signal.SIG_IGN)
+
     return subprocess.Popen(
-        [*SFSS, "sync", "--concurrency", str(CONCURRENCY), *words],
+        [sys.executable, "-c", program, "sync", "--concurrency", str(CONCURRENCY), *words],
         env={**os.environ, **PYTHON_ENVIRON, "SFSS_URL": server.url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, processors),
+        preexec_fn=prepare,
     )
 
 
@@ -81,22 +131,31 @@ def worker_of(sync: subprocess.Popen[bytes]) -> int:
     return int(pid)
 
 
+def held_back(server: Gateway, *arguments: object) -> tuple[subprocess.Popen[bytes], int]:
+    """Start ``sfss sync`` with a worker that stands still from the beginning; return both."""
+    with held_up(server):
+        sync = start(server, *arguments)
+        worker = worker_of(sync)
+        os.kill(worker, signal.SIGSTOP)
+    return sync, worker
+
+
+def is_connected(pid: int, server: Gateway) -> bool:
+    """Tell whether a process has a connection to the gateway."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    there = {row[9] for row in rows if int(row[2].partition(":")[2], 16) == server.port}
+    try:
+        names = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(f"socket:[{inode}]" in names for inode in there)
+
+
 def has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def is_busy(pid: int) -> bool:
-    """Tell whether a process has connections to the gateway: more sockets than the two to the first
-    process, and the two of its event loop.
-    """
-    try:
-        names = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return False
-    return sum(name.startswith("socket:") for name in names) > 4
 
 
 def count(server: Gateway, prefix: str) -> int:
@@ -123,8 +182,10 @@ def ended(sync: subprocess.Popen[bytes], *statuses: int) -> str:
 
 
 def test_many_files_go_up_and_down(server: Gateway, many: Path, tmp_path: Path) -> None:
-    assert f"{COUNT:,} files, 0 skipped, 0 failed" in ended(start(server, many, "sfss:both"), 0)
-    ended(start(server, "sfss:both", tmp_path / "down"), 0)
+    assert f"{COUNT:,} files, 0 skipped, 0 failed" in ended(
+        start(server, many, "sfss:both", program=COUNTED), 0
+    )
+    ended(start(server, "sfss:both", tmp_path / "down", program=COUNTED), 0)
     assert read(tmp_path / "down") == read(many)
     assert f" {COUNT:,} skipped, 0 failed" in ended(
         start(server, "sfss:both", tmp_path / "down"), 0
@@ -136,7 +197,7 @@ def test_what_fails_elsewhere_is_told_here(server: Gateway, many: Path, tmp_path
         Path(os.fsdecode(b"%s/z%03d\xff" % (os.fsencode(tmp_path), number))).touch()
     for name in ("0001", "0002"):
         shutil.copy(many / name, tmp_path)
-    said = ended(start(server, tmp_path, "sfss:bad"), 1)
+    said = ended(start(server, tmp_path, "sfss:bad", program=COUNTED), 1)
     assert said.count("its path is not UTF-8") == 500
     assert " 500 failed" in said
     assert count(server, "bad") == 2
@@ -148,7 +209,7 @@ def test_what_stands_in_the_way_elsewhere_goes_here(
     ended(start(server, many, "sfss:way"), 0)
     for number in range(0, COUNT, 2):
         (tmp_path / f"{number:04}" / "former").mkdir(parents=True)
-    said = ended(start(server, "sfss:way", tmp_path), 1)
+    said = ended(start(server, "sfss:way", tmp_path, program=COUNTED), 1)
     assert said.count("is a folder, and stands in the way") == COUNT // 2
     ended(start(server, "--delete", "sfss:way", tmp_path), 0)
     assert read(tmp_path) == read(many)
@@ -164,11 +225,8 @@ def test_what_a_process_had_that_was_killed_is_done_again(
         ended(start(server, *sides), 0)
         folder.mkdir()
         sides = (f"sfss:{prefix}", folder)
-    with held_up(server):
-        sync = start(server, *sides)
-        worker = worker_of(sync)
-        os.kill(worker, signal.SIGSTOP)
     done = lambda: len(os.listdir(folder)) if direction == "down" else count(server, prefix)  # noqa: E731, PTH208
+    sync, worker = held_back(server, *sides)
     wait_until(lambda: done() == HELD_UP, "all is done but what the other process has")
     os.kill(worker, signal.SIGKILL)
     assert "a process that copied has ended" in ended(sync, 0)
@@ -177,31 +235,57 @@ def test_what_a_process_had_that_was_killed_is_done_again(
         assert read(folder) == read(many)
 
 
+def test_what_a_process_had_that_made_a_mistake_is_done_again(server: Gateway, many: Path) -> None:
+    _, said = start(server, many, "sfss:mistake", program=RAISING).communicate(timeout=60)
+    assert b"AssertionError: a mistake" in said
+    assert b"a process that copied has ended" in said
+    assert f"{COUNT:,} files, 0 skipped, 0 failed".encode() in said
+    assert count(server, "mistake") == COUNT
+
+
+def test_who_is_not_told_of_children_ends_well(server: Gateway, many: Path) -> None:
+    ended(start(server, many, "sfss:orphans", ignored=signal.SIGCHLD), 0)
+    assert count(server, "orphans") == COUNT
+
+
 @pytest.mark.parametrize("is_at_work", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_is_left_behind(
     server: Gateway, many: Path, number: signal.Signals, is_at_work: bool
 ) -> None:
     prefix = f"left-{number}-{is_at_work}"
-    with held_up(server):
-        sync = start(server, many, f"sfss:{prefix}")
-        worker = worker_of(sync)
-    if is_at_work:
-        wait_until(lambda: is_busy(worker), "the other process is at work")
-    os.kill(sync.pid, number)
-    # It may not have begun to listen to signals.
-    said = ended(sync, *([-number] if number is signal.SIGKILL else [-number, 130]))
-    wait_until(lambda: has_ended(worker), "the other process has ended")
-    assert "Error" not in said
+    sync, worker = held_back(server, many, f"sfss:{prefix}")
+    wait_until(lambda: count(server, prefix) == HELD_UP, "the other process has something to do")
+    with held_up(server):  # nobody comes to the end of what he does
+        if is_at_work:
+            os.kill(worker, signal.SIGCONT)
+            wait_until(lambda: is_connected(worker, server), "it asks the gateway")
+        os.kill(sync.pid, number)
+        os.kill(worker, signal.SIGCONT)
+        assert ended(sync, -number if number is signal.SIGKILL else 130) == ""
+        wait_until(lambda: has_ended(worker), "the other process has ended")
     ended(start(server, many, f"sfss:{prefix}"), 0)
     assert count(server, prefix) == COUNT
 
 
 def test_an_interrupt_from_the_terminal_ends_both(server: Gateway, many: Path) -> None:
+    sync, worker = held_back(server, many, "sfss:terminal")
+    wait_until(lambda: count(server, "terminal") == HELD_UP, "the other process has work")
     with held_up(server):
-        sync = start(server, many, "sfss:terminal")
-        worker = worker_of(sync)
-    wait_until(lambda: is_busy(worker), "the other process is at work")
-    os.killpg(sync.pid, signal.SIGINT)
+        os.kill(worker, signal.SIGCONT)
+        wait_until(lambda: is_connected(worker, server), "it asks the gateway")
+        os.killpg(sync.pid, signal.SIGINT)
+        assert ended(sync, 130) == ""
+    wait_until(lambda: has_ended(worker), "the other process has ended")
+
+
+def test_a_second_interrupt_leaves_no_process_that_stands_still(
+    server: Gateway, many: Path
+) -> None:
+    sync, worker = held_back(server, many, "sfss:twice")
+    wait_until(lambda: count(server, "twice") == HELD_UP, "the other process has something to do")
+    os.kill(sync.pid, signal.SIGINT)
+    wait_until(lambda: not is_connected(sync.pid, server), "only that one is waited for")
+    os.kill(sync.pid, signal.SIGINT)
     assert ended(sync, 130) == ""
     wait_until(lambda: has_ended(worker), "the other process has ended")

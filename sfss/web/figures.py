@@ -96,8 +96,8 @@ def room_of(stats: Mapping[str, str]) -> Room:
         used = number("used_bytes")  # its other bytes are those of its file
     elif not total:
         limit = number("limit_maxbytes")
-    if limit and used is not None:
-        left = max(0, limit - used)
+    if limit:
+        left = max(0, limit - (used or 0))
         free = left if free is None else min(free, left)
     evicted = number("evicted_files"), number("evicted_bytes")
     return Room(number("curr_items"), used, free, limit or total, *evicted)
