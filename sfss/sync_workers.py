@@ -73,6 +73,9 @@ class _Worker:
     async def ask(self, batch: Batch) -> Answer:
         """Return what became of ``batch``; raise ``Gone``."""
         assert self._streams is not None
+        # The second is so before ``_listen`` has seen it; nobody would answer.
+        if self.is_gone or self._streams[1].is_closing():
+            raise Gone
         self._number += 1
         number = self._number
         self.waiting[number] = future = asyncio.get_running_loop().create_future()

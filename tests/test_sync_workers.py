@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sfss.sync_plan import Entry, Pair, Step
+from sfss.sync_workers import Gone, _Worker
 from tests.servers import PYTHON_ENVIRON, Gateway, gateway, lacking, running, wait_until
 
 COUNT = 64 * 32
@@ -289,3 +292,17 @@ def test_a_second_interrupt_leaves_no_process_that_stands_still(
     os.kill(sync.pid, signal.SIGINT)
     assert ended(sync, 130) == ""
     wait_until(lambda: has_ended(worker), "the other process has ended")
+
+
+async def test_who_has_ended_is_not_waited_for() -> None:
+    """However soon after that: its socket is closed before anybody has read so."""
+    ours, theirs = socket.socketpair()
+    worker = _Worker(0, ours)
+    await worker.open()
+    theirs.close()
+    batch = [(Step.KEEP, Pair(Entry("x" * 100_000), None))]
+    for _ in range(20):
+        with pytest.raises(Gone):
+            await worker.ask(batch)
+    await worker.close()
+    worker.forget()
