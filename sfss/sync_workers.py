@@ -15,8 +15,8 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from resource import RLIMIT_NOFILE, RLIMIT_NPROC, getrlimit
 from struct import Struct
-from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from sfss.client_saving import Progress
@@ -34,6 +34,11 @@ ALONE: Final = 8
 _END_S: Final = 10.0
 """Seconds in which processes that have nothing more to do end by themselves."""
 
+_LEAST_LIMIT: Final = 64
+"""Processes, threads among them, and descriptors that a user has to be allowed: with four processes
+24 and 10 were the least that did it.
+"""
+
 _FRAME: Final = Struct(">QI")  # a number, and the bytes that follow
 
 Answer: TypeAlias = tuple[list[Outcome | None], int]
@@ -44,7 +49,11 @@ Opened: TypeAlias = Callable[[Progress], AbstractAsyncContextManager[Copier]]
 
 
 def usable_count() -> int:
-    """Return how many processes are of use."""
+    """Return how many processes are of use: one where others would take the threads or descriptors
+    that it needs itself.
+    """
+    if any(0 <= getrlimit(each)[0] < _LEAST_LIMIT for each in (RLIMIT_NPROC, RLIMIT_NOFILE)):
+        return 1
     affinity = getattr(os, "sched_getaffinity", None)  # macOS does not tell
     count = os.cpu_count() or 1 if affinity is None else len(affinity(0))
     return min(PROCESS_LIMIT, count)
@@ -63,7 +72,12 @@ class _Worker:
         self._number = 0
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._listening: asyncio.Task[None] | None = None
-        self.is_gone = False
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended: its stream is closed before ``_listen`` has read so."""
+        assert self._streams is not None and self._listening is not None
+        return self._streams[1].is_closing() or self._listening.done()
 
     async def open(self) -> None:
         """Begin to give it something to do. Raises ``OSError``."""
@@ -73,8 +87,7 @@ class _Worker:
     async def ask(self, batch: Batch) -> Answer:
         """Return what became of ``batch``; raise ``Gone``."""
         assert self._streams is not None
-        # The second is so before ``_listen`` has seen it; nobody would answer.
-        if self.is_gone or self._streams[1].is_closing():
+        if self.is_gone:
             raise Gone
         self._number += 1
         number = self._number
@@ -93,7 +106,6 @@ class _Worker:
                 if number in self.waiting and not self.waiting[number].done():
                     self.waiting[number].set_result(answer)
         finally:
-            self.is_gone = True
             for future in self.waiting.values():
                 if not future.done():
                     future.set_exception(Gone)
@@ -147,12 +159,7 @@ class Workers:
                 break  # the system has no room for more: fewer do it as well
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self.all:
             worker.dismiss()
         until_s = time.monotonic() + _END_S

@@ -1,6 +1,7 @@
 """``sfss sync`` of many small files: other processes copy as well, and none is left behind."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -44,6 +45,24 @@ status = cli.main()
 sys.exit(status if asked else "no other process has copied anything")
 """
 """``sfss``, which fails if it has done all by itself."""
+
+FORKS = """
+import os, sys
+from sfss import cli
+
+forks, fork = 0, os.fork
+
+def counted():
+    global forks
+    forks += 1
+    return fork()
+
+os.fork = counted
+status = cli.main()
+print("forks:", forks, file=sys.stderr)
+sys.exit(status)
+"""
+"""``sfss``, which tells how many processes it has forked."""
 
 RAISING = """
 import os, sys
@@ -100,8 +119,9 @@ def start(
     *arguments: object,
     program: str = PLAIN,
     ignored: signal.Signals | None = None,
+    allowed: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``sfss sync`` on two processors, with a signal ``ignored``."""
+    """Start ``sfss sync`` on two processors, with a signal ``ignored``, or few ``allowed``."""
     processors = set(sorted(os.sched_getaffinity(0))[:2])
     words = [str(each) for each in arguments]
 
@@ -109,6 +129,8 @@ def start(
         os.sched_setaffinity(0, processors)
         if ignored is not None:
             signal.signal(ignored, signal.SIG_IGN)
+        if allowed is not None:
+            resource.setrlimit(allowed, (32, 32))
 
     return subprocess.Popen(
         [sys.executable, "-c", program, "sync", "--concurrency", str(CONCURRENCY), *words],
@@ -306,3 +328,13 @@ async def test_who_has_ended_is_not_waited_for() -> None:
             await worker.ask(batch)
     await worker.close()
     worker.forget()
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE])
+def test_where_little_is_allowed_there_are_no_others(
+    server: Gateway, many: Path, tmp_path: Path, limit: int
+) -> None:
+    sync = start(server, many, f"sfss:little-{limit}", "--dry-run", program=FORKS, allowed=limit)
+    assert ended(sync, 0).endswith("forks: 0\n")
+    sync = start(server, many, f"sfss:little-{limit}", "--dry-run", program=FORKS)
+    assert ended(sync, 0).endswith("forks: 1\n")

@@ -97,7 +97,7 @@ def room_of(stats: Mapping[str, str]) -> Room:
     elif not total:
         limit = number("limit_maxbytes")
     if limit:
-        left = max(0, limit - (used or 0))
+        left = max(0, limit - (used or 0))  # at most, where it is not said what is used
         free = left if free is None else min(free, left)
     evicted = number("evicted_files"), number("evicted_bytes")
     return Room(number("curr_items"), used, free, limit or total, *evicted)
