@@ -226,7 +226,7 @@ class Spool:
             try:
                 if self._file is None:
                     self._file = TemporaryFile(buffering=0)  # noqa: SIM115 (closed with the body)
-                _write_all(self._file, self._held)
+                write_all(self._file.fileno(), self._held)
             except OSError as error:
                 raise Unreadable(f"the body cannot be kept meanwhile: {error.strerror}") from None
             self._held = bytearray()
@@ -236,7 +236,7 @@ class Spool:
         if self._file is None:
             return HeldBody(self._held)
         try:
-            _write_all(self._file, self._held)
+            write_all(self._file.fileno(), self._held)
         except OSError as error:
             raise Unreadable(f"the body cannot be kept meanwhile: {error.strerror}") from None
         return FileBody(self._file, self._size)
@@ -261,10 +261,11 @@ class Spool:
                 self._file.close()
 
 
-def _write_all(file: IO[bytes], held: bytearray) -> None:
+def write_all(descriptor: int, held: bytes | bytearray) -> None:
+    """Write all of ``held`` to an open file; raise ``OSError``."""
     rest = memoryview(held)
     while rest:
-        rest = rest[file.write(rest) :]
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _unreadable(name: str, error: Exception) -> Unreadable:

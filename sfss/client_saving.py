@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from sfss.client_asking import Answer, Asker
-from sfss.client_bodies import in_thread
+from sfss.client_bodies import in_thread, write_all
 from sfss.client_download import Download, Wanted
 from sfss.client_errors import Damaged, Unreadable
 from sfss.client_text import File
@@ -126,7 +126,7 @@ def _write_at_once(target: str, body: bytes, file: File) -> None:
         descriptor = os.open(name, flags, 0o666)
     try:
         _lock(descriptor)
-        _write_all(descriptor, body)
+        write_all(descriptor, body)
         _set_time(descriptor, file)
         os.replace(name, target)  # noqa: PTH105
     except BaseException:
@@ -195,7 +195,7 @@ async def _save(download: Download, job: _Job) -> File:
         part.file.seek(part.size)
         async with aclosing(_gathered(download)) as blocks:
             async for block in blocks:
-                await _in_thread(target, partial(_write_all, part.file.fileno(), block))
+                await _in_thread(target, partial(write_all, part.file.fileno(), block))
                 came += len(block)
                 progress(len(block))
         await _in_thread(target, lambda: _finish(part, target, download.file))
@@ -307,12 +307,6 @@ def _set_time(descriptor: int, file: File) -> None:
     if moment is not None:
         nanoseconds = int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
         os.utime(descriptor, ns=(nanoseconds, nanoseconds))
-
-
-def _write_all(descriptor: int, body: bytes) -> None:
-    rest = memoryview(body)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 async def _in_thread(target: Path, work: Callable[[], Any]) -> Any:
